@@ -1,0 +1,74 @@
+"""An OpenTelemetry latency instrument for phone callbots: where the time went, in which call, with which provider."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .alerting import Alert, add_alert_callback
+    from .binding import bind, call
+    from .config import ConfigError, LatencyConfig
+    from .logs import add_call_context, configure_logging
+    from .measure import measure_latency, measure_latency_context
+    from .measurement import record
+    from .metric import LatencyMetric, OperationStatus, OperationType, Severity
+    from .processor import LatencySpanProcessor
+    from .reporters import LatencyReporter
+    from .runtime import init, latency_config, shutdown
+    from .thresholds import Thresholds
+    from .tracker import LatencyTracker, latency_tracker
+
+__all__ = [
+    "Alert",
+    "ConfigError",
+    "LatencyConfig",
+    "LatencyMetric",
+    "LatencyReporter",
+    "LatencySpanProcessor",
+    "LatencyTracker",
+    "OperationStatus",
+    "OperationType",
+    "Severity",
+    "Thresholds",
+    "add_alert_callback",
+    "add_call_context",
+    "bind",
+    "call",
+    "configure_logging",
+    "init",
+    "latency_config",
+    "latency_tracker",
+    "measure_latency",
+    "measure_latency_context",
+    "record",
+    "shutdown",
+]
+
+# Loaded on first use (PEP 562): importing the package starts nothing and costs nothing.
+_ROOMS = {
+    "alerting": ("Alert", "add_alert_callback"),
+    "binding": ("bind", "call"),
+    "config": ("ConfigError", "LatencyConfig"),
+    "logs": ("add_call_context", "configure_logging"),
+    "measure": ("measure_latency", "measure_latency_context"),
+    "measurement": ("record",),
+    "metric": ("LatencyMetric", "OperationStatus", "OperationType", "Severity"),
+    "processor": ("LatencySpanProcessor",),
+    "reporters": ("LatencyReporter",),
+    "runtime": ("init", "latency_config", "shutdown"),
+    "thresholds": ("Thresholds",),
+    "tracker": ("LatencyTracker", "latency_tracker"),
+}
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    room = _ROOM_OF.get(name)
+    if room is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{room}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,69 @@
+"""Callbacks of the application, called for every breach."""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from ..metric import LatencyMetric, Severity
+from .alert import Alert
+
+__all__ = ["AlertCallbacks", "add_alert_callback", "callbacks"]
+
+_log = logging.getLogger(__name__)
+
+
+class AlertCallbacks:
+    """Calls each registered function with each alert, in order. Registration outlives `shutdown()`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._functions: tuple[tuple[Callable[[Alert], Any], Severity | None], ...] = ()
+
+    def add(self, function: Callable[[Alert], Any], severity: Severity | str | None = None) -> None:
+        """Call `function(alert)` for each breach, or for those of one severity.
+
+        Raises:
+            TypeError, ValueError: not callable, or an unknown severity.
+
+        """
+        if not callable(function):
+            raise TypeError(f"alert callback: expected a function of one alert, got {type(function).__name__}")
+        wanted = None if severity is None else Severity(severity)
+        with self._lock:
+            self._functions += ((function, wanted),)
+
+    def start(self) -> None:
+        """Nothing to start."""
+
+    def report(self, batch: Sequence[LatencyMetric]) -> None:
+        """Nothing: alerts alone are of interest."""
+
+    def notify(self, alert: Alert) -> None:
+        """Call every function; one that raises is logged, and the next is called all the same."""
+        for function, severity in self._functions:
+            if severity is None or severity is alert.severity:
+                try:
+                    function(alert)
+                except Exception:  # noqa: BLE001 - the application's own fault: shown with its traceback
+                    _log.exception("the alert callback %r raised", getattr(function, "__qualname__", function))
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+callbacks: Final = AlertCallbacks()
+
+
+def add_alert_callback(function: Callable[[Alert], Any], severity: Severity | str | None = None) -> None:
+    """Call `function(alert)` for every warning and critical breach, in order, on a thread of ours.
+
+    Args:
+        function: given an `Alert` with `.metric`, `.severity` and `.threshold_ms`.
+        severity: only those of this severity.
+
+    Raises:
+        TypeError, ValueError: not callable, or an unknown severity.
+
+    """
+    callbacks.add(function, severity)

@@ -1,0 +1,142 @@
+"""The call that the running code works for: `call()` binds it, `bind()` carries it into other threads."""
+
+import time
+from collections.abc import Callable, Mapping
+from contextvars import Token, copy_context
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.trace import Span
+
+from . import semconv
+from .guard import contained
+from .outcome import mark_failed, metadata_attributes
+from .spans import attach, detach, detach_abandoned
+from .switch import switch
+
+if TYPE_CHECKING:
+    from .measurement import Session
+
+__all__ = ["Binding", "bind", "bound", "call"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+BINDING: Final = otel_context.create_key("callbot_latency.binding")
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """The ids that operations take when they are given none of their own."""
+
+    call_sid: str
+    stream_sid: str | None = None
+
+
+def bound(context: Context | None = None) -> Binding | None:
+    """The binding of `context` (the running one unless given), or None outside of a call."""
+    binding = otel_context.get_value(BINDING, context)
+    return binding if isinstance(binding, Binding) else None
+
+
+def bind(function: Callable[P, R]) -> Callable[P, R]:
+    """`function`, to be run in another thread or executor with the call and the span that are current here.
+
+    Each run has its own copy of the context, so that runs may overlap.
+    """
+    captured = copy_context()
+
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        return captured.copy().run(function, *args, **kwargs)
+
+    return run
+
+
+class call:  # noqa: N801 - used as a verb, like contextlib.suppress
+    """Bind a call to the running task and what it starts, and open the call's span, with ``with`` or ``async with``.
+
+    The span's trace id is derived from `call_sid` (and LATENCY_TRACE_KEY), so every process that knows the call_sid
+    writes into the same trace; a current span of another trace, such as the web server's, is linked.
+
+    Args:
+        call_sid: Twilio's id of the call, ``CA...``.
+        stream_sid: id of the media stream, ``MZ...``.
+        metadata: attributes of the call span, such as queue or campaign; never a phone number.
+
+    Raises:
+        TypeError, ValueError: call_sid is not a string, or is empty.
+
+    """
+
+    _span: Span
+    _context: Context
+    _start_wall_ns: int
+    _start_ns: int
+
+    def __init__(
+        self, call_sid: str, *, stream_sid: str | None = None, metadata: Mapping[str, Any] | None = None
+    ) -> None:
+        if not isinstance(call_sid, str):
+            raise TypeError(f"call_sid: expected a string such as 'CA...', got {type(call_sid).__name__}")
+        if not call_sid:
+            raise ValueError("call_sid: expected a string such as 'CA...', got an empty one")
+        self.call_sid = call_sid
+        self.stream_sid = stream_sid
+        self._metadata = dict(metadata or {})
+        self._token: Token[Context] | None = None
+
+    @property
+    def trace_id(self) -> str | None:
+        """The call's trace id as 32 hex digits, once its span is open and records."""
+        context = self._span.get_span_context() if hasattr(self, "_span") else None
+        return trace.format_trace_id(context.trace_id) if context and context.is_valid else None
+
+    def __enter__(self) -> Self:
+        session = switch.session
+        if session is not None:
+            contained(self._open, session)
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        token, self._token = self._token, None
+        if token is not None:
+            contained(self._close, token, exc)
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.__exit__(exc_type, exc, traceback)
+
+    def _open(self, session: "Session") -> None:
+        spans = session.span_opener()
+        if spans is None:
+            return
+        attributes = {semconv.CALL_SID: self.call_sid}
+        if self.stream_sid:
+            attributes[semconv.STREAM_SID] = self.stream_sid
+        attributes |= metadata_attributes(self._metadata)
+        self._start_wall_ns, self._start_ns = time.time_ns(), time.perf_counter_ns()
+        outer = otel_context.get_current()
+        self._span = spans.open_in_call(semconv.CALL_SPAN, outer, attributes, self._start_wall_ns, self.call_sid)
+        bound_context = otel_context.set_value(BINDING, Binding(self.call_sid, self.stream_sid), outer)
+        self._context = trace.set_span_in_context(self._span, bound_context)
+        self._token = attach(self._context)
+
+    def _close(self, token: "Token[Context]", exc: BaseException | None) -> None:
+        elapsed_ns = time.perf_counter_ns() - self._start_ns
+        if isinstance(exc, GeneratorExit):
+            detach_abandoned(token, self._context)
+        else:
+            detach(token)
+        if exc is not None:
+            mark_failed(self._span, exc)
+        self._span.end(self._start_wall_ns + elapsed_ns)

@@ -1,0 +1,204 @@
+"""The one reader of the environment."""
+
+import os
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from dotenv import dotenv_values
+from pydantic import AnyHttpUrl, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from . import semconv
+from .metric import OperationType, ThresholdsMs
+from .scrub import scrub
+from .thresholds import DEFAULT_THRESHOLDS, Thresholds
+
+__all__ = ["ConfigError", "LatencyConfig", "load_config"]
+
+Milliseconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Exporters = Annotated[tuple[str, ...], NoDecode]
+Protocol = Literal["grpc", "http/protobuf"]
+
+_SECRETS = {semconv.ENV_SLACK_WEBHOOK_URL, semconv.ENV_INFLUXDB_TOKEN, semconv.ENV_TRACE_KEY}
+_STT, _TTS, _SALESFORCE, _RAG = (DEFAULT_THRESHOLDS[kind.value] for kind in OperationType)
+
+
+class ConfigError(ValueError):
+    """A setting is not what it should be; each line names the variable, what was expected and what was given."""
+
+
+class LatencyConfig(BaseSettings):
+    """Every setting, from keywords, the environment, or a ``.env`` file in the working folder, in that order.
+
+    Thresholds are in milliseconds. Secrets are hidden in its repr.
+
+    Raises:
+        pydantic.ValidationError: a bad value; `load_config` turns it into a `ConfigError`.
+
+    """
+
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+        populate_by_name=True,
+    )
+
+    tracking_enabled: bool = Field(default=True, validation_alias=semconv.ENV_TRACKING_ENABLED)
+    logging_enabled: bool = Field(default=True, validation_alias=semconv.ENV_LOGGING_ENABLED)
+    file_logging_enabled: bool = Field(default=True, validation_alias=semconv.ENV_FILE_LOGGING_ENABLED)
+    metrics_file_path: Path = Field(
+        default=Path("outputs/logs/latency_metrics.jsonl"), validation_alias=semconv.ENV_METRICS_FILE_PATH
+    )
+    stt_warning_ms: Milliseconds = Field(default=_STT.warning_ms, validation_alias=semconv.ENV_STT_WARNING_MS)
+    stt_critical_ms: Milliseconds = Field(default=_STT.critical_ms, validation_alias=semconv.ENV_STT_CRITICAL_MS)
+    tts_warning_ms: Milliseconds = Field(default=_TTS.warning_ms, validation_alias=semconv.ENV_TTS_WARNING_MS)
+    tts_critical_ms: Milliseconds = Field(default=_TTS.critical_ms, validation_alias=semconv.ENV_TTS_CRITICAL_MS)
+    salesforce_warning_ms: Milliseconds = Field(
+        default=_SALESFORCE.warning_ms, validation_alias=semconv.ENV_SALESFORCE_WARNING_MS
+    )
+    salesforce_critical_ms: Milliseconds = Field(
+        default=_SALESFORCE.critical_ms, validation_alias=semconv.ENV_SALESFORCE_CRITICAL_MS
+    )
+    rag_warning_ms: Milliseconds = Field(default=_RAG.warning_ms, validation_alias=semconv.ENV_RAG_WARNING_MS)
+    rag_critical_ms: Milliseconds = Field(default=_RAG.critical_ms, validation_alias=semconv.ENV_RAG_CRITICAL_MS)
+    trace_key: SecretStr = Field(default=SecretStr(""), validation_alias=semconv.ENV_TRACE_KEY)
+    pushgateway_url: AnyHttpUrl | None = Field(default=None, validation_alias=semconv.ENV_PUSHGATEWAY_URL)
+    influxdb_url: AnyHttpUrl | None = Field(default=None, validation_alias=semconv.ENV_INFLUXDB_URL)
+    influxdb_token: SecretStr | None = Field(default=None, validation_alias=semconv.ENV_INFLUXDB_TOKEN)
+    influxdb_org: str | None = Field(default=None, validation_alias=semconv.ENV_INFLUXDB_ORG)
+    influxdb_bucket: str | None = Field(default=None, validation_alias=semconv.ENV_INFLUXDB_BUCKET)
+    slack_webhook_url: SecretStr | None = Field(default=None, validation_alias=semconv.ENV_SLACK_WEBHOOK_URL)
+    slack_channel: str | None = Field(default=None, validation_alias=semconv.ENV_SLACK_CHANNEL)
+
+    traces_exporter: Exporters | None = Field(default=None, validation_alias=semconv.OTEL_TRACES_EXPORTER)
+    metrics_exporter: Exporters | None = Field(default=None, validation_alias=semconv.OTEL_METRICS_EXPORTER)
+    otlp_endpoint: str | None = Field(default=None, validation_alias=semconv.OTEL_EXPORTER_OTLP_ENDPOINT)
+    otlp_traces_endpoint: str | None = Field(default=None, validation_alias=semconv.OTEL_EXPORTER_OTLP_TRACES_ENDPOINT)
+    otlp_metrics_endpoint: str | None = Field(
+        default=None, validation_alias=semconv.OTEL_EXPORTER_OTLP_METRICS_ENDPOINT
+    )
+    otlp_protocol: Protocol = Field(default="grpc", validation_alias=semconv.OTEL_EXPORTER_OTLP_PROTOCOL)
+    otlp_traces_protocol: Protocol | None = Field(
+        default=None, validation_alias=semconv.OTEL_EXPORTER_OTLP_TRACES_PROTOCOL
+    )
+    otlp_metrics_protocol: Protocol | None = Field(
+        default=None, validation_alias=semconv.OTEL_EXPORTER_OTLP_METRICS_PROTOCOL
+    )
+    prometheus_host: str = Field(default="localhost", validation_alias=semconv.OTEL_EXPORTER_PROMETHEUS_HOST)
+    prometheus_port: int = Field(default=9464, ge=0, le=65535, validation_alias=semconv.OTEL_EXPORTER_PROMETHEUS_PORT)
+
+    @field_validator("traces_exporter", "metrics_exporter", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return tuple(name for part in value.split(",") if (name := part.strip()) and name != "none")
+
+    @field_validator("traces_exporter")
+    @classmethod
+    def _known_traces(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return _known(value, {"otlp", "console"})
+
+    @field_validator("metrics_exporter")
+    @classmethod
+    def _known_metrics(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return _known(value, {"otlp", "console", "prometheus"})
+
+    @field_validator("slack_webhook_url")
+    @classmethod
+    def _is_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(("https://", "http://")):
+            raise ValueError("expected a URL that starts with https://")
+        return value
+
+    @model_validator(mode="after")
+    def _warning_below_critical(self) -> Self:
+        for kind in ("stt", "tts", "salesforce", "rag"):
+            warning_ms, critical_ms = getattr(self, f"{kind}_warning_ms"), getattr(self, f"{kind}_critical_ms")
+            if warning_ms > critical_ms:
+                name = f"LATENCY_{kind.upper()}"
+                raise ValueError(
+                    f"{name}_WARNING_MS: expected at most {name}_CRITICAL_MS, got {warning_ms:g} and {critical_ms:g}"
+                )
+        return self
+
+    @cached_property
+    def thresholds(self) -> Thresholds:
+        """The thresholds of every operation type, registered ones included."""
+        return Thresholds(
+            {
+                OperationType.STT.value: ThresholdsMs(self.stt_warning_ms, self.stt_critical_ms),
+                OperationType.TTS.value: ThresholdsMs(self.tts_warning_ms, self.tts_critical_ms),
+                OperationType.SALESFORCE.value: ThresholdsMs(self.salesforce_warning_ms, self.salesforce_critical_ms),
+                OperationType.RAG.value: ThresholdsMs(self.rag_warning_ms, self.rag_critical_ms),
+                **OperationType.registered(),
+            }
+        )
+
+    def traces_exporters(self) -> tuple[str, ...]:
+        """Where spans go: what OTEL_TRACES_EXPORTER names, else ``otlp`` where an OTLP endpoint is set."""
+        if self.traces_exporter is not None:
+            return self.traces_exporter
+        return ("otlp",) if self.otlp_endpoint or self.otlp_traces_endpoint else ()
+
+    def metrics_exporters(self) -> tuple[str, ...]:
+        """Where metrics go: what OTEL_METRICS_EXPORTER names, else ``otlp`` where an OTLP endpoint is set."""
+        if self.metrics_exporter is not None:
+            return self.metrics_exporter
+        return ("otlp",) if self.otlp_endpoint or self.otlp_metrics_endpoint else ()
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            yield name, scrub(str(value)) if isinstance(value, (str, AnyHttpUrl)) else value
+
+
+def _known(names: tuple[str, ...] | None, known: set[str]) -> tuple[str, ...] | None:
+    for name in names or ():
+        if name not in known:
+            raise ValueError(f"expected a comma-separated list of none, {', '.join(sorted(known))}")
+    return names
+
+
+def load_config() -> LatencyConfig:
+    """Read the settings of this process; ``OTEL_*`` of a ``.env`` file go to the environment, where the SDK reads them.
+
+    Raises:
+        ConfigError: a bad value; names the variable, what was expected, and what was given unless it is a secret.
+
+    """
+    for name, value in dotenv_values(".env").items():
+        if name.startswith("OTEL_") and value:
+            os.environ.setdefault(name, value)
+    try:
+        return LatencyConfig()
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explained(e) for e in error.errors(include_url=False))) from None
+
+
+def _explained(error: ErrorDetails) -> str:
+    if not error["loc"]:
+        return error["msg"].removeprefix("Value error, ")
+    name = str(error["loc"][0])
+    given = "" if name in _SECRETS else f", got {scrub(str(error['input']))!r}"
+    return f"{name}: {_expected(error)}{given}"
+
+
+def _expected(error: ErrorDetails) -> str:
+    kind = error["type"]
+    if kind in {"float_parsing", "greater_than", "finite_number", "float_type"}:
+        return "expected a number of milliseconds above 0"
+    if kind.startswith("bool"):
+        return "expected true or false"
+    if kind.startswith("url"):
+        return "expected a URL such as http://host:port"
+    if kind.startswith("int") or kind.endswith("_equal"):
+        return "expected a port from 0 to 65535"
+    if kind == "literal_error":
+        return f"expected {error['ctx']['expected']}"
+    return error["msg"].removeprefix("Value error, ")

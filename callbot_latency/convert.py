@@ -1,0 +1,86 @@
+"""From what the queue holds to the one event; runs on the worker or on a reader's thread."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from opentelemetry.trace import format_span_id, format_trace_id
+
+from . import semconv
+from .measurement import NS_PER_MS, Measurement
+from .metric import LatencyMetric, OperationStatus
+from .thresholds import Thresholds
+
+__all__ = ["to_metric"]
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def to_metric(item: Any, thresholds: Thresholds) -> LatencyMetric:
+    """A Measurement of ours, a LatencyMetric handed in, or a finished span of somebody else's.
+
+    Raises:
+        TypeError, ValueError: nothing that can be counted.
+
+    """
+    if isinstance(item, Measurement):
+        return _of_measurement(item)
+    metric = item if isinstance(item, LatencyMetric) else _of_span(item)
+    if metric.severity is not None or metric.status is OperationStatus.CANCELLED:
+        return metric
+    severity = thresholds.severity(metric.operation_type.value, metric.latency_ms)
+    return metric if severity is None else replace(metric, severity=severity)
+
+
+def _at(ns: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=ns // 1000)
+
+
+def _ms(ns: int | None) -> float | None:
+    return None if ns is None else ns / NS_PER_MS
+
+
+def _of_measurement(m: Measurement) -> LatencyMetric:
+    context = m.span.get_span_context()
+    return LatencyMetric(
+        m.operation.type,
+        m.operation.name,
+        m.latency_ms,
+        m.status,
+        _at(m.start_wall_ns + m.elapsed_ns),
+        m.call_sid,
+        m.stream_sid,
+        m.provider,
+        m.error_message,
+        m.metadata,
+        m.severity,
+        _ms(m.first_output_ns),
+        _ms(m.largest_gap_ns),
+        m.items,
+        format_trace_id(context.trace_id) if context.is_valid else None,
+        # A span that is not sampled is nowhere to be found, and one that does not record may have its parent's id.
+        format_span_id(context.span_id) if m.key > 0 and context.trace_flags.sampled else None,
+    )
+
+
+def _of_span(span: Any) -> LatencyMetric:
+    attributes = span.attributes
+    ids = (semconv.CALL_SID, semconv.STREAM_SID, semconv.PROVIDER)
+    call_sid, stream_sid, provider = (None if (v := attributes.get(name)) is None else str(v) for name in ids)
+    prefix = semconv.METADATA_PREFIX
+    failed = span.status is not None and not span.status.is_ok
+    return LatencyMetric(
+        operation_type=attributes[semconv.OPERATION_TYPE],
+        operation_name=str(attributes.get(semconv.OPERATION_NAME) or span.name),
+        latency_ms=(span.end_time - span.start_time) / NS_PER_MS,
+        status=attributes.get(semconv.STATUS) or (OperationStatus.ERROR if failed else OperationStatus.SUCCESS),
+        timestamp=_at(span.end_time),
+        call_sid=call_sid,
+        stream_sid=stream_sid,
+        provider=provider,
+        error_message=span.status.description if failed else None,
+        metadata={key.removeprefix(prefix): value for key, value in attributes.items() if key.startswith(prefix)},
+        time_to_first_output_ms=attributes.get(semconv.TIME_TO_FIRST_OUTPUT_MS),
+        trace_id=format_trace_id(span.context.trace_id),
+        span_id=format_span_id(span.context.span_id),
+    )

@@ -1,0 +1,70 @@
+"""The one guard: a fault of ours is logged and counted, and never reaches the code that we measure."""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Final, ParamSpec, TypeVar
+
+from . import semconv
+from .drops import dropped
+
+__all__ = ["AtMostOncePer", "contained", "reraise"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_log = logging.getLogger(__name__)
+
+
+class _Switch:
+    """Whether the guard re-raises. Our own test suite sets it, so that a swallowed bug fails a test."""
+
+    __slots__ = ("on",)
+
+    def __init__(self) -> None:
+        self.on = False
+
+
+reraise: Final = _Switch()
+
+
+class AtMostOncePer:
+    """True at the first call, then once per `interval_s` seconds of the monotonic clock."""
+
+    __slots__ = ("_interval_s", "_next_s")
+
+    def __init__(self, interval_s: float = 60.0) -> None:
+        self._interval_s = interval_s
+        self._next_s = float("-inf")
+
+    def __call__(self) -> bool:
+        """Whether this is the time to speak."""
+        now_s = time.monotonic()
+        if now_s < self._next_s:
+            return False
+        self._next_s = now_s + self._interval_s
+        return True
+
+
+_speak = AtMostOncePer()
+
+
+def contained(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | None:
+    """Call `function` and return its result, or None after a fault, which is counted and logged at most once a minute.
+
+    Only `Exception` is held: KeyboardInterrupt, SystemExit, CancelledError and GeneratorExit are the application's.
+    """
+    try:
+        return function(*args, **kwargs)
+    except Exception as fault:
+        if reraise.on:
+            raise
+        dropped.add(semconv.DROPPED_INTERNAL_ERROR)
+        if _speak():
+            # The type and the place alone: a fault's text may quote what the caller said.
+            _log.error(
+                "callbot_latency failed in %s (%s); the application is unaffected, this telemetry is lost",
+                getattr(function, "__qualname__", type(function).__name__),
+                type(fault).__name__,
+            )
+        return None

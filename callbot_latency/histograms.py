@@ -1,0 +1,134 @@
+"""The OpenTelemetry instruments, and the Views that give their histograms exact edges."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from opentelemetry.context import Context
+from opentelemetry.metrics import CallbackOptions, Meter, Observation
+from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
+
+from . import semconv
+from .drops import dropped
+from .metric import LatencyMetric, OperationType
+from .switch import switch
+from .thresholds import Thresholds
+
+__all__ = ["Histograms", "edges_s", "views"]
+
+_LABELS: Final = {
+    semconv.OPERATION_DURATION: {
+        semconv.OPERATION_TYPE,
+        semconv.OPERATION_NAME,
+        semconv.PROVIDER,
+        semconv.STATUS,
+    },
+    semconv.OPERATION_TIME_TO_FIRST_OUTPUT: {semconv.OPERATION_TYPE, semconv.OPERATION_NAME, semconv.PROVIDER},
+}
+
+
+def edges_s(thresholds: Thresholds) -> list[float]:
+    """Bucket edges in seconds: ours and every configured threshold, so that breaches can be read off exactly."""
+    return sorted({*semconv.DURATION_EDGES_S, *thresholds.edges_s()})
+
+
+def views(thresholds: Thresholds) -> list[View]:
+    """One View a histogram, for a MeterProvider of ours; elsewhere the instruments' bucket advisory does the same."""
+    return [
+        View(
+            instrument_name=name,
+            meter_name=semconv.SCOPE,
+            attribute_keys=labels,
+            aggregation=ExplicitBucketHistogramAggregation(edges_s(thresholds)),
+        )
+        for name, labels in _LABELS.items()
+    ]
+
+
+class Histograms:
+    """The reporter that records every measurement on OpenTelemetry instruments, in seconds.
+
+    call_sid and stream_sid are never labels: exemplars lead to the trace instead.
+    """
+
+    def __init__(self, meter: Meter, thresholds: Thresholds) -> None:
+        edges = edges_s(thresholds)
+        self._names: set[str] = set()
+        self._duration = meter.create_histogram(
+            semconv.OPERATION_DURATION,
+            unit="s",
+            description="How long an operation took.",
+            explicit_bucket_boundaries_advisory=edges,
+        )
+        self._first_output = meter.create_histogram(
+            semconv.OPERATION_TIME_TO_FIRST_OUTPUT,
+            unit="s",
+            description="From the start of an operation to its first output.",
+            explicit_bucket_boundaries_advisory=edges,
+        )
+        self._breaches = meter.create_counter(
+            semconv.THRESHOLD_BREACHES, unit="{breach}", description="Operations that reached a threshold."
+        )
+        meter.create_observable_up_down_counter(
+            semconv.OPERATIONS_ACTIVE, [_active], unit="{operation}", description="Operations that are running."
+        )
+        meter.create_observable_counter(
+            semconv.TELEMETRY_DROPPED, [_dropped], unit="{item}", description="What was dropped, by reason."
+        )
+
+    def start(self) -> None:
+        """Nothing to start."""
+
+    def report(self, batch: Sequence[LatencyMetric]) -> None:
+        """Record a batch."""
+        for metric in batch:
+            self._record(metric)
+
+    def close(self) -> None:
+        """Nothing to close: the meter provider is flushed by whoever owns it."""
+
+    def _record(self, metric: LatencyMetric) -> None:
+        context = _trace_of(metric)
+        labels: dict[str, Any] = {
+            semconv.OPERATION_TYPE: metric.operation_type.value,
+            semconv.OPERATION_NAME: self._label(metric.operation_name),
+        }
+        if metric.provider:
+            labels[semconv.PROVIDER] = metric.provider
+        if metric.time_to_first_output_ms is not None:
+            self._first_output.record(metric.time_to_first_output_ms / 1000.0, labels, context)
+        self._duration.record(metric.duration_s, {**labels, semconv.STATUS: metric.status.value}, context)
+        if metric.severity is not None:
+            labels.pop(semconv.OPERATION_NAME)
+            self._breaches.add(1, {**labels, semconv.SEVERITY: metric.severity.value}, context)
+
+    def _label(self, name: str) -> str:
+        if name in self._names:
+            return name
+        if len(self._names) < semconv.MAX_OPERATION_NAMES:
+            self._names.add(name)
+            return name
+        dropped.add(semconv.DROPPED_NAME_LABEL)
+        return semconv.OTHER
+
+
+def _active(_: CallbackOptions) -> Iterable[Observation]:
+    """What runs now, by type; a type of which nothing runs is 0, since an absent one would keep its last value."""
+    session = switch.session
+    if session is None:
+        return []
+    running = Counter(m.operation.type_value for m in list(session.open_measurements.values()))
+    return [Observation(running[kind.value], {semconv.OPERATION_TYPE: kind.value}) for kind in OperationType.known()]
+
+
+def _dropped(_: CallbackOptions) -> Iterable[Observation]:
+    return [Observation(n, {semconv.REASON: reason}) for reason, n in dropped.by_reason().items()]
+
+
+def _trace_of(metric: LatencyMetric) -> Context | None:
+    """The measured span as context, so that an exemplar carries its trace; None where no span was sampled."""
+    if metric.trace_id is None or metric.span_id is None:
+        return None
+    span = SpanContext(int(metric.trace_id, 16), int(metric.span_id, 16), True, TraceFlags(TraceFlags.SAMPLED))
+    return set_span_in_context(NonRecordingSpan(span), Context())

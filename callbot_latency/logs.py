@@ -1,0 +1,115 @@
+"""Logs: our own lines, and the ids of the running call on every line of an application that uses structlog."""
+
+import logging
+import sys
+from collections.abc import MutableMapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+from opentelemetry import trace
+
+from . import semconv
+from .binding import bound
+from .metric import LatencyMetric, Severity
+
+if TYPE_CHECKING:
+    from .alerting import Alert
+
+__all__ = ["LogReporter", "add_call_context", "configure_logging"]
+
+_measurements: Final = logging.getLogger("callbot_latency.tracker")
+_alerts: Final = logging.getLogger("callbot_latency.alerting")
+
+_LEVELS: Final = {Severity.WARNING: logging.WARNING, Severity.CRITICAL: logging.ERROR}
+
+
+class LogReporter:
+    """One line a measurement (logger ``callbot_latency.tracker``, DEBUG), one an alert (``callbot_latency.alerting``).
+
+    Each line carries its ids as `extra`, since the worker that writes it is not bound to the call.
+    """
+
+    def start(self) -> None:
+        """Nothing to start."""
+
+    def report(self, batch: Sequence[LatencyMetric]) -> None:
+        """Log measurements, where the logger's level asks for them."""
+        if _measurements.isEnabledFor(logging.DEBUG):
+            for metric in batch:
+                _measurements.debug("%s %s", _said(metric), metric.status.value, extra=_ids(metric))
+
+    def notify(self, alert: "Alert") -> None:
+        """Log an alert: warning or error."""
+        _alerts.log(
+            _LEVELS[alert.severity],
+            "%s: %s, %s from %.0f ms",
+            alert.severity.value,
+            _said(alert.metric),
+            alert.severity.value,
+            alert.threshold_ms,
+            extra=_ids(alert.metric),
+        )
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+def _said(metric: LatencyMetric) -> str:
+    provider = f" ({metric.provider})" if metric.provider else ""
+    called = f" in call {metric.call_sid}" if metric.call_sid else ""
+    return f"{metric.operation_type.value} {metric.operation_name}{provider} took {metric.latency_ms:.0f} ms{called}"
+
+
+def _ids(metric: LatencyMetric) -> dict[str, Any]:
+    ids = (semconv.CALL_SID, semconv.STREAM_SID, semconv.TRACE_ID, semconv.SPAN_ID)
+    return {name: value for name in ids if (value := getattr(metric, name)) is not None}
+
+
+def add_call_context(_: Any, __: str, event_dict: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """A structlog processor: puts trace_id, span_id, call_sid and stream_sid on the line, those that are known."""
+    span = trace.get_current_span().get_span_context()
+    if span.is_valid:
+        event_dict.setdefault(semconv.TRACE_ID, trace.format_trace_id(span.trace_id))
+        event_dict.setdefault(semconv.SPAN_ID, trace.format_span_id(span.span_id))
+    binding = bound()
+    if binding is not None:
+        event_dict.setdefault(semconv.CALL_SID, binding.call_sid)
+        if binding.stream_sid:
+            event_dict.setdefault(semconv.STREAM_SID, binding.stream_sid)
+    return event_dict
+
+
+def configure_logging(level: int | str = logging.INFO, *, json: bool = True) -> None:
+    """Set up structlog and the root logger to write one line an event on stderr, for an application that has no set-up.
+
+    Args:
+        level: the root logger's level.
+        json: JSON lines; else coloured text for a terminal.
+
+    """
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        add_call_context,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    renderer = structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer()
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )

@@ -1,0 +1,217 @@
+"""`@measure_latency` and `measure_latency_context`: what the code that is measured calls."""
+
+import functools
+import inspect
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from types import TracebackType
+from typing import Any, Final, ParamSpec, Protocol, TypeVar, overload
+
+from .guard import contained
+from .measurement import Handle, Measurement, Operation, Session, cached_operation_of, operation_of
+from .metric import OperationType
+from .streaming import measured_async_generator, measured_generator
+from .switch import switch
+
+__all__ = ["measure_latency", "measure_latency_context"]
+
+_log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+S = TypeVar("S")
+T = TypeVar("T")
+
+_MISUSE: Final = (
+    "@measure_latency needs the operation's type: write @measure_latency(OperationType.STT) "
+    'or @measure_latency("speech_to_text")'
+)
+
+
+class _Decorator(Protocol):
+    """Keeps the type of what it wraps."""
+
+    @overload
+    def __call__(self, function: "classmethod[T, P, R]", /) -> "classmethod[T, P, R]": ...
+    @overload
+    def __call__(self, function: "staticmethod[P, R]", /) -> "staticmethod[P, R]": ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Callable[P, R]: ...
+
+
+def measure_latency(
+    operation_type: OperationType | str,
+    operation_name: str | None = None,
+    *,
+    provider: str | None = None,
+    call_sid_attr: str | None = None,
+    stream_sid_attr: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> _Decorator:
+    """Measure every run of a function, coroutine function, generator, async generator or method.
+
+    A generator is timed while it is iterated: from its first step to its end, with the time to its first output, its
+    largest gap and its number of items. What is wrapped keeps its signature, its kind and its exceptions.
+
+    Args:
+        operation_type: an OperationType or its value; sets the thresholds.
+        operation_name: the wrapped function's own name unless given; keep it of low cardinality.
+        provider: who answers, such as ``google`` or ``openai``.
+        call_sid_attr: attribute (or dotted path) of the first argument, ``self``, to read the call_sid from; where it
+            is missing or None, the id bound by `call()` is taken.
+        stream_sid_attr: the same for the stream_sid.
+        metadata: facts for every run, such as ``{"model": "latest_long"}``.
+
+    Raises:
+        TypeError, ValueError: at decoration, for a missing or unknown type or a wrong argument.
+
+    """
+    if callable(operation_type) or isinstance(operation_type, (classmethod, staticmethod)):
+        raise TypeError(_MISUSE)
+    make = functools.partial(
+        operation_of,
+        operation_type,
+        provider=provider,
+        call_sid_attr=call_sid_attr,
+        stream_sid_attr=stream_sid_attr,
+        metadata=metadata,
+    )
+    make(operation_name or "checked")
+
+    def decorate(function: Any) -> Any:
+        if isinstance(function, (classmethod, staticmethod)):
+            return type(function)(decorate(function.__func__))
+        if not callable(function) or inspect.isclass(function):
+            raise TypeError(f"@measure_latency: expected a function or method, got {function!r}")
+        return _wrap(function, make(operation_name or _name_of(function)))
+
+    return decorate
+
+
+def _name_of(function: Any) -> str:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return getattr(function, "__name__", None) or type(function).__name__
+
+
+def _wrap(function: Callable[..., Any], operation: Operation) -> Callable[..., Any]:
+    kind = (
+        function if inspect.isroutine(function) or isinstance(function, functools.partial) else type(function).__call__
+    )
+    if inspect.isasyncgenfunction(kind):
+        wrapper: Callable[..., Any] = measured_async_generator(function, operation)
+    elif inspect.iscoroutinefunction(kind):
+        wrapper = _measured_coroutine(function, operation)
+    elif inspect.isgeneratorfunction(kind):
+        wrapper = measured_generator(function, operation)
+    else:
+        wrapper = _measured_function(function, operation)
+    return functools.wraps(function)(wrapper)
+
+
+def _measured_function(function: Callable[P, R], operation: Operation) -> Callable[P, R]:
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        session = switch.session
+        if session is None:
+            return function(*args, **kwargs)
+        measurement = contained(session.open, operation, args[0] if args else None)
+        if measurement is None:
+            return function(*args, **kwargs)
+        try:
+            result = function(*args, **kwargs)
+        except BaseException as exc:
+            contained(session.close, measurement, exc)
+            raise
+        contained(session.close, measurement, None)
+        return result
+
+    return wrapper
+
+
+def _measured_coroutine(
+    function: Callable[P, Coroutine[S, T, R]], operation: Operation
+) -> Callable[P, Coroutine[S, T, R]]:
+    async def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        session = switch.session
+        if session is None:
+            return await function(*args, **kwargs)
+        measurement = contained(session.open, operation, args[0] if args else None)
+        if measurement is None:
+            return await function(*args, **kwargs)
+        try:
+            result = await function(*args, **kwargs)
+        except BaseException as exc:
+            contained(session.close, measurement, exc)
+            raise
+        contained(session.close, measurement, None)
+        return result
+
+    return wrapper
+
+
+class measure_latency_context:  # noqa: N801 - used as a verb, like contextlib.suppress
+    """Measure a block, with ``with`` or ``async with``; yields a handle.
+
+    ``handle.set_provider(name)`` names who answered, ``handle.set_metadata(key=value)`` adds facts, and
+    ``handle.mark_first_output()`` marks the first output.
+
+    Args:
+        operation_type: an OperationType or its value; sets the thresholds.
+        operation_name: keep it of low cardinality.
+        provider: who answers.
+        call_sid: the call; where None, the one bound by `call()`.
+        stream_sid: the media stream; where None, the one bound by `call()`.
+        metadata: facts for this run.
+
+    Raises:
+        TypeError, ValueError: for an unknown type or a wrong argument.
+
+    """
+
+    __slots__ = ("_call_sid", "_measurement", "_metadata", "_operation", "_session", "_stream_sid")
+
+    _session: Session
+
+    def __init__(
+        self,
+        operation_type: OperationType | str,
+        operation_name: str,
+        *,
+        provider: str | None = None,
+        call_sid: str | None = None,
+        stream_sid: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._operation = cached_operation_of(operation_type, operation_name, provider=provider)
+        self._call_sid = call_sid
+        self._stream_sid = stream_sid
+        self._metadata = metadata or {}
+        self._measurement: Measurement | None = None
+
+    def __enter__(self) -> Handle:
+        session = switch.session
+        if session is None:
+            return _DEAF
+        self._session = session
+        self._measurement = contained(
+            session.open, self._operation, None, self._call_sid, self._stream_sid, self._metadata
+        )
+        return self._measurement or _DEAF
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        measurement, self._measurement = self._measurement, None
+        if measurement is not None:
+            contained(self._session.close, measurement, exc)
+
+    async def __aenter__(self) -> Handle:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.__exit__(exc_type, exc, traceback)
+
+
+_DEAF: Final = Handle()

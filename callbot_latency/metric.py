@@ -1,0 +1,256 @@
+"""The one event: a finished operation, its type and its outcome."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Any, Final, NamedTuple, Self
+
+from . import semconv
+
+__all__ = ["LatencyMetric", "OperationStatus", "OperationType", "Severity", "ThresholdsMs"]
+
+
+class ThresholdsMs(NamedTuple):
+    """From which latency on an operation is slow, in milliseconds; a value equal to a threshold breaches it."""
+
+    warning_ms: float
+    critical_ms: float
+
+
+class Severity(Enum):
+    """How bad a breach is."""
+
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
+class OperationStatus(Enum):
+    """How an operation ended. Cancelled ones are counted, and kept out of percentiles and thresholds."""
+
+    SUCCESS = "success"
+    ERROR = "error"
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+
+
+class OperationType(Enum):
+    """What kind of work was measured. The four of a phone callbot, and those added by `register`."""
+
+    STT = "speech_to_text"
+    TTS = "text_to_speech"
+    SALESFORCE = "salesforce_api"
+    RAG = "rag_inference"
+
+    @classmethod
+    def register(cls, name: str, *, warning_ms: float, critical_ms: float) -> "OperationType":
+        """Add a type with its thresholds in milliseconds; call it before `init()`, so that they become bucket edges.
+
+        Registering the same name with the same thresholds again returns the same object.
+
+        Raises:
+            ValueError: the name is not lower-case snake case, is one of the four, is registered with other
+                thresholds, or the thresholds are not 0 < warning_ms <= critical_ms.
+
+        """
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise ValueError(f"operation type {name!r}: expected lower-case snake case, such as 'crm_lookup'")
+        if name in cls._value2member_map_:
+            raise ValueError(f"operation type {name!r} is built in; its thresholds are set by LATENCY_*_MS")
+        if not 0 < warning_ms <= critical_ms or math.isinf(critical_ms):
+            raise ValueError(
+                f"operation type {name!r}: expected 0 < warning_ms <= critical_ms, got {warning_ms} and {critical_ms}"
+            )
+        thresholds = ThresholdsMs(float(warning_ms), float(critical_ms))
+        member, known = _registered.get(name, (None, thresholds))
+        if known != thresholds:
+            raise ValueError(f"operation type {name!r} is already registered with {known}, got {thresholds}")
+        if member is None:
+            member = object.__new__(cls)
+            member._name_, member._value_ = name.upper(), name
+            _registered[name] = member, thresholds
+        return member
+
+    @classmethod
+    def registered(cls) -> Mapping[str, ThresholdsMs]:
+        """Thresholds of the registered types by value."""
+        return {name: thresholds for name, (_, thresholds) in _registered.items()}
+
+    @classmethod
+    def known(cls) -> list["OperationType"]:
+        """The four and the registered ones."""
+        return [*cls, *(member for member, _ in _registered.values())]
+
+    @classmethod
+    def _missing_(cls, value: object) -> "OperationType | None":
+        found = _registered.get(value) if isinstance(value, str) else None
+        return found[0] if found else None
+
+    @classmethod
+    def of(cls, value: "OperationType | str") -> "OperationType":
+        """The type itself, or the one with this value.
+
+        Raises:
+            TypeError: neither an OperationType nor a string.
+            ValueError: an unknown value; the message lists the known ones.
+
+        """
+        if isinstance(value, cls):
+            return value
+        if not isinstance(value, str):
+            raise TypeError(
+                f"operation_type: expected an OperationType or its value, got {type(value).__name__}; "
+                'write @measure_latency(OperationType.STT) or @measure_latency("speech_to_text")'
+            )
+        try:
+            return cls(value)
+        except ValueError:
+            known = ", ".join(t.value for t in cls.known())
+            raise ValueError(
+                f"operation_type: unknown {value!r}; expected one of {known}, "
+                "or add it with OperationType.register(name, warning_ms=..., critical_ms=...)"
+            ) from None
+
+
+_registered: Final[dict[str, tuple[OperationType, ThresholdsMs]]] = {}
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyMetric:
+    """One finished operation. Keywords are the names of the JSON format; `latency_ms` is in milliseconds.
+
+    `timestamp` is when the operation ended (aware, UTC; a naive one is taken as UTC). What is unknown is None.
+    `operation_type` and `status` accept their JSON words too.
+
+    Raises:
+        TypeError, ValueError: a field of the wrong kind, an unknown word, or a latency that is NaN, infinite
+            or negative; the message names the field.
+
+    """
+
+    operation_type: OperationType
+    operation_name: str
+    latency_ms: float
+    status: OperationStatus
+    timestamp: datetime = field(default_factory=_now)
+    call_sid: str | None = None
+    stream_sid: str | None = None
+    provider: str | None = None
+    error_message: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    severity: Severity | None = None
+    time_to_first_output_ms: float | None = None
+    largest_gap_ms: float | None = None
+    items: int | None = None
+    trace_id: str | None = None
+    span_id: str | None = None
+    turn: int | None = None
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        put(self, "operation_type", OperationType.of(self.operation_type))
+        put(self, "status", _word(OperationStatus, "status", self.status))
+        if self.severity is not None:
+            put(self, "severity", _word(Severity, "severity", self.severity))
+        put(self, "latency_ms", _duration_ms("latency_ms", self.latency_ms))
+        for name in (semconv.TIME_TO_FIRST_OUTPUT_MS, semconv.LARGEST_GAP_MS):
+            if getattr(self, name) is not None:
+                put(self, name, _duration_ms(name, getattr(self, name)))
+        put(self, "timestamp", _utc(self.timestamp))
+        if not isinstance(self.operation_name, str) or not self.operation_name:
+            raise ValueError(f"operation_name: expected a non-empty string, got {self.operation_name!r}")
+        if not isinstance(self.metadata, Mapping):
+            raise TypeError(f"metadata: expected a mapping, got {type(self.metadata).__name__}")
+
+    @property
+    def duration_s(self) -> float:
+        """The latency in seconds, as OpenTelemetry speaks."""
+        return self.latency_ms / 1000.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The user's ten keys in their order, then the added ones that are known; plain JSON types only."""
+        written: dict[str, Any] = {
+            semconv.OPERATION_TYPE: self.operation_type.value,
+            semconv.OPERATION_NAME: self.operation_name,
+            semconv.LATENCY_MS: self.latency_ms,
+            semconv.STATUS: self.status.value,
+            semconv.TIMESTAMP: self.timestamp.isoformat().replace("+00:00", "Z"),
+            semconv.CALL_SID: self.call_sid,
+            semconv.STREAM_SID: self.stream_sid,
+            semconv.PROVIDER: self.provider,
+            semconv.ERROR_MESSAGE: self.error_message,
+            semconv.METADATA: _plain(self.metadata),
+        }
+        for name in _ADDED:
+            value = getattr(self, name)
+            if value is not None:
+                written[name] = value.value if isinstance(value, Enum) else value
+        return written
+
+    @classmethod
+    def from_dict(cls, written: Mapping[str, Any]) -> Self:
+        """A metric from its JSON object; keys that this version does not know are passed over.
+
+        Raises:
+            KeyError, TypeError, ValueError: a required key is missing or a value is not what the format says.
+
+        """
+        values = {name: written[name] for name in _NAMES if written.get(name) is not None}
+        missing = [name for name in _REQUIRED if name not in values]
+        if missing:
+            raise KeyError(f"{missing[0]}: missing; a metric needs {', '.join(_REQUIRED)}")
+        return cls(**values)
+
+
+_NAMES: Final = tuple(f.name for f in fields(LatencyMetric))
+_REQUIRED: Final = _NAMES[:4]
+_ADDED: Final = _NAMES[10:]
+
+
+def _word(kind: type[Enum], name: str, value: Any) -> Enum:
+    if isinstance(value, kind):
+        return value
+    try:
+        return kind(value)
+    except ValueError:
+        raise ValueError(f"{name}: expected one of {', '.join(m.value for m in kind)}, got {value!r}") from None
+
+
+def _duration_ms(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name}: expected a number of milliseconds, got {type(value).__name__}")
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name}: expected a finite number >= 0, got {value}")
+    return float(value)
+
+
+def _utc(value: Any) -> datetime:
+    if isinstance(value, str):
+        value = datetime.fromisoformat(value)
+    if not isinstance(value, datetime):
+        raise TypeError(f"timestamp: expected a datetime or an ISO 8601 string, got {type(value).__name__}")
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def _plain(value: Any, depth: int = 8) -> Any:
+    """`value` in JSON's own types: keys become strings, what JSON has no word for becomes its text."""
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, (int, float)):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, Enum):
+        return _plain(value.value, depth)
+    if depth and isinstance(value, Mapping):
+        return {str(key): _plain(item, depth - 1) for key, item in value.items()}
+    if depth and isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(item, depth - 1) for item in value]
+    return str(value)

@@ -1,0 +1,111 @@
+"""How an operation ended: status, scrubbed message, and what its span says of an exception."""
+
+import asyncio
+import concurrent.futures
+from collections.abc import Mapping
+from functools import lru_cache
+from types import TracebackType
+from typing import Any, Final
+
+from opentelemetry.trace import Span, Status, StatusCode
+
+from . import semconv
+from .metric import OperationStatus
+from .scrub import scrub
+
+__all__ = ["error_message", "mark_failed", "metadata_attributes", "status_of", "type_name"]
+
+_TIMEOUTS: Final = frozenset(
+    {
+        ("httpx", "TimeoutException"),
+        ("httpcore", "TimeoutException"),
+        ("requests", "Timeout"),
+        ("urllib3", "TimeoutError"),
+        ("aiohttp", "ServerTimeoutError"),
+        ("openai", "APITimeoutError"),
+        ("google", "DeadlineExceeded"),
+        ("google", "RetryError"),
+        ("botocore", "ReadTimeoutError"),
+        ("botocore", "ConnectTimeoutError"),
+    }
+)
+"""Timeouts of libraries that do not derive from TimeoutError, as (top package, class), so that none is imported."""
+
+_CANCELLED: Final = (asyncio.CancelledError, concurrent.futures.CancelledError, GeneratorExit)
+_MAX_FRAMES: Final = 30
+
+
+@lru_cache(maxsize=256)
+def _status_of_type(kind: type[BaseException]) -> OperationStatus:
+    if issubclass(kind, _CANCELLED):
+        return OperationStatus.CANCELLED
+    if issubclass(kind, TimeoutError) or any(
+        (c.__module__.partition(".")[0], c.__name__) in _TIMEOUTS for c in kind.__mro__
+    ):
+        return OperationStatus.TIMEOUT
+    return OperationStatus.ERROR
+
+
+def status_of(exc: BaseException) -> OperationStatus:
+    """Cancelled, timeout or error, by the exception's type."""
+    # mypy takes the __hash__ of the instances for that of their class.
+    return _status_of_type(type(exc))  # type: ignore[arg-type]
+
+
+def type_name(exc: BaseException) -> str:
+    """``module.QualName``, without ``builtins.``: what OpenTelemetry calls error.type."""
+    kind = type(exc)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def error_message(exc: BaseException) -> str:
+    """The scrubbed ``str(exc)``, or the type's name where that is empty or cannot be had."""
+    return scrub(_text(exc)) or type(exc).__name__
+
+
+def _text(value: object) -> str:
+    try:
+        text = str(value)
+        return text if type(text) is str else ""
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:  # noqa: BLE001 - a user's __str__ may raise anything, and is not ours to report
+        return ""
+
+
+def _frames(traceback: TracebackType | None) -> str:
+    """The places alone, innermost last: source lines would mean file reads on the caller's thread."""
+    frames: list[str] = []
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
+        frames.append(f'  File "{code.co_filename}", line {traceback.tb_lineno}, in {code.co_name}')
+        traceback = traceback.tb_next
+    return "\n".join(frames[-_MAX_FRAMES:])
+
+
+def mark_failed(span: Span, exc: BaseException, message: str | None = None) -> None:
+    """Set the span's status and its one exception event; a cancelled one keeps its status unset."""
+    if not span.is_recording():
+        return
+    kind, message = type_name(exc), message or error_message(exc)
+    span.set_attribute(semconv.ERROR_TYPE, kind)
+    if status_of(exc) is OperationStatus.CANCELLED:
+        return
+    span.add_event(
+        semconv.EXCEPTION_EVENT,
+        {
+            semconv.EXCEPTION_TYPE: kind,
+            semconv.EXCEPTION_MESSAGE: message,
+            semconv.EXCEPTION_STACKTRACE: f"{_frames(exc.__traceback__)}\n{kind}: {message}",
+        },
+    )
+    span.set_status(Status(StatusCode.ERROR, message))
+
+
+def metadata_attributes(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata as span attributes beneath their prefix; what a span has no type for becomes its text."""
+    return {
+        semconv.METADATA_PREFIX + str(key): value if isinstance(value, (str, bool, int, float)) else _text(value)
+        for key, value in metadata.items()
+        if value is not None
+    }

@@ -1,0 +1,162 @@
+"""One bounded queue and one worker between the call and everything that consumes measurements."""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Sequence
+from queue import Empty, SimpleQueue
+from time import monotonic
+from typing import Any, Final
+
+from . import semconv
+from .convert import to_metric
+from .drops import dropped
+from .guard import AtMostOncePer, contained
+from .lane import Lane
+from .metric import LatencyMetric
+from .reporters import LatencyReporter
+from .thresholds import Thresholds
+from .tracker import LatencyTracker
+
+__all__ = ["CAPACITY", "Pipeline"]
+
+CAPACITY: Final = 16_384
+"""How many measurements may wait for the worker."""
+INTERVAL_S: Final = 0.1
+"""How often the worker looks without being woken."""
+
+_log = logging.getLogger(__name__)
+
+
+class Pipeline:
+    """Takes what finished from the call, and hands it as LatencyMetrics to the tracker and every reporter.
+
+    `submit` takes no lock and does no I/O: it may run in a finaliser or a signal handler. The tracker is fed inside
+    `drain`, which a reader shares with the worker, so that a read sees every measurement that finished before it;
+    the reporters run on the worker, outside of its lock.
+    """
+
+    def __init__(
+        self,
+        tracker: LatencyTracker,
+        reporters: Sequence[LatencyReporter],
+        thresholds: Thresholds,
+        *,
+        capacity: int = CAPACITY,
+    ) -> None:
+        self._tracker = tracker
+        self._reporters = tuple(reporters)
+        self._lanes: list[Lane] = [reporter for reporter in self._reporters if isinstance(reporter, Lane)]
+        self._thresholds = thresholds
+        self._capacity = capacity
+        self._tell_drops = AtMostOncePer()
+        self._drops_told = dropped.by_reason()
+        self._reset()
+
+    def _reset(self) -> None:
+        self._queue: deque[Any] = deque()
+        self._unreported: list[LatencyMetric] = []
+        self._lock = threading.Lock()
+        # SimpleQueue.put is documented as reentrant: it may wake the worker from a finaliser or a signal handler.
+        self._wake: SimpleQueue[threading.Event | None] = SimpleQueue()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="callbot_latency.worker", daemon=True)
+
+    def start(self) -> None:
+        """Start the worker and every reporter."""
+        for reporter in self._reporters:
+            contained(reporter.start)
+        self._thread.start()
+
+    def restart_after_fork(self) -> None:
+        """In a forked child: what waits is the parent's to report; threads and locks are made anew."""
+        self._reset()
+        for lane in self._lanes:
+            lane.restart_after_fork()
+        self._thread.start()
+
+    def submit(self, item: Any) -> None:
+        """Take in a Measurement, a LatencyMetric or a finished span; when full, drop it and count."""
+        waiting = len(self._queue)
+        if waiting + len(self._unreported) >= self._capacity:
+            dropped.add(semconv.DROPPED_QUEUE_FULL)
+            return
+        self._queue.append(item)
+        if waiting == self._capacity // 4 or getattr(item, "severity", None) is not None:
+            self._wake.put(None)
+
+    def drain(self) -> None:
+        """Convert what waits and give it to the tracker: after this, a read sees all that finished before."""
+        with self._lock:
+            batch = self._converted()
+            if batch:
+                self._tracker.report(batch)
+                self._unreported += batch
+
+    def discard(self) -> None:
+        """Convert nothing of what waits for the tracker, but keep it for the reporters."""
+        with self._lock:
+            self._unreported += self._converted()
+
+    def _converted(self) -> list[LatencyMetric]:
+        batch: list[LatencyMetric] = []
+        for _ in range(len(self._queue)):
+            item = self._queue.popleft()
+            try:
+                batch.append(to_metric(item, self._thresholds))
+            except (TypeError, ValueError, KeyError, AttributeError) as invalid:
+                dropped.add(semconv.DROPPED_INVALID)
+                _log.debug("not a measurement: %s", invalid)
+        return batch
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until all that finished before is with its reporters; False when the time was too short."""
+        done = threading.Event()
+        deadline_s = monotonic() + timeout_s
+        if not self._thread.is_alive():
+            return False
+        self._wake.put(done)
+        return done.wait(timeout_s) and all(lane.flush(max(0.0, deadline_s - monotonic())) for lane in self._lanes)
+
+    def close(self, timeout_s: float) -> bool:
+        """Report what waits and end every thread, within `timeout_s` seconds; False when the time was too short."""
+        deadline_s = monotonic() + timeout_s
+        self._closing = True
+        self._wake.put(None)
+        self._thread.join(max(0.0, deadline_s - monotonic()))
+        on_time = not self._thread.is_alive()
+        for reporter in self._reporters:
+            if isinstance(reporter, Lane):
+                on_time &= reporter.close(max(0.05, deadline_s - monotonic()))
+            else:
+                contained(reporter.close)
+        return on_time
+
+    def _run(self) -> None:
+        while not self._closing:
+            try:
+                asked = self._wake.get(timeout=INTERVAL_S)
+            except Empty:
+                asked = None
+            contained(self._cycle)
+            if asked is not None:
+                asked.set()
+        contained(self._cycle)
+
+    def _cycle(self) -> None:
+        self.drain()
+        with self._lock:
+            batch, self._unreported = self._unreported, []
+        if batch:
+            for reporter in self._reporters:
+                contained(reporter.report, batch)
+        self._say_what_was_dropped()
+
+    def _say_what_was_dropped(self) -> None:
+        now = dropped.by_reason()
+        if now == self._drops_told or not self._tell_drops():
+            return
+        new = {reason: n - self._drops_told.get(reason, 0) for reason, n in now.items()}
+        told = ", ".join(f"{reason}: {n}" for reason, n in sorted(new.items()) if n)
+        self._drops_told = now
+        _log.warning("telemetry dropped since the last such line: %s", told)

@@ -1,0 +1,51 @@
+"""From a finished span to the pipeline."""
+
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
+
+from . import semconv
+from .guard import contained
+from .switch import switch
+
+__all__ = ["LatencySpanProcessor"]
+
+
+class LatencySpanProcessor(SpanProcessor):
+    """Hands the measurement of each finished span to the pipeline that is running; holds nothing itself.
+
+    A span that nobody of ours opened counts too when it carries `operation_type`: its attributes are read on the
+    worker, and its severity stands on metric and alert alone, since the SDK discards attributes set from here on.
+    `init()` adds one to the provider it uses.
+    """
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        """Nothing: what a span of ours must show, its opener writes."""
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Runs on the caller's thread: one look-up and one append."""
+        contained(_on_end, span)
+
+    def shutdown(self) -> None:
+        """Nothing: the pipeline outlives a provider, and `callbot_latency.shutdown()` ends it."""
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        """Wait until everything that finished before is with its reporters; False when the time was too short."""
+        session = switch.session
+        return session is None or bool(contained(session.flush, timeout_millis / 1000))
+
+
+def _on_end(span: ReadableSpan) -> None:
+    session = switch.session
+    if session is None:
+        return
+    measurement = session.open_measurements.pop(span.context.span_id, None)
+    if measurement is not None:
+        session.submit(measurement)
+    elif semconv.OPERATION_TYPE in (span.attributes or ()) and not _is_ours(span):
+        session.submit(span)
+
+
+def _is_ours(span: ReadableSpan) -> bool:
+    """A span of ours that is no longer in the table was told already, or belongs to the parent of this fork."""
+    scope = span.instrumentation_scope
+    return scope is not None and scope.name == semconv.SCOPE

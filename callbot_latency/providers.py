@@ -1,0 +1,194 @@
+"""OpenTelemetry's providers: the application's where it has one, else ours, with exporters as the settings say."""
+
+import importlib
+import logging
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Any, Final
+from uuid import uuid4
+
+from opentelemetry import metrics, trace
+from opentelemetry.context import Context
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
+
+from .config import LatencyConfig
+from .guard import contained
+from .histograms import views
+from .processor import LatencySpanProcessor
+
+__all__ = ["Providers", "open_providers"]
+
+_log = logging.getLogger(__name__)
+
+_OTLP: Final = {
+    "grpc": "opentelemetry.exporter.otlp.proto.grpc",
+    "http/protobuf": "opentelemetry.exporter.otlp.proto.http",
+}
+_with_our_processor: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
+
+
+class _Relay(SpanProcessor):
+    """Passes spans on to the exporters of the running session.
+
+    OpenTelemetry allows one global provider a process and none of its processors to be removed; through the relay
+    the first provider of ours goes on exporting after `shutdown()` and a second `init()`.
+    """
+
+    def __init__(self) -> None:
+        self.targets: tuple[SpanProcessor, ...] = ()
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        for target in self.targets:
+            target.on_start(span, parent_context)
+
+    def on_end(self, span: ReadableSpan) -> None:
+        for target in self.targets:
+            target.on_end(span)
+
+    def shutdown(self) -> None:
+        targets, self.targets = self.targets, ()
+        for target in targets:
+            target.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        flushed = [target.force_flush(timeout_millis) for target in self.targets]
+        return all(flushed)
+
+
+_relay: Final = _Relay()
+
+
+class Providers:
+    """The tracer and meter provider of a session, and how to end those of them that are ours."""
+
+    def __init__(
+        self, tracers: trace.TracerProvider, meters: metrics.MeterProvider, closers: Sequence[Callable[[], Any]]
+    ) -> None:
+        self.tracers = tracers
+        self.meters = meters
+        self._closers = tuple(closers)
+
+    def close(self, timeout_s: float) -> bool:
+        """Flush and shut down what is ours within `timeout_s`; False when a server kept us longer.
+
+        The SDK's own shutdown has no bound of its own, so each runs on a daemon thread that we wait for.
+        """
+        deadline_s = monotonic() + timeout_s
+        threads = [
+            threading.Thread(target=contained, args=(close,), name="callbot_latency.shutdown", daemon=True)
+            for close in self._closers
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(max(0.0, deadline_s - monotonic()))
+        return not any(thread.is_alive() for thread in threads)
+
+
+def open_providers(config: LatencyConfig) -> Providers:
+    """The application's providers where it has set them, else ours, made global."""
+    closers: list[Callable[[], Any]] = []
+    resource: Resource | None = None
+    tracers = _application_tracers()
+    if tracers is None:
+        resource = _resource()
+        tracers = _our_tracers(config, resource)
+        closers.append(_relay.shutdown)
+    _add_our_processor(tracers)
+    meters = _application_meters()
+    if meters is None:
+        meters = _our_meters(config, resource or _resource())
+        closers.append(meters.shutdown)
+    return Providers(tracers, meters, closers)
+
+
+def _resource() -> Resource:
+    # Two processes that report the same series under the same instance would overwrite each other.
+    ours = Resource({"service.instance.id": str(uuid4())})
+    return ours.merge(Resource.create())
+
+
+def _application_tracers() -> trace.TracerProvider | None:
+    provider = trace.get_tracer_provider()
+    if isinstance(provider, trace.ProxyTracerProvider) or getattr(provider, "callbot_latency", False):
+        return None
+    return provider
+
+
+def _application_meters() -> metrics.MeterProvider | None:
+    provider = metrics.get_meter_provider()
+    if type(provider).__name__ == "_ProxyMeterProvider" or getattr(provider, "callbot_latency", False):
+        return None
+    return provider
+
+
+def _add_our_processor(provider: Any) -> None:
+    add = getattr(provider, "add_span_processor", None)
+    if add is None:
+        _log.info("%s takes no span processor: only what callbot_latency opens is measured", type(provider).__name__)
+    elif provider not in _with_our_processor:
+        add(LatencySpanProcessor())
+        _with_our_processor.add(provider)
+
+
+class _OurTracerProvider(TracerProvider):
+    callbot_latency = True
+
+
+class _OurMeterProvider(MeterProvider):
+    callbot_latency = True
+
+
+def _our_tracers(config: LatencyConfig, resource: Resource) -> TracerProvider:
+    provider = _OurTracerProvider(resource=resource, shutdown_on_exit=False)
+    _add_our_processor(provider)
+    provider.add_span_processor(_relay)
+    _relay.targets = tuple(
+        BatchSpanProcessor(_span_exporter(name, config), meter_provider=None) for name in config.traces_exporters()
+    )
+    if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+        trace.set_tracer_provider(provider)
+    return provider
+
+
+def _our_meters(config: LatencyConfig, resource: Resource) -> MeterProvider:
+    provider = _OurMeterProvider(
+        metric_readers=[_metric_reader(name, config) for name in config.metrics_exporters()],
+        resource=resource,
+        shutdown_on_exit=False,
+        views=views(config.thresholds),
+    )
+    if not getattr(metrics.get_meter_provider(), "callbot_latency", False):
+        metrics.set_meter_provider(provider)
+    return provider
+
+
+def _span_exporter(name: str, config: LatencyConfig) -> SpanExporter:
+    if name == "console":
+        return ConsoleSpanExporter()
+    module = _OTLP[config.otlp_traces_protocol or config.otlp_protocol]
+    exporter: SpanExporter = importlib.import_module(f"{module}.trace_exporter").OTLPSpanExporter()
+    return exporter
+
+
+def _metric_reader(name: str, config: LatencyConfig) -> MetricReader:
+    if name == "prometheus":
+        return _prometheus_reader(config)
+    if name == "console":
+        return PeriodicExportingMetricReader(ConsoleMetricExporter())
+    module = _OTLP[config.otlp_metrics_protocol or config.otlp_protocol]
+    return PeriodicExportingMetricReader(importlib.import_module(f"{module}.metric_exporter").OTLPMetricExporter())
+
+
+def _prometheus_reader(config: LatencyConfig) -> MetricReader:
+    import prometheus_client
+    from opentelemetry.exporter.prometheus import PrometheusMetricReader
+
+    prometheus_client.start_http_server(config.prometheus_port, config.prometheus_host)
+    return PrometheusMetricReader()

@@ -1,0 +1,205 @@
+"""`init()` and `shutdown()`: the wiring, and what happens at exit, at SIGTERM and in a forked child."""
+
+import atexit
+import logging
+import os
+import signal
+import threading
+from time import monotonic
+from types import FrameType
+from typing import Any, Final
+
+from .alerting import AlertPolicy
+from .alerting.callbacks import callbacks
+from .config import ConfigError, LatencyConfig, load_config
+from .drops import dropped
+from .guard import contained
+from .histograms import Histograms
+from .lane import Lane
+from .logs import LogReporter
+from .measurement import Session
+from .pipeline import Pipeline
+from .providers import Providers, open_providers
+from .reporters import LatencyReporter
+from .reporters.jsonl import NAME as JSONL
+from .reporters.jsonl import JsonlReporter
+from .semconv import SCOPE
+from .spans import SpanOpener
+from .switch import switch
+from .tracker import latency_tracker
+
+__all__ = ["ConfigError", "effective_config", "init", "init_for_auto_instrumentation", "shutdown"]
+
+_log = logging.getLogger(__name__)
+
+EXIT_TIMEOUT_S: Final = 2.0
+"""How long exit, SIGTERM and, unless told otherwise, `shutdown()` wait for files and servers."""
+
+
+class _Runtime:
+    """What one `init()` made, until its `shutdown()`."""
+
+    def __init__(self, config: LatencyConfig) -> None:
+        self.config = config
+        self.providers: Providers = open_providers(config)
+        self.pipeline = Pipeline(latency_tracker, self._reporters(), config.thresholds)
+        spans = SpanOpener.on(self.providers.tracers, config.trace_key.get_secret_value())
+        self.session = Session(spans, config.thresholds, self.pipeline)
+
+    def _reporters(self) -> list[LatencyReporter]:
+        config, meter = self.config, self.providers.meters.get_meter(SCOPE)
+        lanes = [Lane("callbacks", callbacks)]
+        if config.file_logging_enabled:
+            lanes.append(Lane(JSONL, JsonlReporter(config.metrics_file_path)))
+        if config.logging_enabled:
+            lanes.append(Lane("log", LogReporter()))
+        return [Histograms(meter, config.thresholds), AlertPolicy(config.thresholds, lanes), *lanes]
+
+    def start(self) -> None:
+        self.pipeline.start()
+        latency_tracker.connect(self.session, self.pipeline.drain, self.pipeline.discard)
+
+    def close(self, timeout_s: float) -> bool:
+        deadline_s = monotonic() + timeout_s
+        latency_tracker.disconnect()
+        on_time = self.pipeline.close(max(0.1, deadline_s - monotonic()))
+        return self.providers.close(max(0.0, deadline_s - monotonic())) and on_time
+
+    def restart_after_fork(self) -> None:
+        latency_tracker.restart_after_fork()
+        dropped.reset_after_fork()
+        # What runs in the parent ends in the parent.
+        self.session.open_measurements.clear()
+        self.pipeline.restart_after_fork()
+
+
+_lifecycle = threading.Lock()
+_runtime: _Runtime | None = None
+_hooked = False
+
+
+def init(config: LatencyConfig | None = None) -> None:
+    """Start measuring, once, when the application starts; a second call does nothing until `shutdown()`.
+
+    Uses the process's own TracerProvider and MeterProvider where they are set; else makes ours the global ones.
+    Spans and metrics are sent where ``OTEL_*`` names an exporter or an OTLP endpoint, and nowhere else.
+
+    Args:
+        config: the settings; read from the environment and ``.env`` unless given.
+
+    Raises:
+        ConfigError: a setting is wrong; the message names the variable, what was expected and what was given.
+
+    """
+    global _runtime
+    with _lifecycle:
+        if _runtime is not None:
+            return
+        config = config or load_config()
+        if not config.tracking_enabled:
+            switch.session = None
+            return
+        _runtime = _Runtime(config)
+        _runtime.start()
+        _hook()
+
+
+def shutdown(timeout_s: float = EXIT_TIMEOUT_S) -> bool:
+    """Stop measuring: write and send what waits, and end what `init()` started, within `timeout_s` seconds.
+
+    Providers that the application made stay as they are. `init()` may be called again.
+
+    Returns:
+        False when the time was too short, so that something was not delivered.
+
+    """
+    global _runtime
+    if not _lifecycle.acquire(timeout=timeout_s):
+        return False
+    try:
+        runtime, _runtime = _runtime, None
+        return runtime is None or bool(contained(runtime.close, timeout_s))
+    finally:
+        _lifecycle.release()
+
+
+def init_for_auto_instrumentation() -> None:
+    """What ``opentelemetry-instrument`` calls: a bad setting is one line in the log, and tracking stays off."""
+    try:
+        init()
+    except ConfigError as error:
+        switch.session = None
+        _log.error("callbot_latency is off: %s", error)
+
+
+def effective_config() -> LatencyConfig:
+    """The settings of the running session, else those that `init()` would find."""
+    runtime = _runtime
+    return runtime.config if runtime else load_config()
+
+
+def _hook() -> None:
+    """Once a process: at exit, at SIGTERM, after a fork."""
+    global _hooked
+    if _hooked:
+        return
+    _hooked = True
+    atexit.register(shutdown)
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+    _flush_at_end_of_multiprocessing_children()
+    if threading.current_thread() is threading.main_thread():
+        _hook_sigterm()
+
+
+def _after_fork_in_child() -> None:
+    global _lifecycle
+    _lifecycle = threading.Lock()
+    if _runtime is not None:
+        contained(_runtime.restart_after_fork)
+
+
+def _flush_at_end_of_multiprocessing_children() -> None:
+    """A child of multiprocessing leaves by os._exit, past atexit, but runs multiprocessing's own finalizers."""
+    from multiprocessing import util
+
+    util.register_after_fork(_lifecycle_anchor, lambda _: util.Finalize(None, shutdown, exitpriority=0))
+
+
+class _Anchor:
+    """Something to which multiprocessing can hold a weak reference."""
+
+
+_lifecycle_anchor: Final = _Anchor()
+
+
+def _hook_sigterm() -> None:
+    """Without a handler SIGTERM ends the process on the spot: what is queued would be lost."""
+    previous = signal.getsignal(signal.SIGTERM)
+    if previous is signal.SIG_IGN or previous is None:
+        return
+
+    def on_sigterm(number: int, frame: FrameType | None) -> None:
+        if callable(previous):
+            runtime = _runtime
+            if runtime is not None:
+                contained(runtime.pipeline.flush, EXIT_TIMEOUT_S)
+            previous(number, frame)
+        else:
+            contained(shutdown)
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    signal.signal(signal.SIGTERM, on_sigterm)
+
+
+class _EffectiveConfig:
+    """`latency_config`: reads as the effective `LatencyConfig`, and may be imported before `init()`."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(effective_config(), name)
+
+    def __repr__(self) -> str:
+        return repr(effective_config())
+
+
+latency_config: Final = _EffectiveConfig()

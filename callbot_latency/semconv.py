@@ -1,0 +1,130 @@
+"""Every name this package writes, once: attributes, metrics, environment, units and bucket edges.
+
+A word means the same on a span, in a metric label, in a JSONL line and on a screen. Names and their order
+follow the JSON format of a metric (docs/metrics.md); what OpenTelemetry has a word for keeps that word
+(``error.type``, ``exception.*``: https://opentelemetry.io/docs/specs/semconv/exceptions/).
+"""
+
+from typing import Final
+
+SCOPE: Final = "callbot_latency"
+"""Instrumentation scope of our tracer and meter, and root of our logger names."""
+
+# Span attributes, and keys of a JSONL line.
+OPERATION_TYPE: Final = "operation_type"
+OPERATION_NAME: Final = "operation_name"
+LATENCY_MS: Final = "latency_ms"
+STATUS: Final = "status"
+TIMESTAMP: Final = "timestamp"
+CALL_SID: Final = "call_sid"
+STREAM_SID: Final = "stream_sid"
+PROVIDER: Final = "provider"
+ERROR_MESSAGE: Final = "error_message"
+METADATA: Final = "metadata"
+METADATA_PREFIX: Final = "metadata."
+SEVERITY: Final = "severity"
+TIME_TO_FIRST_OUTPUT_MS: Final = "time_to_first_output_ms"
+LARGEST_GAP_MS: Final = "largest_gap_ms"
+ITEMS: Final = "items"
+BUSY_MS: Final = "busy_ms"
+TRACE_ID: Final = "trace_id"
+SPAN_ID: Final = "span_id"
+TURN: Final = "turn"
+ERROR_TYPE: Final = "error.type"
+EXCEPTION_EVENT: Final = "exception"
+EXCEPTION_TYPE: Final = "exception.type"
+EXCEPTION_MESSAGE: Final = "exception.message"
+EXCEPTION_STACKTRACE: Final = "exception.stacktrace"
+
+SPAN_ATTRIBUTES: Final = (
+    OPERATION_TYPE,
+    OPERATION_NAME,
+    PROVIDER,
+    CALL_SID,
+    STREAM_SID,
+    STATUS,
+    SEVERITY,
+    TIME_TO_FIRST_OUTPUT_MS,
+    LARGEST_GAP_MS,
+    ITEMS,
+    BUSY_MS,
+    ERROR_TYPE,
+)
+"""What an operation's span may carry, besides metadata under `METADATA_PREFIX`."""
+
+CALL_SPAN: Final = "call"
+"""Name of the span that `call()` opens."""
+
+# Metric instruments.
+OPERATION_DURATION: Final = "callbot.operation.duration"
+OPERATION_TIME_TO_FIRST_OUTPUT: Final = "callbot.operation.time_to_first_output"
+THRESHOLD_BREACHES: Final = "callbot.threshold.breaches"
+OPERATIONS_ACTIVE: Final = "callbot.operations.active"
+TELEMETRY_DROPPED: Final = "callbot.telemetry.dropped"
+REASON: Final = "reason"
+
+METRICS: Final = (
+    OPERATION_DURATION,
+    OPERATION_TIME_TO_FIRST_OUTPUT,
+    THRESHOLD_BREACHES,
+    OPERATIONS_ACTIVE,
+    TELEMETRY_DROPPED,
+)
+METRIC_LABELS: Final = (OPERATION_TYPE, OPERATION_NAME, PROVIDER, STATUS, SEVERITY, REASON)
+
+OTHER: Final = "other"
+"""Label of every operation name after the first `MAX_OPERATION_NAMES`."""
+MAX_OPERATION_NAMES: Final = 200
+
+DURATION_EDGES_S: Final = (
+    0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0, 1.25,
+    1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.5, 8.0, 10.0, 15.0, 30.0, 60.0,
+)  # fmt: skip
+"""Bucket edges in seconds before the configured thresholds are added: dense where a caller notices (0.1 s to 3 s)."""
+
+# Reasons of `callbot.telemetry.dropped`.
+DROPPED_QUEUE_FULL: Final = "queue_full"
+DROPPED_INVALID: Final = "invalid"
+DROPPED_INTERNAL_ERROR: Final = "internal_error"
+DROPPED_NAME_LABEL: Final = "operation_name_label"
+DROPPED_FULL_SUFFIX: Final = "_lane_full"
+DROPPED_FAILED_SUFFIX: Final = "_failed"
+
+# Environment.
+ENV_TRACKING_ENABLED: Final = "LATENCY_TRACKING_ENABLED"
+ENV_LOGGING_ENABLED: Final = "LATENCY_LOGGING_ENABLED"
+ENV_FILE_LOGGING_ENABLED: Final = "LATENCY_FILE_LOGGING_ENABLED"
+ENV_METRICS_FILE_PATH: Final = "LATENCY_METRICS_FILE_PATH"
+ENV_STT_WARNING_MS: Final = "LATENCY_STT_WARNING_MS"
+ENV_STT_CRITICAL_MS: Final = "LATENCY_STT_CRITICAL_MS"
+ENV_TTS_WARNING_MS: Final = "LATENCY_TTS_WARNING_MS"
+ENV_TTS_CRITICAL_MS: Final = "LATENCY_TTS_CRITICAL_MS"
+ENV_SALESFORCE_WARNING_MS: Final = "LATENCY_SALESFORCE_WARNING_MS"
+ENV_SALESFORCE_CRITICAL_MS: Final = "LATENCY_SALESFORCE_CRITICAL_MS"
+ENV_RAG_WARNING_MS: Final = "LATENCY_RAG_WARNING_MS"
+ENV_RAG_CRITICAL_MS: Final = "LATENCY_RAG_CRITICAL_MS"
+ENV_TRACE_KEY: Final = "LATENCY_TRACE_KEY"
+ENV_PUSHGATEWAY_URL: Final = "PROMETHEUS_PUSHGATEWAY_URL"
+ENV_INFLUXDB_URL: Final = "INFLUXDB_URL"
+ENV_INFLUXDB_TOKEN: Final = "INFLUXDB_TOKEN"  # noqa: S105 - a name
+ENV_INFLUXDB_ORG: Final = "INFLUXDB_ORG"
+ENV_INFLUXDB_BUCKET: Final = "INFLUXDB_BUCKET"
+ENV_SLACK_WEBHOOK_URL: Final = "SLACK_WEBHOOK_URL"
+ENV_SLACK_CHANNEL: Final = "SLACK_CHANNEL"
+
+# OpenTelemetry's own names that decide what init() builds; every other OTEL_* is read by the SDK itself.
+OTEL_TRACES_EXPORTER: Final = "OTEL_TRACES_EXPORTER"
+OTEL_METRICS_EXPORTER: Final = "OTEL_METRICS_EXPORTER"
+OTEL_EXPORTER_OTLP_ENDPOINT: Final = "OTEL_EXPORTER_OTLP_ENDPOINT"
+OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: Final = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+OTEL_EXPORTER_OTLP_METRICS_ENDPOINT: Final = "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"
+OTEL_EXPORTER_OTLP_PROTOCOL: Final = "OTEL_EXPORTER_OTLP_PROTOCOL"
+OTEL_EXPORTER_OTLP_TRACES_PROTOCOL: Final = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"
+OTEL_EXPORTER_OTLP_METRICS_PROTOCOL: Final = "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL"
+OTEL_EXPORTER_PROMETHEUS_HOST: Final = "OTEL_EXPORTER_PROMETHEUS_HOST"
+OTEL_EXPORTER_PROMETHEUS_PORT: Final = "OTEL_EXPORTER_PROMETHEUS_PORT"
+
+ENVIRONMENT: Final = tuple(
+    value for name, value in sorted(globals().items()) if name.startswith(("ENV_", "OTEL_")) and isinstance(value, str)
+)
+"""Every environment name that this package reads itself."""

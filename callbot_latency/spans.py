@@ -1,0 +1,117 @@
+"""The one opener of spans: our tracer, trace ids derived from a call_sid, and the current context."""
+
+import contextlib
+import hashlib
+import random
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import Token
+from typing import Any
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.trace import INVALID_SPAN, Link, Span, SpanKind, Tracer
+
+from .semconv import SCOPE
+
+__all__ = ["DerivedIds", "SpanOpener", "attach", "detach", "detach_abandoned"]
+
+attach = otel_context.attach
+detach = otel_context.detach
+
+
+def detach_abandoned(token: "Token[Context]", attached: Context) -> None:
+    """Detach, unless this is another context than the one attached to.
+
+    A coroutine or stream that was broken off may be finalised in any task or thread; there the token is of no use,
+    and the context that it belonged to is gone with its task.
+    """
+    if otel_context.get_current() is attached:
+        with contextlib.suppress(ValueError):
+            token.var.reset(token)
+
+
+class DerivedIds:
+    """Id generator of our tracer alone: the trace id announced by `next_trace_id`, else a random one.
+
+    Satisfies opentelemetry.sdk.trace.id_generator.IdGenerator without importing the SDK.
+    """
+
+    def __init__(self, key: bytes = b"") -> None:
+        # BLAKE2 takes keys of up to 64 bytes (RFC 7693); a longer one is hashed, as HMAC does.
+        self._key = key if len(key) <= 64 else hashlib.blake2b(key).digest()
+        self._next = threading.local()
+
+    def trace_id_of(self, call_sid: str) -> int:
+        """128 bits of keyed BLAKE2b of the call_sid: the same in every process that has the same key."""
+        digest = hashlib.blake2b(call_sid.encode("utf-8", "replace"), digest_size=16, key=self._key)
+        return int.from_bytes(digest.digest(), "big") or 1
+
+    @contextlib.contextmanager
+    def next_trace_id(self, trace_id: int) -> Iterator[None]:
+        """Root spans that this thread starts meanwhile carry `trace_id`."""
+        self._next.trace_id = trace_id
+        try:
+            yield
+        finally:
+            self._next.trace_id = None
+
+    def generate_trace_id(self) -> int:
+        """The announced trace id, else 128 random bits."""
+        return getattr(self._next, "trace_id", None) or random.getrandbits(128) or 1
+
+    def generate_span_id(self) -> int:
+        """64 random bits."""
+        return random.getrandbits(64) or 1
+
+    def is_trace_id_random(self) -> bool:
+        """False for a derived id, so that the W3C random flag stays honest."""
+        return getattr(self._next, "trace_id", None) is None
+
+
+class SpanOpener:
+    """Opens spans on our tracer.
+
+    Args:
+        tracer: one that nobody else uses; where it is the SDK's, its id generator becomes `ids`.
+        ids: derives the trace id of a call.
+
+    """
+
+    def __init__(self, tracer: Tracer, ids: DerivedIds) -> None:
+        if hasattr(tracer, "id_generator"):
+            tracer.id_generator = ids
+        self._start_span = tracer.start_span
+        self.ids = ids
+
+    @classmethod
+    def on(cls, provider: trace.TracerProvider, trace_key: str = "") -> "SpanOpener":
+        """An opener on this provider's tracer of our scope."""
+        return cls(provider.get_tracer(SCOPE), DerivedIds(trace_key.encode()))
+
+    def open(
+        self,
+        name: str,
+        context: Context,
+        attributes: Mapping[str, Any],
+        start_ns: int,
+        links: Sequence[Link] = (),
+    ) -> Span:
+        """Start a span beneath the one in `context`; `start_ns` is in nanoseconds since the epoch."""
+        return self._start_span(name, context, SpanKind.INTERNAL, attributes, links, start_ns, False, False)
+
+    def open_in_call(
+        self, name: str, context: Context, attributes: Mapping[str, Any], start_ns: int, call_sid: str
+    ) -> Span:
+        """Start a span in the call's own trace: beneath the current span if that is of the call, else as its root.
+
+        A current span of another trace, such as the web server's, is linked.
+        """
+        current = trace.get_current_span(context).get_span_context()
+        trace_id = self.ids.trace_id_of(call_sid)
+        if current.is_valid and current.trace_id == trace_id:
+            return self.open(name, context, attributes, start_ns)
+        links = (Link(current),) if current.is_valid else ()
+        with self.ids.next_trace_id(trace_id):
+            return self.open(name, trace.set_span_in_context(INVALID_SPAN, context), attributes, start_ns, links)

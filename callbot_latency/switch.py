@@ -1,0 +1,57 @@
+"""Whether measuring is on: the one global that the caller's path reads."""
+
+import logging
+from typing import TYPE_CHECKING, Final, cast
+
+if TYPE_CHECKING:
+    from .measurement import Session
+
+__all__ = ["NotStarted", "Switch", "switch"]
+
+_log = logging.getLogger(__name__)
+
+
+class NotStarted:
+    """Stands where a session will, with the methods that are called first: says once how to start, then goes away."""
+
+    def open(self, *_: object) -> None:
+        """No measurement."""
+        self._say()
+
+    def span_opener(self) -> None:
+        """No spans."""
+        self._say()
+
+    def record(self, _: object) -> None:
+        """Nothing to hand a metric to."""
+        self._say()
+
+    @property
+    def open_measurements(self) -> dict[int, object]:
+        """Nothing is running."""
+        return {}
+
+    def submit(self, _: object) -> None:
+        """Somebody else's span: no word about starting, since nobody asked us."""
+
+    def flush(self, _: float) -> bool:
+        """Nothing waits."""
+        return True
+
+    def _say(self) -> None:
+        switch.session = None
+        _log.warning(
+            "callbot_latency measures nothing yet: call callbot_latency.init() once when the application starts"
+        )
+
+
+class Switch:
+    """Holds the session that measures, or None while measuring is off."""
+
+    __slots__ = ("session",)
+
+    def __init__(self) -> None:
+        self.session: Session | None = cast("Session", NotStarted())
+
+
+switch: Final = Switch()

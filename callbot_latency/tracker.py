@@ -1,0 +1,297 @@
+"""The newest measurements in memory, with statistics on demand."""
+
+import csv
+import json
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final, overload
+
+from . import semconv
+from .alerting.alert import Alert
+from .alerting.callbacks import add_alert_callback
+from .metric import LatencyMetric, OperationStatus, OperationType, Severity
+from .switch import switch
+
+__all__ = ["KEPT", "KeptMetrics", "LatencyTracker", "latency_tracker"]
+
+KEPT: Final = 10_000
+"""How many metrics are kept."""
+MAX_KEYS: Final = 1_000
+"""How many operations have counts of their own; later ones share ``<type>/other``."""
+
+_CSV_COLUMNS: Final = tuple(LatencyMetric.__dataclass_fields__)
+
+
+class _Counts:
+    __slots__ = ("by_status", "last_seen")
+
+    def __init__(self) -> None:
+        self.by_status = dict.fromkeys(OperationStatus, 0)
+        self.last_seen: datetime | None = None
+
+    def add(self, metric: LatencyMetric) -> None:
+        self.by_status[metric.status] += 1
+        if self.last_seen is None or metric.timestamp > self.last_seen:
+            self.last_seen = metric.timestamp
+
+
+class KeptMetrics(Sequence[LatencyMetric]):
+    """The kept metrics, oldest first: reads like a deque, safe while measurements arrive."""
+
+    def __init__(self, tracker: "LatencyTracker") -> None:
+        self._tracker = tracker
+
+    @property
+    def maxlen(self) -> int:
+        """How many metrics are kept at most."""
+        return KEPT
+
+    def __len__(self) -> int:
+        return len(self._tracker.snapshot())
+
+    @overload
+    def __getitem__(self, index: int) -> LatencyMetric: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[LatencyMetric]: ...
+    def __getitem__(self, index: int | slice) -> LatencyMetric | Sequence[LatencyMetric]:
+        return self._tracker.snapshot()[index]
+
+    def __iter__(self) -> Iterator[LatencyMetric]:
+        return iter(self._tracker.snapshot())
+
+    def __repr__(self) -> str:
+        return f"<KeptMetrics: {len(self)} of at most {KEPT}>"
+
+    def clear(self) -> None:
+        """Forget the kept metrics; the counts stay."""
+        self._tracker.clear_metrics()
+
+
+class LatencyTracker:
+    """The last 10,000 metrics and their statistics. Every read sees what finished before it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: deque[LatencyMetric] = deque(maxlen=KEPT)
+        self._counts: dict[str, _Counts] = {}
+        self._stats: dict[str, dict[str, Any]] | None = None
+        self._snapshot: list[LatencyMetric] | None = None
+        self._drain: Callable[[], None] = _nothing
+        self._discard: Callable[[], None] = _nothing
+        self._enabled = True
+        self._session: Any = None
+
+    # -- wiring ---------------------------------------------------------------------------------------------------
+
+    def connect(self, session: Any, drain: Callable[[], None], discard: Callable[[], None]) -> None:
+        """Called by `init()`: what switches measuring on, what makes a read complete, what a reset throws away."""
+        self._session, self._drain, self._discard = session, drain, discard
+        switch.session = session if self._enabled else None
+
+    def disconnect(self) -> None:
+        """Called by `shutdown()`: what is kept stays readable."""
+        self._session, self._drain, self._discard = None, _nothing, _nothing
+        switch.session = None
+
+    def restart_after_fork(self) -> None:
+        """In a forked child: a lock that another thread held in the parent is nobody's here."""
+        self._lock = threading.Lock()
+
+    @property
+    def enabled(self) -> bool:
+        """Whether operations are measured; set it to False at run time and what is wrapped runs as if bare."""
+        return self._enabled
+
+    @enabled.setter
+    def enabled(self, enabled: bool) -> None:
+        self._enabled = bool(enabled)
+        if self._session is not None:
+            switch.session = self._session if self._enabled else None
+
+    def report(self, batch: Sequence[LatencyMetric]) -> None:
+        """Take in finished measurements."""
+        with self._lock:
+            self._stats = self._snapshot = None
+            self._kept.extend(batch)
+            for metric in batch:
+                self._counts_of(metric).add(metric)
+
+    def _counts_of(self, metric: LatencyMetric) -> _Counts:
+        key = f"{metric.operation_type._value_}/{metric.operation_name}"
+        counts = self._counts.get(key)
+        if counts is None:
+            if len(self._counts) >= MAX_KEYS:
+                key = f"{metric.operation_type.value}/{semconv.OTHER}"
+            counts = self._counts.setdefault(key, _Counts())
+        return counts
+
+    # -- reading --------------------------------------------------------------------------------------------------
+
+    @property
+    def metrics(self) -> KeptMetrics:
+        """The kept metrics, oldest first; ``metrics.clear()`` forgets them."""
+        return KeptMetrics(self)
+
+    def snapshot(self) -> list[LatencyMetric]:
+        """The kept metrics as a list, oldest first; do not change it."""
+        self._drain()
+        with self._lock:
+            if self._snapshot is None:
+                self._snapshot = list(self._kept)
+            return self._snapshot
+
+    def clear_metrics(self) -> None:
+        """Forget the kept metrics; the counts stay."""
+        self._drain()
+        with self._lock:
+            self._kept.clear()
+            self._stats = self._snapshot = None
+
+    def reset_stats(self) -> None:
+        """Forget counts and kept metrics, also those still queued; callbacks stay."""
+        self._discard()
+        with self._lock:
+            self._kept.clear()
+            self._counts.clear()
+            self._stats = self._snapshot = None
+
+    def get_stats(self, operation_type: OperationType | str | None = None) -> dict[str, dict[str, Any]]:
+        """Statistics by ``"<operation_type>/<operation_name>"``, cached until something new arrives.
+
+        `count`, `errors`, `timeouts`, `cancelled` and `last_seen` (ISO 8601, UTC) are over everything since the last
+        reset. `mean_ms`, `min_ms`, `max_ms`, `p50_ms`, `p95_ms` and `p99_ms` are over the kept metrics that were not
+        cancelled, and None over nothing; percentiles interpolate linearly between the closest ranks.
+
+        Raises:
+            TypeError, ValueError: an unknown operation type.
+
+        """
+        self._drain()
+        with self._lock:
+            if self._stats is None:
+                self._stats = self._computed()
+            stats = self._stats
+        prefix = "" if operation_type is None else f"{OperationType.of(operation_type).value}/"
+        return {key: dict(values) for key, values in stats.items() if key.startswith(prefix)}
+
+    def _computed(self) -> dict[str, dict[str, Any]]:
+        latencies: dict[str, list[float]] = {key: [] for key in self._counts}
+        for metric in self._kept:
+            if metric.status is not OperationStatus.CANCELLED:
+                # _value_ is what .value reads, without the cost of Enum's descriptor.
+                type_value = metric.operation_type._value_
+                kept = latencies.get(f"{type_value}/{metric.operation_name}")
+                if kept is None:
+                    kept = latencies.setdefault(f"{type_value}/{semconv.OTHER}", [])
+                kept.append(metric.latency_ms)
+        return {key: _statistics(self._counts[key], sorted(latencies[key])) for key in self._counts}
+
+    def get_recent_metrics(
+        self, limit: int = 50, operation_type: OperationType | str | None = None
+    ) -> list[LatencyMetric]:
+        """The newest `limit` metrics (of one type, where given), oldest first.
+
+        Raises:
+            TypeError, ValueError: an unknown operation type, or a limit that is negative.
+
+        """
+        if limit < 0:
+            raise ValueError(f"limit: expected a number >= 0, got {limit}")
+        metrics = self.snapshot()
+        if operation_type is not None:
+            wanted = OperationType.of(operation_type)
+            metrics = [metric for metric in metrics if metric.operation_type is wanted]
+        return metrics[-limit:] if limit else []
+
+    def get_average_latency(self, operation_type: OperationType | str, minutes: float = 5) -> float | None:
+        """Mean latency in milliseconds of what ended in the last `minutes`, without cancelled; None over nothing.
+
+        Raises:
+            TypeError, ValueError: an unknown operation type.
+
+        """
+        wanted = OperationType.of(operation_type)
+        since = datetime.now(UTC) - timedelta(minutes=minutes)
+        latencies = [
+            metric.latency_ms
+            for metric in self.snapshot()
+            if metric.operation_type is wanted
+            and metric.timestamp >= since
+            and metric.status is not OperationStatus.CANCELLED
+        ]
+        return sum(latencies) / len(latencies) if latencies else None
+
+    def export_metrics(self, path: str | Path, format: str = "json") -> None:
+        """Write the kept metrics, oldest first: ``json`` (an array), ``jsonl`` (a line each) or ``csv``.
+
+        Missing folders are made.
+
+        Raises:
+            ValueError: another format.
+            OSError: the file cannot be written.
+
+        """
+        if format not in _EXPORTS:
+            raise ValueError(f"format: expected one of {', '.join(_EXPORTS)}, got {format!r}")
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _EXPORTS[format](target, [metric.to_dict() for metric in self.snapshot()])
+
+    def add_alert_callback(self, function: Callable[[Alert], Any], severity: Severity | str | None = None) -> None:
+        """The same as `callbot_latency.add_alert_callback`."""
+        add_alert_callback(function, severity)
+
+
+def _nothing() -> None:
+    """What a tracker drains while nothing is started."""
+
+
+def _statistics(counts: _Counts, latencies: list[float]) -> dict[str, Any]:
+    by_status = counts.by_status
+    return {
+        "count": sum(by_status.values()),
+        "errors": by_status[OperationStatus.ERROR],
+        "timeouts": by_status[OperationStatus.TIMEOUT],
+        "cancelled": by_status[OperationStatus.CANCELLED],
+        "mean_ms": sum(latencies) / len(latencies) if latencies else None,
+        "min_ms": latencies[0] if latencies else None,
+        "max_ms": latencies[-1] if latencies else None,
+        "p50_ms": percentile(latencies, 0.50),
+        "p95_ms": percentile(latencies, 0.95),
+        "p99_ms": percentile(latencies, 0.99),
+        "last_seen": counts.last_seen.isoformat().replace("+00:00", "Z") if counts.last_seen else None,
+    }
+
+
+def percentile(ordered: Sequence[float], share: float) -> float | None:
+    """The `share` (0 to 1) of ascending values, interpolated linearly (type 7 of Hyndman and Fan, 1996)."""
+    if not ordered:
+        return None
+    position = (len(ordered) - 1) * share
+    below = int(position)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
+
+
+def _write_json(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+def _write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, _CSV_COLUMNS)
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({**row, semconv.METADATA: json.dumps(row[semconv.METADATA])})
+
+
+_EXPORTS: Final = {"json": _write_json, "jsonl": _write_jsonl, "csv": _write_csv}
+
+latency_tracker: Final = LatencyTracker()
