@@ -9,11 +9,11 @@ if TYPE_CHECKING:
     from .config import ConfigError, LatencyConfig
     from .logs import add_call_context, configure_logging
     from .measure import measure_latency, measure_latency_context
-    from .measurement import record
     from .metric import LatencyMetric, OperationStatus, OperationType, Severity
     from .processor import LatencySpanProcessor
     from .reporters import LatencyReporter
     from .runtime import init, latency_config, shutdown
+    from .session import record
     from .thresholds import Thresholds
     from .tracker import LatencyTracker, latency_tracker
 
@@ -50,11 +50,11 @@ _ROOMS = {
     "config": ("ConfigError", "LatencyConfig"),
     "logs": ("add_call_context", "configure_logging"),
     "measure": ("measure_latency", "measure_latency_context"),
-    "measurement": ("record",),
     "metric": ("LatencyMetric", "OperationStatus", "OperationType", "Severity"),
     "processor": ("LatencySpanProcessor",),
     "reporters": ("LatencyReporter",),
     "runtime": ("init", "latency_config", "shutdown"),
+    "session": ("record",),
     "thresholds": ("Thresholds",),
     "tracker": ("LatencyTracker", "latency_tracker"),
 }

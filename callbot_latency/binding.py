@@ -19,7 +19,7 @@ from .spans import attach, detach, detach_abandoned
 from .switch import switch
 
 if TYPE_CHECKING:
-    from .measurement import Session
+    from .session import Session
 
 __all__ = ["Binding", "bind", "bound", "call"]
 
@@ -136,7 +136,7 @@ class call:  # noqa: N801 - used as a verb, like contextlib.suppress
         if isinstance(exc, GeneratorExit):
             detach_abandoned(token, self._context)
         else:
-            detach(token)
+            detach(token, self._context)
         if exc is not None:
-            mark_failed(self._span, exc)
+            contained(mark_failed, self._span, exc)
         self._span.end(self._start_wall_ns + elapsed_ns)

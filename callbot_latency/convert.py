@@ -41,7 +41,7 @@ def _ms(ns: int | None) -> float | None:
 
 
 def _of_measurement(m: Measurement) -> LatencyMetric:
-    context = m.span.get_span_context()
+    context = m.span_context
     return LatencyMetric(
         m.operation.type,
         m.operation.name,

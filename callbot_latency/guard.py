@@ -3,12 +3,12 @@
 import logging
 import time
 from collections.abc import Callable
-from typing import Final, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 from . import semconv
 from .drops import dropped
 
-__all__ = ["AtMostOncePer", "contained", "reraise"]
+__all__ = ["AtMostOncePer", "contained", "delivered", "reraise"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -57,14 +57,29 @@ def contained(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R 
     try:
         return function(*args, **kwargs)
     except Exception as fault:
-        if reraise.on:
-            raise
-        dropped.add(semconv.DROPPED_INTERNAL_ERROR)
-        if _speak():
-            # The type and the place alone: a fault's text may quote what the caller said.
-            _log.error(
-                "callbot_latency failed in %s (%s); the application is unaffected, this telemetry is lost",
-                getattr(function, "__qualname__", type(function).__name__),
-                type(fault).__name__,
-            )
+        _tell(function, fault, semconv.DROPPED_INTERNAL_ERROR, 1)
         return None
+
+
+def delivered(function: Callable[[Any], Any], work: Any, reason: str, amount: int) -> None:
+    """Hand `work` over on a thread of ours; a fault of any kind is `amount` dropped for `reason`, and logged.
+
+    Even SystemExit is held: it could only end our thread, never the application.
+    """
+    try:
+        function(work)
+    except BaseException as fault:  # noqa: BLE001 - see above
+        _tell(function, fault, reason, amount)
+
+
+def _tell(function: Callable[..., Any], fault: BaseException, reason: str, amount: int) -> None:
+    if reraise.on:
+        raise fault
+    dropped.add(reason, amount)
+    if _speak():
+        # The type and the place alone: a fault's text may quote what the caller said.
+        _log.error(
+            "callbot_latency failed in %s (%s); the application is unaffected, this telemetry is lost",
+            getattr(function, "__qualname__", type(function).__name__),
+            type(fault).__name__,
+        )

@@ -11,6 +11,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_s
 
 from . import semconv
 from .drops import dropped
+from .guard import contained
 from .metric import LatencyMetric, OperationType
 from .switch import switch
 from .thresholds import Thresholds
@@ -83,7 +84,7 @@ class Histograms:
     def report(self, batch: Sequence[LatencyMetric]) -> None:
         """Record a batch."""
         for metric in batch:
-            self._record(metric)
+            contained(self._record, metric)
 
     def close(self) -> None:
         """Nothing to close: the meter provider is flushed by whoever owns it."""

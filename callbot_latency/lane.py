@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from . import semconv
 from .drops import dropped
-from .guard import contained
+from .guard import contained, delivered
 from .metric import LatencyMetric
 from .reporters import LatencyReporter
 
@@ -24,7 +24,7 @@ class Lane:
     """Reports to `reporter` on a thread of its own, so that a slow one delays nobody else.
 
     What arrives while `capacity` measurements wait is dropped and counted as ``<name>_lane_full``; what the reporter
-    fails on as ``<name>_failed``.
+    fails on as ``<name>_failed``; what a hanging one did not confirm before the end as ``<name>_unconfirmed``.
     """
 
     def __init__(self, name: str, reporter: LatencyReporter, capacity: int = CAPACITY) -> None:
@@ -36,7 +36,7 @@ class Lane:
     def _reset(self) -> None:
         self._work: deque[tuple[Callable[[Any], None], Any, int]] = deque()
         self._waiting = 0
-        self._busy = False
+        self._in_hand = 0
         self._closing = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name=f"callbot_latency.{self.name}", daemon=True)
@@ -72,43 +72,40 @@ class Lane:
     def flush(self, timeout_s: float) -> bool:
         """Wait until all that was handed over is reported; False when the time was too short."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._work and not self._busy, timeout_s)
+            return self._changed.wait_for(lambda: not self._work and not self._in_hand, timeout_s)
 
     def close(self, timeout_s: float = 2.0) -> bool:
-        """Report what waits, close the reporter and end the thread, within `timeout_s`; what remains is counted."""
+        """Report what waits, close the reporter and end the thread, within `timeout_s`; what remains is counted.
+
+        What a hanging reporter has in hand counts too: it may still arrive, but nobody will know.
+        """
         deadline_s = monotonic() + timeout_s
         with self._changed:
             self._closing = True
             self._changed.notify_all()
         self._thread.join(max(0.0, deadline_s - monotonic()))
         with self._changed:
-            left, self._waiting = self._waiting, 0
+            left, self._waiting = self._waiting + self._in_hand, 0
             self._work.clear()
         if left:
-            dropped.add(self.name + semconv.DROPPED_FULL_SUFFIX, left)
+            dropped.add(self.name + semconv.DROPPED_UNCONFIRMED_SUFFIX, left)
         return not left
 
     def _run(self) -> None:
         contained(self._reporter.start)
         while (work := self._next()) is not None:
             act, argument, amount = work
-            if contained(_did, act, argument) is None:
-                dropped.add(self.name + semconv.DROPPED_FAILED_SUFFIX, amount)
+            delivered(act, argument, self.name + semconv.DROPPED_FAILED_SUFFIX, amount)
         contained(self._reporter.close)
 
     def _next(self) -> tuple[Callable[[Any], None], Any, int] | None:
         with self._changed:
-            self._busy = False
+            self._in_hand = 0
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._work or self._closing)
             if not self._work:
                 return None
-            self._busy = True
             work = self._work.popleft()
+            self._in_hand = work[2]
             self._waiting -= work[2]
             return work
-
-
-def _did(act: Callable[[Any], None], argument: Any) -> bool:
-    act(argument)
-    return True

@@ -8,8 +8,9 @@ from types import TracebackType
 from typing import Any, Final, ParamSpec, Protocol, TypeVar, overload
 
 from .guard import contained
-from .measurement import Handle, Measurement, Operation, Session, cached_operation_of, operation_of
+from .measurement import Handle, Measurement, Operation, cached_operation_of, operation_of
 from .metric import OperationType
+from .session import Session
 from .streaming import measured_async_generator, measured_generator
 from .switch import switch
 

@@ -50,7 +50,6 @@ class Pipeline:
         self._thresholds = thresholds
         self._capacity = capacity
         self._tell_drops = AtMostOncePer()
-        self._drops_told = dropped.by_reason()
         self._reset()
 
     def _reset(self) -> None:
@@ -59,7 +58,8 @@ class Pipeline:
         self._lock = threading.Lock()
         # SimpleQueue.put is documented as reentrant: it may wake the worker from a finaliser or a signal handler.
         self._wake: SimpleQueue[threading.Event | None] = SimpleQueue()
-        self._closing = False
+        self._closing = self._closed = False
+        self._drops_told = dropped.by_reason()
         self._thread = threading.Thread(target=self._run, name="callbot_latency.worker", daemon=True)
 
     def start(self) -> None:
@@ -76,7 +76,10 @@ class Pipeline:
         self._thread.start()
 
     def submit(self, item: Any) -> None:
-        """Take in a Measurement, a LatencyMetric or a finished span; when full, drop it and count."""
+        """Take in a Measurement, a LatencyMetric or a finished span; when full or closed, drop it and count."""
+        if self._closed:
+            dropped.add(semconv.DROPPED_AFTER_SHUTDOWN)
+            return
         waiting = len(self._queue)
         if waiting + len(self._unreported) >= self._capacity:
             dropped.add(semconv.DROPPED_QUEUE_FULL)
@@ -104,9 +107,9 @@ class Pipeline:
             item = self._queue.popleft()
             try:
                 batch.append(to_metric(item, self._thresholds))
-            except (TypeError, ValueError, KeyError, AttributeError) as invalid:
+            except Exception as invalid:  # noqa: BLE001 - one bad item does not take its batch along
                 dropped.add(semconv.DROPPED_INVALID)
-                _log.debug("not a measurement: %s", invalid)
+                _log.debug("not a measurement: %s", type(invalid).__name__)
         return batch
 
     def flush(self, timeout_s: float) -> bool:

@@ -1,11 +1,16 @@
 """From a finished span to the pipeline."""
 
+from typing import TYPE_CHECKING
+
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
 from . import semconv
 from .guard import contained
 from .switch import switch
+
+if TYPE_CHECKING:
+    from .session import Session
 
 __all__ = ["LatencySpanProcessor"]
 
@@ -23,7 +28,15 @@ class LatencySpanProcessor(SpanProcessor):
 
     def on_end(self, span: ReadableSpan) -> None:
         """Runs on the caller's thread: one look-up and one append."""
-        contained(_on_end, span)
+        session = switch.session
+        if session is None:
+            return
+        measurement = session.open_measurements.pop(span.context.span_id, None)
+        if measurement is not None:
+            # Inside of Session.end, whose own guard holds whatever could fail here.
+            session.submit(measurement)
+        else:
+            contained(_take_foreign, session, span)
 
     def shutdown(self) -> None:
         """Nothing: the pipeline outlives a provider, and `callbot_latency.shutdown()` ends it."""
@@ -34,14 +47,8 @@ class LatencySpanProcessor(SpanProcessor):
         return session is None or bool(contained(session.flush, timeout_millis / 1000))
 
 
-def _on_end(span: ReadableSpan) -> None:
-    session = switch.session
-    if session is None:
-        return
-    measurement = session.open_measurements.pop(span.context.span_id, None)
-    if measurement is not None:
-        session.submit(measurement)
-    elif semconv.OPERATION_TYPE in (span.attributes or ()) and not _is_ours(span):
+def _take_foreign(session: "Session", span: ReadableSpan) -> None:
+    if semconv.OPERATION_TYPE in (span.attributes or ()) and not _is_ours(span):
         session.submit(span)
 
 

@@ -10,11 +10,10 @@ from typing import Any, Final
 from uuid import uuid4
 
 from opentelemetry import metrics, trace
-from opentelemetry.context import Context
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, MetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
 
 from .config import LatencyConfig
@@ -33,8 +32,8 @@ _OTLP: Final = {
 _with_our_processor: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
 
 
-class _Relay(SpanProcessor):
-    """Passes spans on to the exporters of the running session.
+class _Relay(LatencySpanProcessor):
+    """Our processor, which also passes spans on to the exporters of the running session.
 
     OpenTelemetry allows one global provider a process and none of its processors to be removed; through the relay
     the first provider of ours goes on exporting after `shutdown()` and a second `init()`.
@@ -43,11 +42,8 @@ class _Relay(SpanProcessor):
     def __init__(self) -> None:
         self.targets: tuple[SpanProcessor, ...] = ()
 
-    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        for target in self.targets:
-            target.on_start(span, parent_context)
-
     def on_end(self, span: ReadableSpan) -> None:
+        super().on_end(span)
         for target in self.targets:
             target.on_end(span)
 
@@ -100,7 +96,8 @@ def open_providers(config: LatencyConfig) -> Providers:
         resource = _resource()
         tracers = _our_tracers(config, resource)
         closers.append(_relay.shutdown)
-    _add_our_processor(tracers)
+    else:
+        _add_our_processor(tracers)
     meters = _application_meters()
     if meters is None:
         meters = _our_meters(config, resource or _resource())
@@ -147,7 +144,6 @@ class _OurMeterProvider(MeterProvider):
 
 def _our_tracers(config: LatencyConfig, resource: Resource) -> TracerProvider:
     provider = _OurTracerProvider(resource=resource, shutdown_on_exit=False)
-    _add_our_processor(provider)
     provider.add_span_processor(_relay)
     _relay.targets = tuple(
         BatchSpanProcessor(_span_exporter(name, config), meter_provider=None) for name in config.traces_exporters()

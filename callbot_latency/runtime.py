@@ -17,13 +17,13 @@ from .guard import contained
 from .histograms import Histograms
 from .lane import Lane
 from .logs import LogReporter
-from .measurement import Session
 from .pipeline import Pipeline
 from .providers import Providers, open_providers
 from .reporters import LatencyReporter
 from .reporters.jsonl import NAME as JSONL
 from .reporters.jsonl import JsonlReporter
 from .semconv import SCOPE
+from .session import Session
 from .spans import SpanOpener
 from .switch import switch
 from .tracker import latency_tracker

@@ -18,7 +18,15 @@ from .semconv import SCOPE
 __all__ = ["DerivedIds", "SpanOpener", "attach", "detach", "detach_abandoned"]
 
 attach = otel_context.attach
-detach = otel_context.detach
+
+
+def detach(token: "Token[Context]", attached: Context | None = None) -> None:
+    """Detach; work that moved on to another task meanwhile leaves `attached` there, and nothing else."""
+    try:
+        token.var.reset(token)
+    except ValueError:
+        if attached is not None and otel_context.get_current() is attached:
+            attach(Context() if token.old_value is Token.MISSING else token.old_value)
 
 
 def detach_abandoned(token: "Token[Context]", attached: Context) -> None:

@@ -4,13 +4,16 @@ Between two steps the consumer runs, in any task or thread, under its own contex
 leaves nothing behind (https://github.com/open-telemetry/opentelemetry-python/issues/2606).
 """
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
-from contextlib import contextmanager, nullcontext
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from time import perf_counter_ns
 from typing import Any, ParamSpec, TypeVar
 
+from opentelemetry.context import get_current
+
 from .guard import contained
-from .measurement import Measurement, Operation, Session
+from .measurement import Measurement, Operation
+from .session import Session
 from .spans import attach, detach, detach_abandoned
 from .switch import switch
 
@@ -25,24 +28,28 @@ Y = TypeVar("Y")
 class _Stream:
     """The measurement of one stream: opened at its first step, ended exactly once."""
 
-    __slots__ = ("_busy_ns", "_items", "_largest_gap_ns", "_measurement", "_session")
+    __slots__ = ("_broken_off", "_busy_ns", "_context", "_items", "_largest_gap_ns", "_measurement", "_session")
 
     def __init__(self, session: Session, measurement: Measurement) -> None:
         self._session = session
         self._measurement: Measurement | None = measurement
+        self._context = measurement.context
+        self._broken_off: GeneratorExit | None = None
         self._busy_ns = 0
         self._items = 0
         self._largest_gap_ns: int | None = None
 
-    def step(self, advance: Callable[..., Y], *args: Any) -> Y:
+    def thrown(self, exc: BaseException) -> None:
+        """Take note of what the consumer throws in: its GeneratorExit breaks the stream off, however that ends."""
+        if isinstance(exc, GeneratorExit):
+            self._broken_off = exc
+
+    def step(self, advance: Callable[[Any], Y], argument: Any) -> Y:
         """Run one step of a generator under the stream's context."""
-        measurement = self._measurement
-        if measurement is None:
-            return advance(*args)
-        token = attach(measurement.context)
+        token = attach(self._context)
         started_ns = perf_counter_ns()
         try:
-            item = advance(*args)
+            item = advance(argument)
         except StopIteration:
             detach(token)
             self._ended(started_ns, None)
@@ -51,16 +58,19 @@ class _Stream:
             detach(token)
             self._ended(started_ns, exc)
             raise
+        finally:
+            # What was thrown in would keep itself, and all that the generator holds, alive through this frame.
+            del argument
+        # What the generator attached and has not detached yet is current in its next step, and there alone.
+        self._context = get_current()
         detach(token)
-        self._produced(measurement, started_ns)
+        self._produced(started_ns)
         return item
 
     async def astep(self, advance: Awaitable[Y]) -> Y:
         """Run one step of an async generator under the stream's context."""
-        measurement = self._measurement
-        if measurement is None:
-            return await advance
-        token = attach(measurement.context)
+        attached = self._context
+        token = attach(attached)
         started_ns = perf_counter_ns()
         try:
             item = await advance
@@ -69,58 +79,42 @@ class _Stream:
             self._ended(started_ns, None)
             raise
         except BaseException as exc:
-            # Only a step that was itself abandoned is finalised under a foreign context.
-            if isinstance(exc, GeneratorExit):
-                detach_abandoned(token, measurement.context)
+            # A step that was itself abandoned is finalised under a foreign context.
+            if isinstance(exc, GeneratorExit) and exc is not self._broken_off:
+                detach_abandoned(token, attached)
             else:
                 detach(token)
             self._ended(started_ns, exc)
             raise
+        finally:
+            del advance
+        self._context = get_current()
         detach(token)
-        self._produced(measurement, started_ns)
+        self._produced(started_ns)
         return item
 
-    @contextmanager
-    def closing(self) -> Iterator[None]:
-        """Broken off by its consumer: cancelled, unless the generator itself fails while it closes."""
-        measurement = self._measurement
-        if measurement is None:
-            yield
-            return
-        token = attach(measurement.context)
-        outcome: BaseException = GeneratorExit()
-        try:
-            yield
-        except BaseException as exc:
-            outcome = exc
-            raise
-        finally:
-            detach_abandoned(token, measurement.context)
-            self.end(outcome)
-
-    def _produced(self, measurement: Measurement, started_ns: int) -> None:
+    def _produced(self, started_ns: int) -> None:
         took_ns = perf_counter_ns() - started_ns
         self._busy_ns += took_ns
         self._items += 1
         if self._items == 1:
-            measurement.mark_first_output()
+            if self._measurement is not None:
+                self._measurement.mark_first_output()
         elif took_ns > (self._largest_gap_ns or 0):
             self._largest_gap_ns = took_ns
 
     def _ended(self, started_ns: int, exc: BaseException | None) -> None:
-        self._busy_ns += perf_counter_ns() - started_ns
-        self.end(exc)
-
-    def end(self, exc: BaseException | None) -> None:
-        """End the measurement, the first time."""
         measurement, self._measurement = self._measurement, None
         if measurement is None:
             return
-        measurement.elapsed_ns = perf_counter_ns() - measurement.start_ns
+        now_ns = perf_counter_ns()
+        self._busy_ns += now_ns - started_ns
+        measurement.elapsed_ns = now_ns - measurement.start_ns
         measurement.items = self._items
         measurement.busy_ns = self._busy_ns
         measurement.largest_gap_ns = self._largest_gap_ns
-        contained(self._session.end, measurement, exc)
+        contained(self._session.end, measurement, self._broken_off if exc is None else exc)
+        self._broken_off = None
 
 
 def _stream(operation: Operation, args: tuple[Any, ...]) -> _Stream | None:
@@ -131,41 +125,53 @@ def _stream(operation: Operation, args: tuple[Any, ...]) -> _Stream | None:
     return None if measurement is None else _Stream(session, measurement)
 
 
-class _Steps(Generator[Y, S, R]):
-    """A generator whose every step goes through the stream."""
-
-    __slots__ = ("_generator", "_stream")
-
-    def __init__(self, generator: Generator[Y, S, R], stream: _Stream) -> None:
-        self._generator = generator
-        self._stream = stream
-
-    def send(self, value: S) -> Y:
-        return self._stream.step(self._generator.send, value)
-
-    def throw(self, *exc: Any) -> Y:
-        return self._stream.step(self._generator.throw, *exc)
-
-    def close(self) -> None:
-        with self._stream.closing():
-            self._generator.close()
+def _bare(advance: Callable[[Any], Y], argument: Any) -> Y:
+    return advance(argument)
 
 
 def measured_generator(
     function: Callable[P, Generator[Y, S, R]], operation: Operation
 ) -> Callable[P, Generator[Y, S, R]]:
-    """Wrap a generator function."""
+    """Wrap a generator function: send, throw and close reach the wrapped one."""
 
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> Generator[Y, S, R]:
         generator = function(*args, **kwargs)
         stream = _stream(operation, args)
-        return (yield from generator if stream is None else _Steps(generator, stream))
+        step = _bare if stream is None else stream.step
+        advance: Callable[[Any], Y] = generator.send
+        argument: Any = None
+        try:
+            while True:
+                item = step(advance, argument)
+                try:
+                    argument = yield item
+                except BaseException as exc:  # noqa: BLE001 - all that is thrown in is the wrapped one's
+                    advance, argument = generator.throw, exc
+                    if stream is not None:
+                        stream.thrown(exc)
+                else:
+                    advance = generator.send
+        except StopIteration as end:
+            returned: R = end.value
+            return returned
+        finally:
+            del advance, argument
 
     return wrapper
 
 
-async def _bare(advance: Awaitable[Y]) -> Y:
+async def _abare(advance: Awaitable[Y]) -> Y:
     return await advance
+
+
+def _first(generator: AsyncGenerator[Y, S]) -> Awaitable[Y]:
+    """The first step, hidden from the event loop's hooks: the loop closes the wrapper, and the wrapper this one."""
+    hooks = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(None, None)
+    try:
+        return generator.__anext__()
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
 
 
 def measured_async_generator(
@@ -176,22 +182,22 @@ def measured_async_generator(
     async def wrapper(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[Y, S]:
         generator = function(*args, **kwargs)
         stream = _stream(operation, args)
-        step = _bare if stream is None else stream.astep
-        advance = generator.__anext__()
+        step = _abare if stream is None else stream.astep
+        advance: Awaitable[Y] = _first(generator)
         try:
             while True:
                 item = await step(advance)
                 try:
                     sent = yield item
-                except GeneratorExit:
-                    with nullcontext() if stream is None else stream.closing():
-                        await generator.aclose()
-                    raise
                 except BaseException as exc:  # noqa: BLE001 - all that is thrown in is the wrapped one's
                     advance = generator.athrow(exc)
+                    if stream is not None:
+                        stream.thrown(exc)
                 else:
                     advance = generator.asend(sent)
         except StopAsyncIteration:
             return
+        finally:
+            del advance
 
     return wrapper

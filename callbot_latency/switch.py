@@ -4,7 +4,7 @@ import logging
 from typing import TYPE_CHECKING, Final, cast
 
 if TYPE_CHECKING:
-    from .measurement import Session
+    from .session import Session
 
 __all__ = ["NotStarted", "Switch", "switch"]
 
@@ -17,6 +17,8 @@ class NotStarted:
     def open(self, *_: object) -> None:
         """No measurement."""
         self._say()
+
+    start = open
 
     def span_opener(self) -> None:
         """No spans."""

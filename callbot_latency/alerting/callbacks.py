@@ -45,7 +45,7 @@ class AlertCallbacks:
             if severity is None or severity is alert.severity:
                 try:
                     function(alert)
-                except Exception:  # noqa: BLE001 - the application's own fault: shown with its traceback
+                except BaseException:  # noqa: BLE001 - the application's own fault, on our thread: shown with its traceback
                     _log.exception("the alert callback %r raised", getattr(function, "__qualname__", function))
 
     def close(self) -> None:

@@ -1,0 +1,185 @@
+"""Measuring while it is on: opens an operation on the caller's thread, closes it there, tells the pipeline."""
+
+from collections.abc import Mapping
+from time import perf_counter_ns, time_ns
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry.context import get_current
+from opentelemetry.trace import INVALID_SPAN, get_current_span, set_span_in_context
+
+from . import semconv
+from .binding import BINDING
+from .guard import contained
+from .measurement import NS_PER_MS, Measurement, Operation
+from .metric import LatencyMetric, OperationStatus
+from .outcome import error_message, mark_failed, metadata_attributes, status_of
+from .spans import SpanOpener, attach, detach, detach_abandoned
+from .switch import switch
+from .thresholds import Thresholds
+
+if TYPE_CHECKING:
+    from .pipeline import Pipeline
+
+__all__ = ["OpenMeasurements", "Session", "record"]
+
+_NO_METADATA: Final[Mapping[str, Any]] = {}
+_CANCELLED: Final = OperationStatus.CANCELLED
+
+
+class OpenMeasurements(dict[int, Measurement]):
+    """The table of what is running, by span id (or by a negative key where no span records).
+
+    Whoever takes a measurement out of it tells the pipeline, so that each is told exactly once.
+    """
+
+
+class Session:
+    """Everything that the caller's path needs, and nothing else.
+
+    Args:
+        spans: opens the spans.
+        thresholds: decide the severity, which must stand on the span before it ends.
+        pipeline: takes what is finished.
+
+    """
+
+    def __init__(self, spans: SpanOpener, thresholds: Thresholds, pipeline: "Pipeline") -> None:
+        self.spans = spans
+        self.open_measurements = OpenMeasurements()
+        self.submit = pipeline.submit
+        self.flush = pipeline.flush
+        self._severity = thresholds.severity
+
+    def span_opener(self) -> SpanOpener:
+        """The opener of spans, for the spans that are no operation."""
+        return self.spans
+
+    def record(self, metric: LatencyMetric) -> None:
+        """Take in a metric measured elsewhere."""
+        self.submit(metric)
+
+    def open(
+        self,
+        operation: Operation,
+        owner: Any = None,
+        call_sid: str | None = None,
+        stream_sid: str | None = None,
+        metadata: Mapping[str, Any] = _NO_METADATA,
+    ) -> Measurement:
+        """Start measuring and attach the span; `owner` is where the operation's ids are read from."""
+        measurement = self.start(operation, owner, call_sid, stream_sid, metadata)
+        measurement.token = attach(measurement.context)
+        return measurement
+
+    def start(
+        self,
+        operation: Operation,
+        owner: Any = None,
+        call_sid: str | None = None,
+        stream_sid: str | None = None,
+        metadata: Mapping[str, Any] = _NO_METADATA,
+    ) -> Measurement:
+        """Start measuring; the span is not attached."""
+        context = get_current()
+        if owner is not None and operation.reads_owner:
+            call_sid = call_sid or _read(operation.call_sid, owner)
+            stream_sid = stream_sid or _read(operation.stream_sid, owner)
+        binding: Any = context.get(BINDING)
+        if binding is not None:
+            call_sid = call_sid or binding.call_sid
+            # A stream belongs to its call: another call's operation does not take this one's.
+            stream_sid = stream_sid or (binding.stream_sid if call_sid == binding.call_sid else None)
+        measurement = Measurement(operation, call_sid or None, stream_sid or None)
+        attributes = _attributes(measurement, metadata)
+        measurement.start_wall_ns = start_wall_ns = time_ns()
+        measurement.start_ns = perf_counter_ns()
+        if binding is None and call_sid and not get_current_span(context).get_span_context().is_valid:
+            span = self.spans.open_in_call(operation.span_name, context, attributes, start_wall_ns, call_sid)
+        else:
+            span = self.spans.open(operation.span_name, context, attributes, start_wall_ns)
+        measurement.span = span
+        measurement.span_context = span_context = span.get_span_context()
+        measurement.key = key = span_context.span_id if span.is_recording() else -id(measurement)
+        self.open_measurements[key] = measurement
+        measurement.context = set_span_in_context(span, context)
+        return measurement
+
+    def close(self, measurement: Measurement, exc: BaseException | None) -> None:
+        """Stop the clock, detach the span and end it."""
+        measurement.elapsed_ns = perf_counter_ns() - measurement.start_ns
+        if exc is not None and isinstance(exc, GeneratorExit):
+            detach_abandoned(measurement.token, measurement.context)
+        else:
+            detach(measurement.token)
+        self.end(measurement, exc)
+
+    def end(self, measurement: Measurement, exc: BaseException | None) -> None:
+        """Judge, write the outcome on the span, end it, and tell the pipeline."""
+        span = measurement.span
+        try:
+            if exc is not None:
+                _fail(measurement, exc)
+            if measurement.status is not _CANCELLED:
+                severity = self._severity(measurement.operation.type_value, measurement.elapsed_ns / NS_PER_MS)
+                if severity is not None:
+                    measurement.severity = severity
+                    span.set_attribute(semconv.SEVERITY, severity.value)
+            if measurement.first_output_ns is not None or measurement.items is not None:
+                span.set_attributes(_stream_attributes(measurement))
+            # Last, so that it survives a small attribute limit, which drops the oldest.
+            # _value_ is what .value reads, without the cost of Enum's descriptor.
+            span.set_attribute(semconv.STATUS, measurement.status._value_)
+            # The processor takes the measurement out of the table in on_end.
+            span.end(measurement.start_wall_ns + measurement.elapsed_ns)
+        finally:
+            # Still there: no span records (sampled out, no SDK) or the provider is without our processor.
+            if self.open_measurements.pop(measurement.key, None) is not None:
+                self.submit(measurement)
+            # What waits for the worker stays small, and a handle used too late speaks to nobody.
+            measurement.span = INVALID_SPAN
+            del measurement.context
+
+
+def _read(getter: Any, owner: Any) -> str | None:
+    value = None if getter is None else contained(getter, owner)
+    return value if value is None or type(value) is str else str(value)
+
+
+def _attributes(measurement: Measurement, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    attributes = dict(measurement.operation.attributes)
+    if metadata:
+        measurement.metadata = {**measurement.metadata, **metadata}
+        attributes |= metadata_attributes(metadata)
+    if measurement.call_sid is not None:
+        attributes[semconv.CALL_SID] = measurement.call_sid
+    if measurement.stream_sid is not None:
+        attributes[semconv.STREAM_SID] = measurement.stream_sid
+    return attributes
+
+
+def _fail(measurement: Measurement, exc: BaseException) -> None:
+    measurement.status = status_of(exc)
+    measurement.error_message = error_message(exc)
+    contained(mark_failed, measurement.span, exc, measurement.error_message)
+
+
+def _stream_attributes(measurement: Measurement) -> dict[str, Any]:
+    spoken = {
+        semconv.TIME_TO_FIRST_OUTPUT_MS: measurement.first_output_ns,
+        semconv.LARGEST_GAP_MS: measurement.largest_gap_ns,
+        semconv.BUSY_MS: measurement.busy_ns,
+    }
+    attributes: dict[str, Any] = {name: ns / NS_PER_MS for name, ns in spoken.items() if ns is not None}
+    if measurement.items is not None:
+        attributes[semconv.ITEMS] = measurement.items
+    return attributes
+
+
+def record(metric: LatencyMetric) -> None:
+    """Hand in a metric measured elsewhere; thresholds, histograms, tracker, file and alerts treat it as every other.
+
+    Its `severity` is decided here unless it has one. What is no LatencyMetric is counted as dropped, and logged.
+    """
+    session = switch.session
+    if session is not None:
+        contained(session.record, metric)
