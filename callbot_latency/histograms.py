@@ -117,9 +117,8 @@ class Histograms:
 def _active(_: CallbackOptions) -> Iterable[Observation]:
     """What runs now, by type; a type of which nothing runs is 0, since an absent one would keep its last value."""
     session = switch.session
-    if session is None:
-        return []
-    running = Counter(m.operation.type_value for m in list(session.open_measurements.values()))
+    open_now = list(session.open_measurements.values()) if session else []
+    running = Counter(m.operation.type_value for m in open_now)
     return [Observation(running[kind.value], {semconv.OPERATION_TYPE: kind.value}) for kind in OperationType.known()]
 
 

@@ -4,6 +4,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any, Final
@@ -77,16 +78,21 @@ class Pipeline:
 
     def submit(self, item: Any) -> None:
         """Take in a Measurement, a LatencyMetric or a finished span; when full or closed, drop it and count."""
-        if self._closed:
-            dropped.add(semconv.DROPPED_AFTER_SHUTDOWN)
-            return
         waiting = len(self._queue)
         if waiting + len(self._unreported) >= self._capacity:
             dropped.add(semconv.DROPPED_QUEUE_FULL)
             return
         self._queue.append(item)
-        if waiting == self._capacity // 4 or getattr(item, "severity", None) is not None:
+        if self._closed:
+            self._drop_what_came_late()
+        elif waiting == self._capacity // 4 or getattr(item, "severity", None) is not None:
             self._wake.put(None)
+
+    def _drop_what_came_late(self) -> None:
+        with suppress(IndexError):
+            while True:
+                self._queue.popleft()
+                dropped.add(semconv.DROPPED_AFTER_SHUTDOWN)
 
     def drain(self) -> None:
         """Convert what waits and give it to the tracker: after this, a read sees all that finished before."""
@@ -104,7 +110,10 @@ class Pipeline:
     def _converted(self) -> list[LatencyMetric]:
         batch: list[LatencyMetric] = []
         for _ in range(len(self._queue)):
-            item = self._queue.popleft()
+            try:
+                item = self._queue.popleft()
+            except IndexError:  # once closed, a submitter may empty the queue too
+                break
             try:
                 batch.append(to_metric(item, self._thresholds))
             except Exception as invalid:  # noqa: BLE001 - one bad item does not take its batch along
@@ -119,15 +128,22 @@ class Pipeline:
         if not self._thread.is_alive():
             return False
         self._wake.put(done)
-        return done.wait(timeout_s) and all(lane.flush(max(0.0, deadline_s - monotonic())) for lane in self._lanes)
+        while not done.wait(min(INTERVAL_S, max(0.0, deadline_s - monotonic()))):
+            if monotonic() >= deadline_s or not self._thread.is_alive():
+                return False
+        return all(lane.flush(max(0.0, deadline_s - monotonic())) for lane in self._lanes)
 
-    def close(self, timeout_s: float) -> bool:
-        """Report what waits and end every thread, within `timeout_s` seconds; False when the time was too short."""
-        deadline_s = monotonic() + timeout_s
+    def end_worker(self, timeout_s: float) -> bool:
+        """Hand what waits to the reporters and take in nothing more; False when `timeout_s` was too short."""
         self._closing = True
         self._wake.put(None)
-        self._thread.join(max(0.0, deadline_s - monotonic()))
-        on_time = not self._thread.is_alive()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def close_reporters(self, timeout_s: float) -> bool:
+        """End every reporter and its thread, after the worker; False when `timeout_s` was too short."""
+        deadline_s = monotonic() + timeout_s
+        on_time = True
         for reporter in self._reporters:
             if isinstance(reporter, Lane):
                 on_time &= reporter.close(max(0.05, deadline_s - monotonic()))
@@ -145,6 +161,13 @@ class Pipeline:
             if asked is not None:
                 asked.set()
         contained(self._cycle)
+        self._closed = True
+        contained(self._cycle)
+        with suppress(Empty):
+            while True:
+                asked = self._wake.get_nowait()
+                if asked is not None:
+                    asked.set()
 
     def _cycle(self) -> None:
         self.drain()

@@ -16,10 +16,11 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
 
-from .config import LatencyConfig
+from .config import ConfigError, LatencyConfig
 from .guard import contained
 from .histograms import views
 from .processor import LatencySpanProcessor
+from .semconv import OTEL_EXPORTER_PROMETHEUS_HOST, OTEL_EXPORTER_PROMETHEUS_PORT
 
 __all__ = ["Providers", "open_providers"]
 
@@ -69,22 +70,26 @@ class Providers:
         self.tracers = tracers
         self.meters = meters
         self._closers = tuple(closers)
+        self._closing: list[threading.Thread] = []
 
-    def close(self, timeout_s: float) -> bool:
-        """Flush and shut down what is ours within `timeout_s`; False when a server kept us longer.
+    def begin_close(self) -> None:
+        """Start to flush and shut down what is ours.
 
-        The SDK's own shutdown has no bound of its own, so each runs on a daemon thread that we wait for.
+        The SDK's own shutdown has no bound of its own, so each runs on a daemon thread that `wait_closed` waits for.
         """
-        deadline_s = monotonic() + timeout_s
-        threads = [
+        self._closing = [
             threading.Thread(target=contained, args=(close,), name="callbot_latency.shutdown", daemon=True)
             for close in self._closers
         ]
-        for thread in threads:
+        for thread in self._closing:
             thread.start()
-        for thread in threads:
+
+    def wait_closed(self, timeout_s: float) -> bool:
+        """Wait for what `begin_close` began; False when a server kept us longer than `timeout_s`."""
+        deadline_s = monotonic() + timeout_s
+        for thread in self._closing:
             thread.join(max(0.0, deadline_s - monotonic()))
-        return not any(thread.is_alive() for thread in threads)
+        return not any(thread.is_alive() for thread in self._closing)
 
 
 def open_providers(config: LatencyConfig) -> Providers:
@@ -186,5 +191,19 @@ def _prometheus_reader(config: LatencyConfig) -> MetricReader:
     import prometheus_client
     from opentelemetry.exporter.prometheus import PrometheusMetricReader
 
-    prometheus_client.start_http_server(config.prometheus_port, config.prometheus_host)
-    return PrometheusMetricReader()
+    class Served(PrometheusMetricReader):
+        """Gives its port back, so that a second `init()` can have it."""
+
+        def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
+            server.shutdown()
+            server.server_close()
+            super().shutdown(timeout_millis, **kwargs)
+
+    try:
+        server, _ = prometheus_client.start_http_server(config.prometheus_port, config.prometheus_host)
+    except OSError as error:
+        raise ConfigError(
+            f"{OTEL_EXPORTER_PROMETHEUS_HOST}, {OTEL_EXPORTER_PROMETHEUS_PORT}: expected an address to listen on, "
+            f"got {config.prometheus_host}:{config.prometheus_port} ({error.strerror})"
+        ) from None
+    return Served()

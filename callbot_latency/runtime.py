@@ -62,8 +62,11 @@ class _Runtime:
     def close(self, timeout_s: float) -> bool:
         deadline_s = monotonic() + timeout_s
         latency_tracker.disconnect()
-        on_time = self.pipeline.close(max(0.1, deadline_s - monotonic()))
-        return self.providers.close(max(0.0, deadline_s - monotonic())) and on_time
+        on_time = self.pipeline.end_worker(max(0.1, deadline_s - monotonic()))
+        # Servers and reporters at the same time: one that hangs does not take the others' share.
+        self.providers.begin_close()
+        on_time &= self.pipeline.close_reporters(max(0.0, deadline_s - monotonic()))
+        return self.providers.wait_closed(max(0.0, deadline_s - monotonic())) and on_time
 
     def restart_after_fork(self) -> None:
         latency_tracker.restart_after_fork()
@@ -76,6 +79,7 @@ class _Runtime:
 _lifecycle = threading.Lock()
 _runtime: _Runtime | None = None
 _hooked = False
+_sigterm_hooked = False
 
 
 def init(config: LatencyConfig | None = None) -> None:
@@ -127,7 +131,7 @@ def init_for_auto_instrumentation() -> None:
     """What ``opentelemetry-instrument`` calls: a bad setting is one line in the log, and tracking stays off."""
     try:
         init()
-    except ConfigError as error:
+    except Exception as error:  # noqa: BLE001 - what is raised here would end every other instrumentation too
         switch.session = None
         _log.error("callbot_latency is off: %s", error)
 
@@ -140,14 +144,15 @@ def effective_config() -> LatencyConfig:
 
 def _hook() -> None:
     """Once a process: at exit, at SIGTERM, after a fork."""
-    global _hooked
-    if _hooked:
-        return
-    _hooked = True
-    atexit.register(shutdown)
-    os.register_at_fork(after_in_child=_after_fork_in_child)
-    _flush_at_end_of_multiprocessing_children()
-    if threading.current_thread() is threading.main_thread():
+    global _hooked, _sigterm_hooked
+    if not _hooked:
+        _hooked = True
+        atexit.register(shutdown)
+        os.register_at_fork(after_in_child=_after_fork_in_child)
+        _flush_at_end_of_multiprocessing_children()
+    # Python lets the main thread alone set handlers.
+    if not _sigterm_hooked and threading.current_thread() is threading.main_thread():
+        _sigterm_hooked = True
         _hook_sigterm()
 
 
@@ -160,9 +165,11 @@ def _after_fork_in_child() -> None:
 
 def _flush_at_end_of_multiprocessing_children() -> None:
     """A child of multiprocessing leaves by os._exit, past atexit, but runs multiprocessing's own finalizers."""
-    from multiprocessing import util
+    from multiprocessing import parent_process, util
 
     util.register_after_fork(_lifecycle_anchor, lambda _: util.Finalize(None, shutdown, exitpriority=0))
+    if parent_process() is not None:
+        util.Finalize(None, shutdown, exitpriority=0)
 
 
 class _Anchor:

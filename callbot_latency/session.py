@@ -110,7 +110,7 @@ class Session:
         if exc is not None and isinstance(exc, GeneratorExit):
             detach_abandoned(measurement.token, measurement.context)
         else:
-            detach(measurement.token)
+            detach(measurement.token, measurement.context)
         self.end(measurement, exc)
 
     def end(self, measurement: Measurement, exc: BaseException | None) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from ..drops import dropped
-from ..guard import AtMostOncePer
+from ..guard import AtMostOncePer, delivered
 from ..metric import LatencyMetric
 from ..semconv import DROPPED_FAILED_SUFFIX
 
@@ -21,6 +21,7 @@ __all__ = ["JsonlReporter"]
 _log = logging.getLogger(__name__)
 
 NAME: Final = "jsonl"
+_FAILED: Final = NAME + DROPPED_FAILED_SUFFIX
 _FLAGS: Final = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
@@ -37,16 +38,20 @@ class JsonlReporter:
         self._complain = AtMostOncePer()
 
     def start(self) -> None:
-        """Nothing: the file is opened by the first batch."""
+        """In a forked child: give up the parent's open file, whose lock would be shared. The first batch opens ours."""
+        self._close()
 
     def report(self, batch: Sequence[LatencyMetric]) -> None:
         """Write a batch."""
-        lines = b"".join(json.dumps(metric.to_dict()).encode() + b"\n" for metric in batch)
+        lines: list[bytes] = []
+        for metric in batch:
+            delivered(lambda m: lines.append(_line(m)), metric, _FAILED, 1)
         try:
-            self._append(lines)
+            if lines:
+                self._append(b"".join(lines))
         except OSError as error:
             self._close()
-            dropped.add(NAME + DROPPED_FAILED_SUFFIX, len(batch))
+            dropped.add(_FAILED, len(lines))
             if self._complain():
                 _log.error(
                     "cannot write %s: %s; measurements are lost to the file until it can be written "
@@ -94,6 +99,10 @@ class JsonlReporter:
         file, self._file = self._file, None
         if file is not None:
             os.close(file)
+
+
+def _line(metric: LatencyMetric) -> bytes:
+    return json.dumps(metric.to_dict()).encode() + b"\n"
 
 
 @contextmanager

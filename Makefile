@@ -1,0 +1,64 @@
+# Everything here sets itself up on a machine that has Python 3.11 (or newer) and make.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format stack demo-stack bench bench-stack picture clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
+
+$(BIN)/python:
+	@echo "Making a virtual environment in $(VENV) ..."
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name it with make PYTHON=...")'
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.example: pyproject.toml | $(BIN)/python
+	@echo "Installing callbot_latency and what the example callbot needs ..."
+	@$(PIP) -e '.[example]'
+	@touch $@
+
+$(VENV)/.test: pyproject.toml $(VENV)/.example
+	@echo "Installing what the tests need ..."
+	@$(PIP) -e '.[example,test]'
+	@touch $@
+
+$(VENV)/.bench: pyproject.toml $(VENV)/.test
+	@$(PIP) -e '.[bench]'
+	@touch $@
+
+demo: $(VENV)/.example ## one phone call, answered and measured; needs no server
+	@$(BIN)/python -m examples.callbot.demo $(ARGS)
+
+test: $(VENV)/.test ## every test; says by name which servers are missing and what was therefore not tested
+	@$(BIN)/python -m deploy.stack --build-only $(if $(CALLBOT_REQUIRE_SERVERS),,--lenient)
+	@$(BIN)/python -m pytest -ra $(ARGS)
+
+check: $(VENV)/.test ## lint, formatting and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(VENV)/.test ## put the code in form
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+stack: $(VENV)/.test ## Collector, Jaeger, Prometheus and InfluxDB on this machine, without Docker, until Ctrl-C
+	@$(BIN)/python -m deploy.stack $(ARGS)
+
+demo-stack: $(VENV)/.test ## the call of the demo, to be seen in those servers, until Ctrl-C
+	@$(BIN)/python -m examples.callbot.demo_stack $(ARGS)
+
+bench: $(VENV)/.bench ## what measuring costs, as ratios within one run
+	@$(BIN)/python -m benchmarks.cost $(ARGS)
+
+bench-stack: $(VENV)/.bench ## 2,000 measurements a second for 60 s through the real Collector
+	@$(BIN)/python -m benchmarks.sustained $(ARGS)
+
+picture: $(VENV)/.example ## docs/waterfall.svg, from a call made now
+	@$(BIN)/python -m examples.callbot.demo --svg docs/waterfall.svg
+
+clean: ## remove what these commands made here
+	@rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis outputs

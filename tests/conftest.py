@@ -1,0 +1,94 @@
+"""What every test has: faults of ours raise, no setting of the machine is read, no context is left behind."""
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from callbot_latency import LatencyConfig, init, latency_tracker, shutdown
+from callbot_latency import runtime as runtime_module
+from callbot_latency.guard import reraise
+from callbot_latency.semconv import ENVIRONMENT
+
+Start = Callable[..., LatencyConfig]
+FinishedSpans = Callable[[], Sequence[ReadableSpan]]
+
+
+@pytest.fixture(autouse=True)
+def _faults_raise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fault of ours fails the test instead of being contained."""
+    monkeypatch.setattr(reraise, "on", True)
+
+
+class _Records(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+@pytest.fixture(autouse=True)
+def _no_leaked_context() -> Iterator[None]:
+    """After each test no span is current, and OpenTelemetry failed to detach none."""
+    logger, told = logging.getLogger("opentelemetry.context"), _Records()
+    logger.addHandler(told)
+    try:
+        yield
+    finally:
+        logger.removeHandler(told)
+    assert not trace.get_current_span().get_span_context().is_valid, "a span was left current"
+    assert not told.records, [record.getMessage() for record in told.records]
+
+
+@pytest.fixture
+def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No setting from the environment, none from a ``.env`` file; gives the empty folder that is the working one."""
+    for name in list(os.environ):
+        if name.startswith(("OTEL_", "LATENCY_")) or name in ENVIRONMENT:
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def start(isolated: Path) -> Iterator[Start]:
+    """``start(**settings)`` begins to measure with these settings, and returns them; ended after the test."""
+
+    def begin(**settings: Any) -> LatencyConfig:
+        config = LatencyConfig(**{"metrics_file_path": isolated / "metrics.jsonl", **settings})
+        latency_tracker.reset_stats()
+        init(config)
+        return config
+
+    try:
+        yield begin
+    finally:
+        shutdown()
+        latency_tracker.enabled = True
+        latency_tracker.reset_stats()
+
+
+@pytest.fixture
+def measuring(start: Start) -> LatencyConfig:
+    """Measuring is on, with the default settings and a metrics file in the test's folder."""
+    return start()
+
+
+@pytest.fixture
+def spans(measuring: LatencyConfig) -> FinishedSpans:
+    """``spans()`` gives the spans that have ended, in that order."""
+    exporter = InMemorySpanExporter()
+    running = runtime_module._runtime
+    assert running is not None
+    tracers: Any = running.providers.tracers
+    tracers.add_span_processor(SimpleSpanProcessor(exporter))
+    return exporter.get_finished_spans

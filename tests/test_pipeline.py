@@ -1,0 +1,360 @@
+"""The queue and its worker."""
+
+import gc
+import logging
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from callbot_latency import LatencyMetric, OperationType, latency_tracker, measure_latency, record
+from callbot_latency.drops import dropped
+from callbot_latency.guard import reraise
+from callbot_latency.lane import Lane
+from callbot_latency.pipeline import CAPACITY, Pipeline
+from callbot_latency.thresholds import Thresholds
+from callbot_latency.tracker import KEPT, LatencyTracker
+
+Make = Callable[..., Pipeline]
+
+
+def metric(latency_ms: float = 1.0, name: str = "f") -> LatencyMetric:
+    return LatencyMetric("speech_to_text", name, latency_ms, "success")  # type: ignore[arg-type]
+
+
+class Collector:
+    def __init__(self) -> None:
+        self.metrics: list[LatencyMetric] = []
+        self.batches = 0
+
+    def start(self) -> None: ...
+
+    def report(self, batch: Sequence[LatencyMetric]) -> None:
+        self.batches += 1
+        self.metrics += batch
+
+    def close(self) -> None: ...
+
+
+class Raising(Collector):
+    def report(self, batch: Sequence[LatencyMetric]) -> None:
+        raise RuntimeError
+
+
+class Hanging(Collector):
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_go = threading.Event()
+        self.entered = threading.Event()
+
+    def report(self, batch: Sequence[LatencyMetric]) -> None:
+        self.entered.set()
+        self.may_go.wait(20)
+        super().report(batch)
+
+
+@pytest.fixture
+def make() -> Iterator[Make]:
+    made: list[Pipeline] = []
+
+    def build(*reporters: Any, tracker: LatencyTracker | None = None, **kwargs: Any) -> Pipeline:
+        pipeline = Pipeline(tracker or LatencyTracker(), reporters, Thresholds(), **kwargs)
+        made.append(pipeline)
+        return pipeline
+
+    yield build
+    for pipeline in made:
+        if pipeline._thread.is_alive():
+            pipeline.end_worker(5)
+            pipeline.close_reporters(5)
+
+
+def _new_drops(before: dict[str, int]) -> dict[str, int]:
+    return {name: n - before.get(name, 0) for name, n in dropped.by_reason().items() if n != before.get(name, 0)}
+
+
+def test_every_reporter_gets_everything_in_order(make: Make) -> None:
+    """Tracker and reporters see the same measurements in the order in which they finished."""
+    one, two, tracker = Collector(), Collector(), LatencyTracker()
+    pipeline = make(one, two, tracker=tracker)
+    pipeline.start()
+    for n in range(1000):
+        pipeline.submit(metric(n))
+    assert pipeline.flush(5)
+    wanted = [float(n) for n in range(1000)]
+    for seen in (one.metrics, two.metrics, list(tracker.metrics)):
+        assert [m.latency_ms for m in seen] == wanted
+
+
+def test_full_queue_drops_and_counts_exactly(make: Make) -> None:
+    """Accepted plus dropped is submitted: what does not fit is counted as queue_full."""
+    before, seen = dropped.by_reason(), Collector()
+    pipeline = make(seen, capacity=100)
+    for n in range(150):
+        pipeline.submit(metric(n))
+    assert _new_drops(before) == {"queue_full": 50}
+    pipeline.start()
+    assert pipeline.flush(5)
+    assert [m.latency_ms for m in seen.metrics] == [float(n) for n in range(100)]
+
+
+def test_threads_that_overrun_the_queue_lose_no_count(make: Make) -> None:
+    """Whatever threads submit is either delivered or counted, also at the very end."""
+    before, seen = dropped.by_reason(), Collector()
+    pipeline = make(seen, capacity=500)
+    pipeline.start()
+    stop, submitted = threading.Event(), [0] * 6
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+
+    def work(n: int) -> None:
+        while not stop.is_set():
+            pipeline.submit(metric())
+            submitted[n] += 1
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(6)]
+    try:
+        for thread in threads:
+            thread.start()
+        while sum(submitted) < 5000:
+            pipeline.flush(5)
+        assert pipeline.end_worker(5)
+        stop.set()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval_s)
+    assert len(seen.metrics) + sum(_new_drops(before).values()) == sum(submitted)
+    assert set(_new_drops(before)) <= {"queue_full", "after_shutdown"}
+
+
+def test_holds_a_burst_before_the_worker_wakes(make: Make) -> None:
+    """A burst of 10,500 that no worker has seen yet is kept whole; the tracker has exactly the newest 10,000."""
+    before, tracker = dropped.by_reason(), LatencyTracker()
+    pipeline = make(tracker=tracker)
+    assert CAPACITY >= 16_384
+    for n in range(10_500):
+        pipeline.submit(metric(n))
+    pipeline.drain()
+    assert [m.latency_ms for m in tracker.metrics] == [float(n) for n in range(500, 10_500)]
+    assert len(tracker.metrics) == KEPT
+    assert _new_drops(before) == {}
+
+
+@pytest.mark.usefixtures("measuring")
+def test_burst_through_the_decorator_keeps_the_newest() -> None:
+    """The same for what is measured: 10,500 calls in one go, the newest 10,000 kept, all counted."""
+
+    @measure_latency(OperationType.STT)
+    def work() -> None: ...
+
+    for _ in range(10_500):
+        work()
+    assert latency_tracker.get_stats()["speech_to_text/work"]["count"] == 10_500
+    assert len(latency_tracker.metrics) == KEPT
+
+
+@pytest.mark.usefixtures("measuring")
+def test_a_read_sees_everything_that_finished_before() -> None:
+    """Each of many reads right after a measurement counts it, whatever the worker does."""
+
+    @measure_latency(OperationType.STT)
+    def work() -> None: ...
+
+    for n in range(1, 300):
+        work()
+        assert latency_tracker.get_stats()["speech_to_text/work"]["count"] == n
+        assert len(latency_tracker.get_recent_metrics(limit=1000)) == n
+
+
+def test_a_raising_reporter_takes_nothing_from_the_others(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others get 100 %, and each fault is counted."""
+    monkeypatch.setattr(reraise, "on", False)
+    before, seen = dropped.by_reason(), Collector()
+    pipeline = make(Raising(), seen)
+    pipeline.start()
+    for n in range(10):
+        pipeline.submit(metric(n))
+        assert pipeline.flush(5)
+    assert len(seen.metrics) == 10
+    assert _new_drops(before) == {"internal_error": seen.batches}
+
+
+def test_what_is_no_measurement_is_counted_and_its_batch_arrives(make: Make) -> None:
+    """Nonsense is counted as invalid, also where looking at it raises anything; its neighbours arrive."""
+
+    class Hostile:
+        severity = None
+
+        def __getattr__(self, name: str) -> Any:
+            raise RuntimeError(name)
+
+    before, seen = dropped.by_reason(), Collector()
+    pipeline = make(seen)
+    for item in (metric(1), object(), None, "text", Hostile(), metric(2)):
+        pipeline.submit(item)
+    pipeline.start()
+    assert pipeline.flush(5)
+    assert [m.latency_ms for m in seen.metrics] == [1.0, 2.0]
+    assert _new_drops(before) == {"invalid": 4}
+
+
+@pytest.mark.usefixtures("measuring")
+def test_record_takes_the_same_way() -> None:
+    """A metric measured elsewhere gets its severity and is counted like every other; nonsense is counted as dropped."""
+    before = dropped.by_reason()
+    record(metric(2000, "elsewhere"))
+    record("nonsense")  # type: ignore[arg-type]
+    (kept,) = latency_tracker.get_recent_metrics()
+    assert kept.severity is not None
+    assert kept.severity.value == "warning"
+    assert latency_tracker.get_stats()["speech_to_text/elsewhere"]["count"] == 1
+    assert _new_drops(before) == {"invalid": 1}
+
+
+def test_a_hanging_lane_never_delays_submit_or_others(make: Make) -> None:
+    """While one lane hangs, submitting stays quick and the other lane gets everything."""
+    hanging, seen = Hanging(), Collector()
+    pipeline = make(Lane("hangs", hanging), Lane("flows", seen))
+    pipeline.start()
+    pipeline.submit(metric())
+    assert hanging.entered.wait(5)
+    started_s = monotonic()
+    for n in range(5000):
+        pipeline.submit(metric(n))
+    assert monotonic() - started_s < 2
+    assert not pipeline.flush(0.5)
+    assert len(seen.metrics) == 5001
+    hanging.may_go.set()
+    assert pipeline.flush(5)
+
+
+def test_a_flush_during_the_end_is_answered(make: Make) -> None:
+    """A flush that was asked for while the worker ends is answered at once, not after its time-out."""
+    hanging = Hanging()
+    pipeline = make(hanging)
+    pipeline.start()
+    pipeline.submit(metric())
+    assert hanging.entered.wait(5)
+    answers: list[bool] = []
+    flushing = threading.Thread(target=lambda: answers.append(pipeline.flush(10)))
+    flushing.start()
+    while not pipeline._wake.qsize():
+        pass
+    pipeline._closing = True
+    started_s = monotonic()
+    hanging.may_go.set()
+    flushing.join(5)
+    assert answers == [True]
+    assert monotonic() - started_s < 2
+    assert pipeline.flush(10) is False, "an ended worker is not waited for"
+
+
+def test_end_is_bounded_by_its_time_out(make: Make) -> None:
+    """A reporter that hangs on the worker costs the time-out and no more."""
+    hanging = Hanging()
+    pipeline = make(hanging)
+    pipeline.start()
+    pipeline.submit(metric())
+    assert hanging.entered.wait(5)
+    started_s = monotonic()
+    assert not pipeline.end_worker(0.2)
+    assert monotonic() - started_s < 1
+    hanging.may_go.set()
+
+
+def test_what_finishes_after_the_end_is_counted(make: Make) -> None:
+    """An operation that is still running at shutdown is counted as dropped when it ends."""
+    pipeline = make()
+    pipeline.start()
+    assert pipeline.end_worker(5)
+    before = dropped.by_reason()
+    pipeline.submit(metric())
+    assert _new_drops(before) == {"after_shutdown": 1}
+    assert not pipeline._queue
+
+
+def test_a_finaliser_inside_our_locked_regions_does_not_hang(make: Make) -> None:
+    """Submitting takes no lock: a `__del__` that measures while the queue and a lane are locked goes through."""
+    seen = Collector()
+    lane = Lane("gc", seen)
+    pipeline = make(lane)
+
+    class Finalised:
+        def __init__(self) -> None:
+            self.cycle = self
+
+        def __del__(self) -> None:
+            pipeline.submit(metric(7000))
+
+    for _ in range(100):
+        Finalised()
+    with pipeline._lock, lane._changed:
+        gc.collect()
+    pipeline.start()
+    assert pipeline.flush(5)
+    assert len(seen.metrics) == 100
+
+
+def test_collections_at_every_allocation_lose_nothing(make: Make) -> None:
+    """With garbage collected all the time, finalisers that measure run inside all of our code, and nothing hangs."""
+    seen = Collector()
+    pipeline = make(Lane("gc_stress", seen))
+    pipeline.start()
+    submitted = 0
+
+    class Finalised:
+        def __init__(self) -> None:
+            self.cycle = self
+
+        def __del__(self) -> None:
+            nonlocal submitted
+            submitted += 1
+            pipeline.submit(metric())
+
+    threshold = gc.get_threshold()
+    gc.set_threshold(1, 1, 1)
+    try:
+        for _ in range(300):
+            Finalised()
+            pipeline.submit(metric())
+            submitted += 1
+        gc.collect()
+        assert pipeline.flush(20)
+    finally:
+        gc.set_threshold(*threshold)
+    assert len(seen.metrics) == submitted
+
+
+def test_drops_are_told_at_most_once_a_minute(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """The log says once how much was dropped and why."""
+    pipeline = make(capacity=10)
+    with caplog.at_level(logging.WARNING, "callbot_latency.pipeline"):
+        for _ in range(30):
+            pipeline.submit(metric())
+        pipeline.start()
+        assert pipeline.flush(5)
+        for _ in range(30):
+            pipeline.submit(metric())
+        assert pipeline.flush(5)
+    told = [r.getMessage() for r in caplog.records if r.name == "callbot_latency.pipeline"]
+    assert told == ["telemetry dropped since the last such line: queue_full: 20"]
+
+
+def test_a_restart_after_fork_forgets_what_is_the_parents(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """A forked child reports nothing that waited in its parent, works anew, and tells no drop of the parent."""
+    seen = Collector()
+    pipeline = make(seen)
+    pipeline.submit(metric())
+    dropped.add("queue_full")
+    held = pipeline._lock
+    held.acquire()
+    pipeline.restart_after_fork()
+    pipeline.submit(metric(5))
+    assert pipeline.flush(5)
+    assert [m.latency_ms for m in seen.metrics] == [5.0]
+    assert "telemetry dropped" not in caplog.text
+    held.release()
