@@ -1,0 +1,406 @@
+"""The real servers on this machine without Docker, for `make stack` and for the tests.
+
+    with Stack() as stack:
+        os.environ.update(stack.environment())
+
+Each server has free ports of loopback and a folder of its own; all are ended afterwards, whatever happens.
+"""
+
+import argparse
+import ctypes
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Final, Self
+
+import httpx
+import yaml
+
+from .servers import SERVERS, MissingServerError, binary, obtain
+
+__all__ = ["NAMES", "Stack", "StackError", "missing_servers"]
+
+ROOT: Final = Path(__file__).parents[1]
+NAMES: Final = tuple(SERVERS)
+START_TIMEOUT_S: Final = 60.0
+STOP_TIMEOUT_S: Final = 10.0
+DATABASE: Final = "latency"
+USER: Final = "callbot"
+
+
+class StackError(RuntimeError):
+    """A server did not start or ended by itself; the message holds the end of its log."""
+
+
+@dataclass
+class _Server:
+    """One process of the stack: how it is started, and where it says that it is ready."""
+
+    command: list[str]
+    ready: str
+    environment: dict[str, str] = field(default_factory=dict)
+    after_start: Callable[[], None] | None = None
+    process: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def runs(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+
+class Stack:
+    """The servers named by `names`, all six unless given; started by ``with``, or `start()`.
+
+    Args:
+        names: of `NAMES`.
+        folder: for configuration, data and logs; a temporary one, removed at the end, unless given.
+        say: is told what is being done, a line each.
+
+    """
+
+    def __init__(
+        self, names: Iterable[str] = NAMES, *, folder: Path | None = None, say: Callable[[str], None] = print
+    ) -> None:
+        self._names = [name for name in NAMES if name in set(names)]
+        self._is_temporary = folder is None
+        self.folder = folder or Path(tempfile.mkdtemp(prefix="callbot-stack-"))
+        self._say = say
+        self._password = secrets.token_hex(12)
+        self._ports = _free_ports(
+            *("otlp_grpc", "otlp_http", "exporter", "health", "telemetry"),
+            *("jaeger_grpc", "jaeger_http", "jaeger_query", "jaeger_query_grpc", "jaeger_health", "jaeger_telemetry"),
+            *("prometheus", "influxdb", "influxdb_rpc", "pushgateway", "alertmanager"),
+        )
+        self._servers: dict[str, _Server] = {}
+
+    # -- where things are -----------------------------------------------------------------------------------------
+
+    def url(self, name: str) -> str:
+        """Base address of ``otlp_grpc``, ``otlp_http``, ``exporter``, ``jaeger_query``, ``prometheus``, and so on."""
+        return f"http://127.0.0.1:{self._ports[name]}"
+
+    @property
+    def influxdb_token(self) -> str:
+        """What `/api/v2/write` takes as a token."""
+        return f"{USER}:{self._password}"
+
+    def environment(self) -> dict[str, str]:
+        """The OTEL_* settings with which a process sends to this Collector."""
+        return {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": self.url("otlp_grpc"),
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
+            # Not below Prometheus' scrape interval: an exemplar lives for one export.
+            "OTEL_METRIC_EXPORT_INTERVAL": "2000",
+            "OTEL_BSP_SCHEDULE_DELAY": "500",
+        }
+
+    def log(self, name: str) -> Path:
+        """The log of a server."""
+        return self.folder / f"{name}.log"
+
+    # -- starting and stopping ------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        try:
+            for name in self._names:
+                self.start(name)
+        except BaseException:
+            self.stop(keep_folder=True)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop(keep_folder=kind is not None)
+
+    def start(self, name: str) -> None:
+        """Start a server, or start it again with the same ports and data, and wait until it is ready.
+
+        Raises:
+            MissingServerError: it is not on this machine.
+            StackError: it ended, or was not ready in time.
+
+        """
+        server = self._servers.get(name) or _BLUEPRINTS[name](self)
+        self._servers[name] = server
+        with self.log(name).open("ab") as log:
+            server.process = subprocess.Popen(
+                server.command,
+                cwd=self.folder,
+                env={**os.environ, **server.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is ours to pass on, in our order
+                preexec_fn=_end_with_parent,  # noqa: PLW1509 - one prctl, no lock
+            )
+        self._wait_ready(name, server)
+        if server.after_start:
+            server.after_start()
+        self._say(f"{name} is ready at {server.ready}")
+
+    def kill(self, name: str) -> None:
+        """End a server as a crash would, with SIGKILL."""
+        self._end(self._servers[name], signal.SIGKILL)
+
+    def stop(self, *, keep_folder: bool = False) -> None:
+        """End every server, and remove the folder if it is a temporary one and nothing failed."""
+        running = [server for server in reversed(self._servers.values()) if server.runs]
+        for server in running:
+            _signal(server, signal.SIGTERM)
+        for server in running:
+            self._end(server, signal.SIGTERM)
+        if self._is_temporary and not keep_folder:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _end(self, server: _Server, number: signal.Signals) -> None:
+        process = server.process
+        if process is None:
+            return
+        _signal(server, number)
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            _signal(server, signal.SIGKILL)
+            process.wait()
+
+    def _wait_ready(self, name: str, server: _Server) -> None:
+        deadline_s = time.monotonic() + START_TIMEOUT_S
+        while not _answers(server.ready):
+            if not server.runs or time.monotonic() > deadline_s:
+                why = "was not ready in time" if server.runs else "ended"
+                raise StackError(f"{name} {why}; the end of {self.log(name)}:\n{self.log_end(name)}")
+            time.sleep(0.05)
+
+    def log_end(self, name: str, lines: int = 30) -> str:
+        """The last lines of a server's log."""
+        log = self.log(name)
+        return "\n".join(log.read_text(errors="replace").splitlines()[-lines:]) if log.exists() else ""
+
+    def running(self) -> list[str]:
+        """Names of the servers that run."""
+        return [name for name, server in self._servers.items() if server.runs]
+
+    # -- the servers ----------------------------------------------------------------------------------------------
+
+    def _at(self, name: str) -> str:
+        return f"127.0.0.1:{self._ports[name]}"
+
+    def _collector(self) -> _Server:
+        environment = {
+            "CALLBOT_OTLP_GRPC_ENDPOINT": self._at("otlp_grpc"),
+            "CALLBOT_OTLP_HTTP_ENDPOINT": self._at("otlp_http"),
+            "COLLECTOR_HEALTH_ENDPOINT": self._at("health"),
+            "COLLECTOR_PROMETHEUS_ENDPOINT": self._at("exporter"),
+            "COLLECTOR_STORAGE_DIR": str(self.folder / "collector"),
+            "COLLECTOR_TELEMETRY_PORT": str(self._ports["telemetry"]),
+            "JAEGER_OTLP_ENDPOINT": self._at("jaeger_grpc"),
+            "INFLUXDB_URL": self.url("influxdb"),
+            "INFLUXDB_BUCKET": f"{DATABASE}/autogen",
+            "INFLUXDB_TOKEN": self.influxdb_token,
+        }
+        command = [str(binary("otelcol")), "--config", str(ROOT / "otel-collector.yaml")]
+        return _Server(command, self.url("health"), environment)
+
+    def _jaeger(self) -> _Server:
+        places = {
+            "receivers.otlp.protocols.grpc.endpoint": self._at("jaeger_grpc"),
+            "receivers.otlp.protocols.http.endpoint": self._at("jaeger_http"),
+            "extensions.jaeger_query.http.endpoint": self._at("jaeger_query"),
+            "extensions.jaeger_query.grpc.endpoint": self._at("jaeger_query_grpc"),
+            "extensions.healthcheckv2.http.endpoint": self._at("jaeger_health"),
+            "service.telemetry.metrics.level": "none",
+        }
+        command = [str(binary("jaeger")), "--config", str(ROOT / "deploy" / "jaeger.yaml")]
+        return _Server(
+            [*command, *(f"--set={key}={value}" for key, value in places.items())],
+            f"{self.url('jaeger_health')}/status",
+            {"CALLBOT_PROMETHEUS_URL": self.url("prometheus")},
+        )
+
+    def _prometheus(self) -> _Server:
+        config = self.folder / "prometheus.yml"
+        config.write_text(yaml.safe_dump(self._prometheus_config()))
+        command = [
+            str(binary("prometheus")),
+            f"--config.file={config}",
+            f"--storage.tsdb.path={self.folder / 'prometheus'}",
+            f"--web.listen-address={self._at('prometheus')}",
+            "--enable-feature=exemplar-storage",
+        ]
+        return _Server(command, f"{self.url('prometheus')}/-/ready")
+
+    def _prometheus_config(self) -> dict[str, Any]:
+        """The configuration of docker-compose.yml with this stack's addresses, and scrapes often enough to watch."""
+        folder = ROOT / "deploy" / "prometheus"
+        addresses = {
+            "otel-collector:8889": self._at("exporter"),
+            "otel-collector:8888": self._at("telemetry"),
+            "pushgateway:9091": self._at("pushgateway"),
+            "alertmanager:9093": self._at("alertmanager"),
+            "localhost:9090": self._at("prometheus"),
+        }
+        config: dict[str, Any] = yaml.safe_load(_replaced((folder / "prometheus.yml").read_text(), addresses))
+        config["global"] = {**config.get("global", {}), "scrape_interval": "1s", "evaluation_interval": "1s"}
+        for job in config["scrape_configs"]:
+            job.pop("scrape_interval", None)
+            job.pop("scrape_timeout", None)
+        config["rule_files"] = [str(folder / "rules" / "*.yml")]
+        return config
+
+    def _influxdb(self) -> _Server:
+        data = self.folder / "influxdb"
+        environment = {
+            "INFLUXDB_REPORTING_DISABLED": "true",
+            "INFLUXDB_BIND_ADDRESS": self._at("influxdb_rpc"),
+            "INFLUXDB_META_DIR": str(data / "meta"),
+            "INFLUXDB_DATA_DIR": str(data / "data"),
+            "INFLUXDB_DATA_WAL_DIR": str(data / "wal"),
+            "INFLUXDB_HTTP_BIND_ADDRESS": self._at("influxdb"),
+            "INFLUXDB_HTTP_AUTH_ENABLED": "true",
+            "INFLUXDB_HTTP_FLUX_ENABLED": "true",
+            "INFLUXDB_MONITOR_STORE_ENABLED": "false",
+        }
+        return _Server(
+            [str(binary("influxd")), "run"], f"{self.url('influxdb')}/health", environment, self._prepare_influxdb
+        )
+
+    def _prepare_influxdb(self) -> None:
+        """Make the user and the database; after a restart they are there, and making them again is refused."""
+        self.influxdb_query(f"CREATE USER {USER} WITH PASSWORD '{self._password}' WITH ALL PRIVILEGES")
+        self.influxdb_query(f"CREATE DATABASE {DATABASE}")
+
+    def influxdb_query(self, query: str) -> Any:
+        """What InfluxDB answers to an InfluxQL statement, read from its JSON."""
+        parameters = {"q": query, "db": DATABASE, "epoch": "ns"}
+        answer = httpx.post(f"{self.url('influxdb')}/query", data=parameters, auth=(USER, self._password))
+        answer.raise_for_status()
+        return answer.json()
+
+    def _pushgateway(self) -> _Server:
+        command = [str(binary("pushgateway")), f"--web.listen-address={self._at('pushgateway')}"]
+        return _Server(command, f"{self.url('pushgateway')}/-/ready")
+
+    def _alertmanager(self) -> _Server:
+        command = [
+            str(binary("alertmanager")),
+            f"--config.file={ROOT / 'deploy' / 'alertmanager' / 'alertmanager.yml'}",
+            f"--web.listen-address={self._at('alertmanager')}",
+            f"--storage.path={self.folder / 'alertmanager'}",
+            "--cluster.listen-address=",
+        ]
+        return _Server(command, f"{self.url('alertmanager')}/-/ready")
+
+
+_BLUEPRINTS: Final[dict[str, Callable[[Stack], _Server]]] = {
+    "collector": Stack._collector,  # noqa: SLF001 - the same class, beneath itself
+    "jaeger": Stack._jaeger,  # noqa: SLF001
+    "prometheus": Stack._prometheus,  # noqa: SLF001
+    "influxdb": Stack._influxdb,  # noqa: SLF001
+    "pushgateway": Stack._pushgateway,  # noqa: SLF001
+    "alertmanager": Stack._alertmanager,  # noqa: SLF001
+}
+
+
+def missing_servers(names: Iterable[str] = NAMES, *, say: Callable[[str], None] = print) -> dict[str, str]:
+    """Get the servers, and return those that cannot be had, each with the reason."""
+    missing = {}
+    for name in names:
+        try:
+            obtain(name, say)
+        except MissingServerError as reason:
+            missing[name] = str(reason)
+    return missing
+
+
+def _free_ports(*names: str) -> dict[str, int]:
+    sockets = [socket.socket() for _ in names]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return {name: one.getsockname()[1] for name, one in zip(names, sockets, strict=True)}
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def _end_with_parent() -> None:
+    """In the child: be killed when the process that started the stack is gone, however it went (Linux)."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+def _signal(server: _Server, number: signal.Signals) -> None:
+    if server.process is not None and server.runs:
+        server.process.send_signal(number)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def _replaced(text: str, by: dict[str, str]) -> str:
+    for old, new in by.items():
+        text = text.replace(old, new)
+    return text
+
+
+def _until_interrupted() -> None:
+    try:
+        signal.pause()
+    except KeyboardInterrupt:
+        print()
+
+
+def _leave(number: int, _: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m deploy.stack`: start the servers, say where they are, and end them at Ctrl-C."""
+    parser = argparse.ArgumentParser(prog="python -m deploy.stack", description=main.__doc__)
+    parser.add_argument("--servers", default=",".join(NAMES), help="comma-separated, of: %(default)s")
+    parser.add_argument("--build-only", action="store_true", help="get the servers, start none")
+    parser.add_argument("--lenient", action="store_true", help="a server that cannot be had is said, and no failure")
+    options = parser.parse_args(arguments)
+    names = [name for part in options.servers.split(",") if (name := part.strip())]
+    unknown = sorted(set(names) - set(NAMES))
+    if unknown:
+        parser.error(f"--servers: unknown {', '.join(unknown)}; expected some of {', '.join(NAMES)}")
+    missing = missing_servers(names, say=_say)
+    for name, reason in missing.items():
+        _say(f"MISSING {name}: {reason}")
+    if missing:
+        _say(f"What needs {', '.join(missing)} is not tested." if options.lenient else "Not every server can be had.")
+    if options.build_only or missing:
+        return 0 if options.build_only and (options.lenient or not missing) else 1
+    signal.signal(signal.SIGTERM, _leave)
+    with Stack(names, say=_say) as stack:
+        _say(f"\nLogs and data: {stack.folder}\nTo send here, set:")
+        for name, value in stack.environment().items():
+            _say(f"  export {name}={value}")
+        _say("Ctrl-C ends the servers.")
+        _until_interrupted()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
