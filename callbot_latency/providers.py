@@ -13,19 +13,23 @@ from opentelemetry import metrics, trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, MetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
 from .config import ConfigError, LatencyConfig
 from .guard import contained
 from .histograms import views
 from .processor import LatencySpanProcessor
-from .semconv import OTEL_EXPORTER_PROMETHEUS_HOST, OTEL_EXPORTER_PROMETHEUS_PORT
+from .semconv import OTEL_EXPORTER_PROMETHEUS_HOST, OTEL_EXPORTER_PROMETHEUS_PORT, SCOPE
+from .spans import Writing
 
 __all__ = ["Providers", "open_providers"]
 
 _log = logging.getLogger(__name__)
 
+ROOMY: Final = 64
+"""Attribute limit from which on an operation's attributes never reach it."""
 _OTLP: Final = {
     "grpc": "opentelemetry.exporter.otlp.proto.grpc",
     "http/protobuf": "opentelemetry.exporter.otlp.proto.http",
@@ -93,20 +97,25 @@ class Providers:
 
 
 def open_providers(config: LatencyConfig) -> Providers:
-    """The application's providers where it has set them, else ours, made global."""
+    """The application's providers where it has set them, else ours, made global; all or nothing."""
     closers: list[Callable[[], Any]] = []
     resource: Resource | None = None
-    tracers = _application_tracers()
-    if tracers is None:
-        resource = _resource()
-        tracers = _our_tracers(config, resource)
-        closers.append(_relay.shutdown)
-    else:
-        _add_our_processor(tracers)
-    meters = _application_meters()
-    if meters is None:
-        meters = _our_meters(config, resource or _resource())
-        closers.append(meters.shutdown)
+    try:
+        tracers = _application_tracers()
+        if tracers is None:
+            resource = _resource()
+            tracers = _our_tracers(config, resource)
+            closers.append(_relay.shutdown)
+        else:
+            _add_our_processor(tracers)
+        meters = _application_meters()
+        if meters is None:
+            meters = _our_meters(config, resource or _resource())
+            closers.append(meters.shutdown)
+    except BaseException:
+        for close in closers:
+            contained(close)
+        raise
     return Providers(tracers, meters, closers)
 
 
@@ -140,7 +149,34 @@ def _add_our_processor(provider: Any) -> None:
 
 
 class _OurTracerProvider(TracerProvider):
+    """Ours: made by `open_providers`, and recognised by it later."""
+
     callbot_latency = True
+
+    def __init__(self, resource: Resource) -> None:
+        limits = SpanLimits()
+        super().__init__(resource=resource, shutdown_on_exit=False, span_limits=limits)
+        super().add_span_processor(_relay)
+        self.writing = Writing(direct=_is_roomy(limits) and _attributes_are_a_dict())
+
+    def add_span_processor(self, span_processor: SpanProcessor) -> None:
+        """The application's processor may look at a span that starts: from now on it is started with attributes."""
+        self.writing.direct = False
+        super().add_span_processor(span_processor)
+
+
+def _is_roomy(limits: SpanLimits) -> bool:
+    """Whether no limit cuts or drops an attribute of an ordinary operation."""
+    most = limits.max_span_attributes
+    return limits.max_span_attribute_length is None and (most is None or most >= ROOMY)
+
+
+def _attributes_are_a_dict() -> bool:
+    """Whether this version of the SDK keeps a span's attributes where `SpanOpener` would write them."""
+    probe = TracerProvider(sampler=ALWAYS_ON, resource=Resource.get_empty(), shutdown_on_exit=False)
+    span = probe.get_tracer(SCOPE).start_span("probe", attributes={"a": 1})
+    held = getattr(getattr(span, "_attributes", None), "_dict", None)
+    return type(held) is dict and held == {"a": 1}
 
 
 class _OurMeterProvider(MeterProvider):
@@ -148,19 +184,20 @@ class _OurMeterProvider(MeterProvider):
 
 
 def _our_tracers(config: LatencyConfig, resource: Resource) -> TracerProvider:
-    provider = _OurTracerProvider(resource=resource, shutdown_on_exit=False)
-    provider.add_span_processor(_relay)
-    _relay.targets = tuple(
-        BatchSpanProcessor(_span_exporter(name, config), meter_provider=None) for name in config.traces_exporters()
-    )
+    provider = _OurTracerProvider(resource)
+    # Each exporter first: one that cannot be made leaves no thread of another's behind.
+    exporters = [_span_exporter(name, config) for name in config.traces_exporters()]
+    _relay.targets = tuple(BatchSpanProcessor(exporter, meter_provider=None) for exporter in exporters)
     if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         trace.set_tracer_provider(provider)
     return provider
 
 
 def _our_meters(config: LatencyConfig, resource: Resource) -> MeterProvider:
+    # Prometheus first: its port may be taken, and then no other reader has started a thread.
+    names = sorted(config.metrics_exporters(), key=lambda name: name != "prometheus")
     provider = _OurMeterProvider(
-        metric_readers=[_metric_reader(name, config) for name in config.metrics_exporters()],
+        metric_readers=[_metric_reader(name, config) for name in names],
         resource=resource,
         shutdown_on_exit=False,
         views=views(config.thresholds),

@@ -128,7 +128,7 @@ class Session:
                 span.set_attributes(_stream_attributes(measurement))
             # Last, so that it survives a small attribute limit, which drops the oldest.
             # _value_ is what .value reads, without the cost of Enum's descriptor.
-            span.set_attribute(semconv.STATUS, measurement.status._value_)
+            self.spans.write(span, semconv.STATUS, measurement.status._value_)
             # The processor takes the measurement out of the table in on_end.
             span.end(measurement.start_wall_ns + measurement.elapsed_ns)
         finally:

@@ -6,7 +6,7 @@ import random
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import Token
-from typing import Any
+from typing import Any, Final
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -15,7 +15,7 @@ from opentelemetry.trace import INVALID_SPAN, Link, Span, SpanKind, Tracer
 
 from .semconv import SCOPE
 
-__all__ = ["DerivedIds", "SpanOpener", "attach", "detach", "detach_abandoned"]
+__all__ = ["DerivedIds", "SpanOpener", "Writing", "attach", "detach", "detach_abandoned"]
 
 attach = otel_context.attach
 
@@ -78,25 +78,46 @@ class DerivedIds:
         return getattr(self._next, "trace_id", None) is None
 
 
+class Writing:
+    """Whether our spans' attributes may be written straight into the dict that the SDK keeps them in.
+
+    The SDK copies and checks each attribute, which costs more than all else that we do on the caller's path; ours
+    are plain and few. It is done on a provider of our own alone, where no sampler and no processor but ours looks at
+    a span that starts, with attribute limits that ours do not reach, and where the SDK keeps attributes as it did
+    when this was written.
+    """
+
+    __slots__ = ("direct",)
+
+    def __init__(self, *, direct: bool = False) -> None:
+        self.direct = direct
+
+
+_CHECKED: Final = Writing()
+
+
 class SpanOpener:
     """Opens spans on our tracer.
 
     Args:
         tracer: one that nobody else uses; where it is the SDK's, its id generator becomes `ids`.
         ids: derives the trace id of a call.
+        writing: whether attributes may be written past the SDK's checks.
 
     """
 
-    def __init__(self, tracer: Tracer, ids: DerivedIds) -> None:
+    def __init__(self, tracer: Tracer, ids: DerivedIds, writing: "Writing") -> None:
         if hasattr(tracer, "id_generator"):
             tracer.id_generator = ids
         self._start_span = tracer.start_span
+        self._writing = writing
         self.ids = ids
 
     @classmethod
     def on(cls, provider: trace.TracerProvider, trace_key: str = "") -> "SpanOpener":
         """An opener on this provider's tracer of our scope."""
-        return cls(provider.get_tracer(SCOPE), DerivedIds(trace_key.encode()))
+        ids = DerivedIds(trace_key.encode())
+        return cls(provider.get_tracer(SCOPE), ids, getattr(provider, "writing", _CHECKED))
 
     def open(
         self,
@@ -106,8 +127,25 @@ class SpanOpener:
         start_ns: int,
         links: Sequence[Link] = (),
     ) -> Span:
-        """Start a span beneath the one in `context`; `start_ns` is in nanoseconds since the epoch."""
-        return self._start_span(name, context, SpanKind.INTERNAL, attributes, links, start_ns, False, False)
+        """Start a span beneath the one in `context`; `start_ns` is in nanoseconds since the epoch.
+
+        `attributes` are of plain types, and their keys no empty strings.
+        """
+        if not self._writing.direct:
+            return self._start_span(name, context, SpanKind.INTERNAL, attributes, links, start_ns, False, False)
+        span = self._start_span(name, context, SpanKind.INTERNAL, None, links, start_ns, False, False)
+        held = getattr(span, "_attributes", None)
+        if held is not None:
+            held._dict.update(attributes)  # noqa: SLF001 - see Writing
+        return span
+
+    def write(self, span: Span, key: str, value: str) -> None:
+        """Set one attribute of a span that this opener opened."""
+        held = getattr(span, "_attributes", None) if self._writing.direct else None
+        if held is None:
+            span.set_attribute(key, value)
+        else:
+            held._dict[key] = value  # noqa: SLF001 - see Writing
 
     def open_in_call(
         self, name: str, context: Context, attributes: Mapping[str, Any], start_ns: int, call_sid: str

@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from callbot_latency import LatencyConfig, init, latency_tracker, shutdown
 from callbot_latency import runtime as runtime_module
+from callbot_latency.alerting.callbacks import callbacks
 from callbot_latency.guard import reraise
+from callbot_latency.metric import _registered
 from callbot_latency.semconv import ENVIRONMENT
 
 Start = Callable[..., LatencyConfig]
@@ -47,6 +49,23 @@ def _no_leaked_context() -> Iterator[None]:
         logger.removeHandler(told)
     assert not trace.get_current_span().get_span_context().is_valid, "a span was left current"
     assert not told.records, [record.getMessage() for record in told.records]
+
+
+@pytest.fixture
+def fresh_types() -> Iterator[None]:
+    """Operation types that the test registers are forgotten after it."""
+    before = dict(_registered)
+    try:
+        yield
+    finally:
+        _registered.clear()
+        _registered.update(before)
+
+
+@pytest.fixture
+def fresh_callbacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No alert callback is registered, and those that the test registers are forgotten after it."""
+    monkeypatch.setattr(callbacks, "_functions", ())
 
 
 @pytest.fixture
@@ -90,5 +109,6 @@ def spans(measuring: LatencyConfig) -> FinishedSpans:
     running = runtime_module._runtime
     assert running is not None
     tracers: Any = running.providers.tracers
-    tracers.add_span_processor(SimpleSpanProcessor(exporter))
+    # Past our provider's own method, after which spans would be started in another way than usual.
+    TracerProvider.add_span_processor(tracers, SimpleSpanProcessor(exporter))
     return exporter.get_finished_spans
