@@ -251,7 +251,7 @@ class Stack:
             "localhost:9090": self._at("prometheus"),
         }
         config: dict[str, Any] = yaml.safe_load(_replaced((folder / "prometheus.yml").read_text(), addresses))
-        config["global"] = {**config.get("global", {}), "scrape_interval": "1s", "evaluation_interval": "1s"}
+        config["global"] = {**config.get("global", {}), "scrape_interval": "1s", "scrape_timeout": "1s"}
         for job in config["scrape_configs"]:
             job.pop("scrape_interval", None)
             job.pop("scrape_timeout", None)
