@@ -25,10 +25,6 @@ $(VENV)/.test: pyproject.toml $(VENV)/.example
 	@$(PIP) -e '.[example,test]'
 	@touch $@
 
-$(VENV)/.bench: pyproject.toml $(VENV)/.test
-	@$(PIP) -e '.[bench]'
-	@touch $@
-
 demo: $(VENV)/.example ## one phone call, answered and measured; needs no server
 	@$(BIN)/python -m examples.callbot.demo $(ARGS)
 
@@ -51,10 +47,10 @@ stack: $(VENV)/.test ## Collector, Jaeger, Prometheus and InfluxDB on this machi
 demo-stack: $(VENV)/.test ## the call of the demo, to be seen in those servers, until Ctrl-C
 	@$(BIN)/python -m examples.callbot.demo_stack $(ARGS)
 
-bench: $(VENV)/.bench ## what measuring costs, as ratios within one run
+bench: $(VENV)/.test ## what measuring costs, as ratios within one run
 	@$(BIN)/python -m benchmarks.cost $(ARGS)
 
-bench-stack: $(VENV)/.bench ## 2,000 measurements a second for 60 s through the real Collector
+bench-stack: $(VENV)/.test ## 2,000 measurements a second for 60 s through the real Collector
 	@$(BIN)/python -m benchmarks.sustained $(ARGS)
 
 picture: $(VENV)/.example ## docs/waterfall.svg, from a call made now

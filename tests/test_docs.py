@@ -1,0 +1,112 @@
+"""What the documentation says is complete, and its code runs."""
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+import callbot_latency
+from callbot_latency import semconv
+from callbot_latency.metric import LatencyMetric
+from tests.subprocesses import ROOT, run_python
+
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "README.fr.md", *sorted(DOCS.glob("*.md")), ROOT / "examples/callbot/README.md"]
+_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [code for kind, code in _BLOCK.findall(page.read_text()) if kind == language]
+
+
+def words(page: Path) -> set[str]:
+    return set(re.findall(r"[\w.<>{}-]+", page.read_text()))
+
+
+@pytest.mark.parametrize("name", semconv.ENVIRONMENT)
+def test_every_setting_stands_in_the_docs(name: str) -> None:
+    """docs/configuration.md names each environment variable that this package reads."""
+    assert name in words(DOCS / "configuration.md")
+
+
+def test_every_setting_of_the_servers_stands_in_the_docs() -> None:
+    """What otel-collector.yaml takes from its environment is documented too."""
+    names = set(re.findall(r"\$\{env:(\w+)", (ROOT / "otel-collector.yaml").read_text()))
+    assert names
+    assert names <= words(DOCS / "configuration.md")
+
+
+@pytest.mark.parametrize("name", [*semconv.METRICS, *semconv.METRIC_LABELS, *semconv.SPAN_ATTRIBUTES])
+def test_every_metric_label_and_attribute_stands_in_the_docs(name: str) -> None:
+    """docs/metrics.md names each instrument, label and span attribute."""
+    assert name in words(DOCS / "metrics.md")
+
+
+@pytest.mark.parametrize("key", LatencyMetric.__dataclass_fields__)
+def test_every_key_of_a_line_stands_in_the_docs(key: str) -> None:
+    """docs/metrics.md names each key of the JSON format."""
+    assert f"`{key}`" in (DOCS / "metrics.md").read_text()
+
+
+@pytest.mark.parametrize("reason", [v for k, v in vars(semconv).items() if k.startswith("DROPPED_")])
+def test_every_reason_of_a_drop_stands_in_the_docs(reason: str) -> None:
+    """docs/metrics.md explains each value of the label `reason`."""
+    assert f"{reason}`" in (DOCS / "metrics.md").read_text()
+
+
+@pytest.mark.parametrize("name", callbot_latency.__all__)
+def test_every_public_name_is_explained(name: str) -> None:
+    """A docstring for whoever asks help(), and a place in the documentation."""
+    value = getattr(callbot_latency, name)
+    assert inspect.getdoc(type(value) if name.startswith("latency_") else value)
+    assert any(name in words(page) for page in PAGES), name
+
+
+def test_every_command_stands_in_the_readme() -> None:
+    """README.md tells each target of the Makefile."""
+    targets = re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert "demo" in targets
+    said = (ROOT / "README.md").read_text()
+    assert [target for target in targets if f"make {target}" not in said] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_link_leads_nowhere(page: Path) -> None:
+    """Each relative link names a file of this repository."""
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()) + re.findall(r'src="([^"]+)"', page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_tutorial_runs(tmp_path: Path) -> None:
+    """Its Python blocks, one after the other, as a reader would type them."""
+    done = run_python("\n".join(blocks(DOCS / "tutorial.md", "python")), tmp_path)
+    assert done.returncode == 0, done.stderr
+    mean_ms, first, called, breach = done.stdout.splitlines()
+    assert float(mean_ms) >= 20
+    assert first.endswith(" 4")
+    assert called == "['CA2', 'CA2']"
+    assert breach.startswith("warning query 1")
+    assert (tmp_path / "outputs" / "today.csv").exists()
+
+
+def test_the_first_lines_of_the_readme_run(tmp_path: Path) -> None:
+    """Ten lines of use: they measure what they say."""
+    code, *_ = blocks(ROOT / "README.md", "python")
+    assert len([line for line in code.splitlines() if line.strip()]) <= 14
+    done = run_python(code, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "speech_to_text/transcribe" in done.stdout
+
+
+def test_both_readmes_are_in_step() -> None:
+    """The French page has the same code, headings and links as the English one."""
+    english, french = ROOT / "README.md", ROOT / "README.fr.md"
+    for language in ("python", "console"):
+        assert blocks(english, language) == blocks(french, language)
+    for pattern in (r"^(#+) ", r"`make [a-z-]+`", r"\]\(([^)]+)\)"):
+        of_english, of_french = (
+            re.findall(pattern, page.read_text().replace("README.fr.md", "README.md"), re.MULTILINE)
+            for page in (english, french)
+        )
+        assert sorted(of_english) == sorted(of_french), pattern
