@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-__all__ = ["SERVERS", "MissingServerError", "Say", "binary", "obtain"]
+__all__ = ["SERVERS", "TOOLS", "MissingServerError", "Say", "binary", "obtain"]
 
 BUILD: Final = Path(__file__).parent / "build"
 COLLECTOR_VERSION: Final = "0.161.0"
@@ -66,7 +66,7 @@ def binary(command: str) -> Path:
     """
     server = _server_of(command)
     for name in server.commands[command]:
-        found = shutil.which(name)
+        found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin")
         if found and _is_version(found, server.version):
             return Path(found)
     cached = server.folder / command
@@ -82,7 +82,7 @@ def obtain(name: str, say: Say) -> None:
         MissingServerError: it could not be built; the message says why.
 
     """
-    server = SERVERS[name]
+    server = (SERVERS | TOOLS)[name]
     if _is_here(server):
         return
     folder = server.folder
@@ -99,7 +99,7 @@ def obtain(name: str, say: Say) -> None:
 
 
 def _server_of(command: str) -> Server:
-    return next(server for server in SERVERS.values() if command in server.commands)
+    return next(server for server in (SERVERS | TOOLS).values() if command in server.commands)
 
 
 def _is_here(server: Server) -> bool:
@@ -235,9 +235,22 @@ def _debian(package: str, *commands: str) -> Callable[[Path, Say], None]:
     return make
 
 
+def _install(package: str) -> Callable[[Path, Say], None]:
+    """Debian's package where it should be: for what needs libraries of its own and starts nothing."""
+
+    def make(folder: Path, say: Say) -> None:
+        if os.geteuid() or not shutil.which("apt-get"):
+            raise MissingServerError(f"install {package}; that needs Debian and root")
+        say("installing Debian's package")
+        _run(["apt-get", "-qq", "update"], folder, say, "reading the package lists")
+        _run(["apt-get", "-qq", "install", "--no-install-recommends", package], folder, say, "installing")
+
+    return make
+
+
 SHORT: Final = {"prometheus-pushgateway": "pushgateway", "prometheus-alertmanager": "alertmanager"}
 
-SERVERS: Final[Mapping[str, Server]] = {
+SERVERS: Final[dict[str, Server]] = {
     "collector": Server(
         "otelcol", {"otelcol": ("otelcol-contrib", "otelcol-callbot")}, COLLECTOR_VERSION, _make_collector
     ),
@@ -262,3 +275,9 @@ SERVERS: Final[Mapping[str, Server]] = {
         _debian("prometheus-alertmanager", "prometheus-alertmanager", "amtool"),
     ),
 }
+"""What `make stack` starts, in this order."""
+
+TOOLS: Final[dict[str, Server]] = {
+    "logrotate": Server("logrotate", {"logrotate": ("logrotate",)}, None, _install("logrotate")),
+}
+"""What tests a file of ours and is no server."""

@@ -26,7 +26,7 @@ from typing import Any, Final, Self
 import httpx
 import yaml
 
-from .servers import SERVERS, MissingServerError, binary, obtain
+from .servers import SERVERS, TOOLS, MissingServerError, binary, obtain
 
 __all__ = ["NAMES", "Stack", "StackError", "missing_servers"]
 
@@ -113,15 +113,15 @@ class Stack:
         try:
             for name in self._names:
                 self.start(name)
-        except BaseException:
-            self.stop(keep_folder=True)
+        except BaseException as error:
+            self.stop(keep_folder=isinstance(error, Exception))
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.stop(keep_folder=kind is not None)
+        self.stop(keep_folder=kind is not None and issubclass(kind, Exception))
 
     def start(self, name: str) -> None:
         """Start a server, or start it again with the same ports and data, and wait until it is ready.
@@ -269,6 +269,7 @@ class Stack:
             "INFLUXDB_HTTP_BIND_ADDRESS": self._at("influxdb"),
             "INFLUXDB_HTTP_AUTH_ENABLED": "true",
             "INFLUXDB_HTTP_FLUX_ENABLED": "true",
+            "INFLUXDB_HTTP_LOG_ENABLED": "false",  # it would log the password
             "INFLUXDB_MONITOR_STORE_ENABLED": "false",
         }
         return _Server(
@@ -378,14 +379,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """`python -m deploy.stack`: start the servers, say where they are, and end them at Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m deploy.stack", description=main.__doc__)
     parser.add_argument("--servers", default=",".join(NAMES), help="comma-separated, of: %(default)s")
-    parser.add_argument("--build-only", action="store_true", help="get the servers, start none")
+    parser.add_argument("--build-only", action="store_true", help="get the servers and what tests them, start none")
     parser.add_argument("--lenient", action="store_true", help="a server that cannot be had is said, and no failure")
     options = parser.parse_args(arguments)
     names = [name for part in options.servers.split(",") if (name := part.strip())]
     unknown = sorted(set(names) - set(NAMES))
     if unknown:
         parser.error(f"--servers: unknown {', '.join(unknown)}; expected some of {', '.join(NAMES)}")
-    missing = missing_servers(names, say=_say)
+    missing = missing_servers([*names, *TOOLS] if options.build_only else names, say=_say)
     for name, reason in missing.items():
         _say(f"MISSING {name}: {reason}")
     if missing:
