@@ -28,7 +28,7 @@ import yaml
 
 from .servers import SERVERS, TOOLS, MissingServerError, binary, obtain
 
-__all__ = ["NAMES", "Stack", "StackError", "missing_servers"]
+__all__ = ["NAMES", "Stack", "StackError", "command", "missing_servers", "until_told_to_end"]
 
 ROOT: Final = Path(__file__).parents[1]
 NAMES: Final = tuple(SERVERS)
@@ -360,11 +360,13 @@ def _replaced(text: str, by: dict[str, str]) -> str:
     return text
 
 
-def _until_interrupted() -> None:
-    try:
-        signal.pause()
-    except KeyboardInterrupt:
-        print()
+def until_told_to_end() -> None:
+    """Wait for Ctrl-C or SIGTERM; blocked meanwhile, so that none slips in between a look and the wait."""
+    numbers = {signal.SIGINT, signal.SIGTERM}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    number = signal.sigwait(numbers)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    signal.raise_signal(number)
 
 
 def _leave(number: int, _: FrameType | None) -> None:
@@ -393,15 +395,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say(f"What needs {', '.join(missing)} is not tested." if options.lenient else "Not every server can be had.")
     if options.build_only or missing:
         return 0 if options.build_only and (options.lenient or not missing) else 1
-    signal.signal(signal.SIGTERM, _leave)
     with Stack(names, say=_say) as stack:
         _say(f"\nLogs and data: {stack.folder}\nTo send here, set:")
         for name, value in stack.environment().items():
             _say(f"  export {name}={value}")
         _say("Ctrl-C ends the servers.")
-        _until_interrupted()
+        until_told_to_end()
     return 0
 
 
+def command(act: Callable[[], int]) -> int:
+    """Run a command that servers belong to: SIGTERM ends them as an error would, Ctrl-C quietly, with exit code 0."""
+    signal.signal(signal.SIGTERM, _leave)
+    try:
+        return act()
+    except KeyboardInterrupt:
+        print()
+        return 0
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(main))

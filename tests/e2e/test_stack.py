@@ -147,7 +147,7 @@ def test_what_is_missing_is_said_by_name(capsys: pytest.CaptureFixture[str]) -> 
 def test_debian_packages_are_unpacked_beside_the_system(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Fetched into the cache, where it runs: nothing is installed, no service is started."""
     monkeypatch.setenv("CALLBOT_STACK_CACHE", str(tmp_path))
-    monkeypatch.setattr(servers.shutil, "which", lambda name: "/usr/bin/apt-get" if name == "apt-get" else None)
+    monkeypatch.setattr(servers.shutil, "which", lambda name, **_: "/usr/bin/apt-get" if name == "apt-get" else None)
     servers.obtain("pushgateway", print)
     command = servers.binary("pushgateway")
     assert command.is_relative_to(tmp_path)
