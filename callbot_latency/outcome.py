@@ -1,7 +1,5 @@
 """How an operation ended: status, scrubbed message, and what its span says of an exception."""
 
-import asyncio
-import concurrent.futures
 from collections.abc import Mapping
 from functools import lru_cache
 from types import TracebackType
@@ -31,17 +29,17 @@ _TIMEOUTS: Final = frozenset(
 )
 """Timeouts of libraries that do not derive from TimeoutError, as (top package, class), so that none is imported."""
 
-_CANCELLED: Final = (asyncio.CancelledError, concurrent.futures.CancelledError, GeneratorExit)
+_CANCELLED: Final = frozenset({("asyncio", "CancelledError"), ("concurrent", "CancelledError")})
+"""By name too: importing asyncio would double what importing us costs."""
 _MAX_FRAMES: Final = 30
 
 
 @lru_cache(maxsize=256)
 def _status_of_type(kind: type[BaseException]) -> OperationStatus:
-    if issubclass(kind, _CANCELLED):
+    names = {(base.__module__.partition(".")[0], base.__name__) for base in kind.__mro__}
+    if issubclass(kind, GeneratorExit) or names & _CANCELLED:
         return OperationStatus.CANCELLED
-    if issubclass(kind, TimeoutError) or any(
-        (c.__module__.partition(".")[0], c.__name__) in _TIMEOUTS for c in kind.__mro__
-    ):
+    if issubclass(kind, TimeoutError) or names & _TIMEOUTS:
         return OperationStatus.TIMEOUT
     return OperationStatus.ERROR
 
