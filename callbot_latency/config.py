@@ -1,6 +1,7 @@
 """The one reader of the environment."""
 
 import os
+import re
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -155,7 +156,10 @@ class LatencyConfig(BaseSettings):
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         for name, value in super().__repr_args__():
-            yield name, scrub(str(value)) if isinstance(value, (str, AnyHttpUrl)) else value
+            if isinstance(value, AnyHttpUrl) or str(name).endswith("_endpoint"):
+                yield name, None if value is None else _without_credentials(str(value))
+            else:
+                yield name, scrub(value) if isinstance(value, str) else value
 
 
 def _known(names: tuple[str, ...] | None, known: set[str]) -> tuple[str, ...] | None:
@@ -184,9 +188,14 @@ def load_config() -> LatencyConfig:
 def _explained(error: ErrorDetails) -> str:
     if not error["loc"]:
         return error["msg"].removeprefix("Value error, ")
-    name = str(error["loc"][0])
-    given = "" if name in _SECRETS else f", got {scrub(str(error['input']))!r}"
-    return f"{name}: {_expected(error)}{given}"
+    name, given = str(error["loc"][0]), str(error["input"])
+    shown = _without_credentials(given) if name.endswith("_URL") else scrub(given)
+    return f"{name}: {_expected(error)}" + ("" if name in _SECRETS else f", got {shown!r}")
+
+
+def _without_credentials(url: str) -> str:
+    """A URL with whatever stands before its host taken out, also where it is none for want of a scheme or port."""
+    return scrub(re.sub(r"^([\w+.-]*://)?.*@", r"\1[credentials]@", url, flags=re.DOTALL))
 
 
 def _expected(error: ErrorDetails) -> str:

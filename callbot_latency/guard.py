@@ -1,5 +1,6 @@
 """The one guard: a fault of ours is logged and counted, and never reaches the code that we measure."""
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -77,9 +78,10 @@ def _tell(function: Callable[..., Any], fault: BaseException, reason: str, amoun
         raise fault
     dropped.add(reason, amount)
     if _speak():
-        # The type and the place alone: a fault's text may quote what the caller said.
-        _log.error(
-            "callbot_latency failed in %s (%s); the application is unaffected, this telemetry is lost",
-            getattr(function, "__qualname__", type(function).__name__),
-            type(fault).__name__,
-        )
+        # The type and the place alone: a fault's text may quote what the caller said. A handler may raise too.
+        with contextlib.suppress(Exception):
+            _log.error(
+                "callbot_latency failed in %s (%s); the application is unaffected, this telemetry is lost",
+                getattr(function, "__qualname__", type(function).__name__),
+                type(fault).__name__,
+            )

@@ -2,6 +2,7 @@
 
 import math
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
@@ -228,17 +229,19 @@ def _word(kind: type[Enum], name: str, value: Any) -> Enum:
 def _duration_ms(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name}: expected a number of milliseconds, got {type(value).__name__}")
-    if not 0 <= value < math.inf:
+    if not 0 <= value <= sys.float_info.max:
         raise ValueError(f"{name}: expected a finite number >= 0, got {value}")
     return float(value)
 
 
 def _utc(value: Any) -> datetime:
-    if isinstance(value, str):
-        value = datetime.fromisoformat(value)
-    if not isinstance(value, datetime):
-        raise TypeError(f"timestamp: expected a datetime or an ISO 8601 string, got {type(value).__name__}")
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    try:
+        read = datetime.fromisoformat(value) if isinstance(value, str) else value
+        if isinstance(read, datetime):
+            return read.replace(tzinfo=UTC) if read.tzinfo is None else read.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError(f"timestamp: expected a datetime or an ISO 8601 string, got {value!r}") from None
+    raise TypeError(f"timestamp: expected a datetime or an ISO 8601 string, got {type(value).__name__}")
 
 
 def _plain(value: Any, depth: int = 8) -> Any:

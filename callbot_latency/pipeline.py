@@ -25,6 +25,8 @@ CAPACITY: Final = 16_384
 """How many measurements may wait for the worker."""
 INTERVAL_S: Final = 0.1
 """How often the worker looks without being woken."""
+FORK_WAIT_S: Final = 0.5
+"""How long a fork waits for the worker to be between two batches."""
 
 _log = logging.getLogger(__name__)
 
@@ -57,6 +59,8 @@ class Pipeline:
         self._queue: deque[Any] = deque()
         self._unreported: list[LatencyMetric] = []
         self._lock = threading.Lock()
+        self._reporting = threading.Lock()
+        self._forking: int | None = None
         # SimpleQueue.put is documented as reentrant: it may wake the worker from a finaliser or a signal handler.
         self._wake: SimpleQueue[threading.Event | None] = SimpleQueue()
         self._closing = self._closed = False
@@ -68,6 +72,17 @@ class Pipeline:
         for reporter in self._reporters:
             contained(reporter.start)
         self._thread.start()
+
+    def before_fork(self) -> None:
+        """Let the worker finish its batch: a lock of OpenTelemetry that it holds would stay held in the child."""
+        if self._reporting.acquire(timeout=FORK_WAIT_S):
+            self._forking = threading.get_ident()
+
+    def after_fork_in_parent(self) -> None:
+        """Let the worker go on."""
+        if self._forking == threading.get_ident():
+            self._forking = None
+            self._reporting.release()
 
     def restart_after_fork(self) -> None:
         """In a forked child: what waits is the parent's to report; threads and locks are made anew."""
@@ -174,8 +189,9 @@ class Pipeline:
         with self._lock:
             batch, self._unreported = self._unreported, []
         if batch:
-            for reporter in self._reporters:
-                contained(reporter.report, batch)
+            with self._reporting:
+                for reporter in self._reporters:
+                    contained(reporter.report, batch)
         self._say_what_was_dropped()
 
     def _say_what_was_dropped(self) -> None:

@@ -49,7 +49,10 @@ class LatencySpanProcessor(SpanProcessor):
 
 def _take_foreign(session: "Session", span: ReadableSpan) -> None:
     if semconv.OPERATION_TYPE in (span.attributes or ()) and not _is_ours(span):
-        session.submit(span)
+        # A provider may hold two of us, the application's and that of init(): the first to see a span marks it.
+        mark = object()
+        if vars(span).setdefault("_callbot_latency", mark) is mark:
+            session.submit(span)
 
 
 def _is_ours(span: ReadableSpan) -> bool:

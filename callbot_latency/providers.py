@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -228,11 +229,15 @@ def _prometheus_reader(config: LatencyConfig) -> MetricReader:
     import prometheus_client
     from opentelemetry.exporter.prometheus import PrometheusMetricReader
 
+    owner = os.getpid()
+
     class Served(PrometheusMetricReader):
         """Gives its port back, so that a second `init()` can have it."""
 
         def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
-            server.shutdown()
+            # A forked child has the socket, but not the thread that its shutdown would wait for.
+            if os.getpid() == owner:
+                server.shutdown()
             server.server_close()
             super().shutdown(timeout_millis, **kwargs)
 

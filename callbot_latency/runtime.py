@@ -148,12 +148,24 @@ def _hook() -> None:
     if not _hooked:
         _hooked = True
         atexit.register(shutdown)
-        os.register_at_fork(after_in_child=_after_fork_in_child)
+        os.register_at_fork(
+            before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+        )
         _flush_at_end_of_multiprocessing_children()
     # Python lets the main thread alone set handlers.
     if not _sigterm_hooked and threading.current_thread() is threading.main_thread():
         _sigterm_hooked = True
         _hook_sigterm()
+
+
+def _before_fork() -> None:
+    if _runtime is not None:
+        contained(_runtime.pipeline.before_fork)
+
+
+def _after_fork_in_parent() -> None:
+    if _runtime is not None:
+        contained(_runtime.pipeline.after_fork_in_parent)
 
 
 def _after_fork_in_child() -> None:

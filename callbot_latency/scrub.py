@@ -17,7 +17,7 @@ _PATTERNS: Final[Sequence[tuple[re.Pattern[str], str]]] = (
     (
         re.compile(
             r"\b([\w-]*(?:password|passwd|secret|token|api[_-]?key|authorization|session[_-]?id))"
-            r"(\"?'?\s*[=:]\s*\"?'?)[^\s\"',;&)}\]]+",
+            r"(\"?'?\s*[=:]\s*\"?'?)(?!\[secret\])[^\s\"',;&)}\]]+",
             re.IGNORECASE,
         ),
         r"\1\2[secret]",

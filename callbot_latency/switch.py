@@ -1,5 +1,6 @@
 """Whether measuring is on: the one global that the caller's path reads."""
 
+import itertools
 import logging
 from typing import TYPE_CHECKING, Final, cast
 
@@ -13,6 +14,9 @@ _log = logging.getLogger(__name__)
 
 class NotStarted:
     """Stands where a session will, with the methods that are called first: says once how to start, then goes away."""
+
+    def __init__(self) -> None:
+        self._said = itertools.count()
 
     def open(self, *_: object) -> None:
         """No measurement."""
@@ -41,10 +45,13 @@ class NotStarted:
         return True
 
     def _say(self) -> None:
-        switch.session = None
-        _log.warning(
-            "callbot_latency measures nothing yet: call callbot_latency.init() once when the application starts"
-        )
+        # A thread that looked before init() may get here after it: it neither switches off nor speaks twice.
+        if switch.session is cast("Session", self):
+            switch.session = None
+        if next(self._said) == 0:
+            _log.warning(
+                "callbot_latency measures nothing yet: call callbot_latency.init() once when the application starts"
+            )
 
 
 class Switch:

@@ -1,0 +1,296 @@
+"""Children of a process that measures: each measurement stands in the one file, once, as a whole line."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.subprocesses import clean_environment, facts_of, run_python, written
+
+
+def by_name(folder: Path) -> Counter[str]:
+    """How often each operation stands in the file."""
+    return Counter(line["operation_name"] for line in written(folder))
+
+
+def span_ids(folder: Path) -> list[str]:
+    """The span id of every line."""
+    return [line["span_id"] for line in written(folder)]
+
+
+@pytest.mark.parametrize("exporter", ["none", "otlp"])
+def test_parent_and_child_both_measure(exporter: str, tmp_path: Path) -> None:
+    """What waits at the fork is the parent's to tell; both go on, and each tells its own once."""
+    done = run_python(
+        """
+        @measure_latency("speech_to_text")
+        def in_child(): pass
+        @measure_latency("speech_to_text")
+        def in_parent(): pass
+
+        init()
+        for _ in range(200): listen()
+        child = os.fork()
+        if child == 0:
+            for _ in range(200): in_child()
+            names = sorted(thread.name for thread in threading.enumerate() if thread.name.startswith("callbot"))
+            assert len(names) == 4, names
+            sys.exit(9)
+        for _ in range(200): in_parent()
+        tell(code=os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), dropped=dropped.by_reason())
+        """,
+        tmp_path,
+        {
+            "OTEL_TRACES_EXPORTER": exporter,
+            "OTEL_METRICS_EXPORTER": exporter,
+            "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",
+        },
+    )
+    assert facts_of(done) == {"code": 9, "dropped": {}}
+    assert by_name(tmp_path) == {"listen": 200, "in_child": 200, "in_parent": 200}
+    assert len(set(span_ids(tmp_path))) == 600
+    assert "Traceback" not in done.stderr
+
+
+def test_an_operation_that_is_open_at_the_fork_is_told_once(tmp_path: Path) -> None:
+    """It ends in both processes; the parent tells it, the child does not."""
+    done = run_python(
+        """
+        init()
+        with measure_latency_context("rag_inference", "open"):
+            child = os.fork()
+            with measure_latency_context("rag_inference", "inner"):
+                pass
+        if child == 0:
+            sys.exit()
+        tell(code=os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        """,
+        tmp_path,
+    )
+    assert facts_of(done) == {"code": 0}
+    assert by_name(tmp_path) == {"inner": 2, "open": 1}
+    assert done.stderr == ""
+
+
+def test_a_child_that_starts_and_ends_measuring_itself(tmp_path: Path) -> None:
+    """`shutdown()` and `init()` in the child are its own; also where the parent ended before the fork."""
+    done = run_python(
+        """
+        init(); listen()
+        codes = []
+        for ended in (False, True):
+            if ended:
+                shutdown()
+            child = os.fork()
+            if child == 0:
+                shutdown(); init(); listen(); shutdown(); listen()
+                os._exit(threading.active_count())
+            codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        tell(codes=codes)
+        """,
+        tmp_path,
+    )
+    assert facts_of(done) == {"codes": [1, 1]}
+    assert by_name(tmp_path) == {"listen": 3}
+    assert done.stderr == ""
+
+
+def test_grandchildren_measure_too(tmp_path: Path) -> None:
+    """Three generations, one line each."""
+    done = run_python(
+        """
+        init()
+        for generation in range(3):
+            if os.fork():
+                os.wait()
+                break
+        listen()
+        """,
+        tmp_path,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert by_name(tmp_path) == {"listen": 4}
+
+
+@pytest.mark.parametrize("exporter", ["none", "prometheus"])
+def test_forks_while_other_threads_measure(exporter: str, tmp_path: Path) -> None:
+    """20 forks under load: no child hangs on a lock that a thread of the parent held."""
+    done = run_python(
+        """
+        @measure_latency("speech_to_text")
+        def in_child(): pass
+
+        init()
+        over = threading.Event()
+        def load():
+            while not over.is_set():
+                for _ in range(50): listen()
+                over.wait(0.001)
+        def read():
+            while not over.is_set():
+                latency_tracker.get_stats()
+                over.wait(0.001)
+        threads = [threading.Thread(target=target, daemon=True) for target in (load, load, load, read)]
+        for thread in threads: thread.start()
+        codes, slowest_s = [], 0.0
+        for _ in range(20):
+            began_s = time.monotonic()
+            child = os.fork()
+            if child == 0:
+                began_s = time.monotonic()
+                for _ in range(10): in_child()
+                on_time = shutdown(timeout_s=10)
+                os._exit(0 if on_time and time.monotonic() - began_s < 5 else 8)
+            slowest_s = max(slowest_s, time.monotonic() - began_s)
+            codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        over.set()
+        for thread in threads: thread.join()
+        tell(codes=codes, slowest_s=slowest_s)
+        """,
+        tmp_path,
+        {"OTEL_METRICS_EXPORTER": exporter, "OTEL_EXPORTER_PROMETHEUS_PORT": "0"},
+        timeout_s=60,
+    )
+    facts = facts_of(done)
+    assert facts["codes"] == [0] * 20
+    assert facts["slowest_s"] < 2.0
+    assert by_name(tmp_path)["in_child"] == 200
+    assert "Traceback" not in done.stderr
+
+
+def test_a_fork_finds_no_lock_of_the_worker_held(tmp_path: Path) -> None:
+    """A fork while the worker is in the middle of an instrument: the child's own worker gets through all the same."""
+    done = run_python(
+        """
+        from opentelemetry.sdk.metrics._internal import _view_instrument_match as inside
+        match = inside._ViewInstrumentMatch
+        real, entered, leave = match.consume_measurement, threading.Event(), threading.Event()
+
+        def slow(self, *args, **kwargs):
+            with self._lock:
+                if not entered.is_set():
+                    entered.set()
+                    leave.wait(0.2)
+            return real(self, *args, **kwargs)
+
+        match.consume_measurement = slow
+        init()
+        listen()
+        entered.wait(10)
+        child = os.fork()
+        if child == 0:
+            listen()
+            os._exit(0 if shutdown(timeout_s=5) else 8)
+        tell(code=os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        """,
+        tmp_path,
+        {"OTEL_METRICS_EXPORTER": "prometheus", "OTEL_EXPORTER_PROMETHEUS_PORT": "0"},
+    )
+    assert facts_of(done) == {"code": 0}
+    assert by_name(tmp_path) == {"listen": 2}
+
+
+BOT = """
+import os
+from callbot_latency import init, measure_latency
+
+@measure_latency("rag_inference")
+def answer(n):
+    return os.getpid()
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_children_of_multiprocessing_measure(method: str, tmp_path: Path) -> None:
+    """Processes and pools of each start method: their measurements reach the file before they end."""
+    (tmp_path / "bot.py").write_text(BOT)
+    starts = "" if method == "fork" else "bot.init()"
+    (tmp_path / "work.py").write_text(f"""
+import bot
+def work(n):
+    {starts or "pass"}
+    for _ in range(50):
+        bot.answer(n)
+def one(n):
+    {starts or "pass"}
+    return bot.answer(n)
+""")
+    done = run_python(
+        f"""
+        sys.path.insert(0, "")
+        import multiprocessing, work
+        from concurrent.futures import ProcessPoolExecutor
+        context = multiprocessing.get_context("{method}")
+        init()
+        listen()
+        children = [context.Process(target=work.work, args=(n,)) for n in range(3)]
+        for child in children: child.start()
+        for child in children: child.join(20)
+        with ProcessPoolExecutor(2, mp_context=context) as pool:
+            pids = set(pool.map(work.one, range(40)))
+        with context.Pool(2) as pool:
+            pool.map(work.one, range(10))
+            pool.close()
+            pool.join()
+        tell(codes=[child.exitcode for child in children], elsewhere=os.getpid() not in pids)
+        """,
+        tmp_path,
+        {"PYTHONPATH": f"{clean_environment()['PYTHONPATH']}:{tmp_path}"},
+        timeout_s=60,
+    )
+    assert facts_of(done) == {"codes": [0, 0, 0], "elsewhere": True}
+    assert by_name(tmp_path) == {"listen": 1, "answer": 3 * 50 + 40 + 10}
+    assert len(set(span_ids(tmp_path))) == 201
+    assert "Traceback" not in done.stderr
+
+
+def test_a_child_that_fails_or_is_terminated_keeps_its_measurements(tmp_path: Path) -> None:
+    """A forked Process that raises, or gets SIGTERM: what it measured stands in the file, and its exit code stays."""
+    done = run_python(
+        """
+        import multiprocessing
+        context = multiprocessing.get_context("fork")
+        ready = context.Event()
+        def fails():
+            for _ in range(50): listen()
+            raise ValueError("the application failed")
+        def waits():
+            for _ in range(50): listen()
+            ready.set()
+            threading.Event().wait(20)
+        init()
+        first, second = context.Process(target=fails), context.Process(target=waits)
+        first.start(); first.join(20)
+        second.start(); ready.wait(20); second.terminate(); second.join(20)
+        tell(codes=[first.exitcode, second.exitcode])
+        """,
+        tmp_path,
+    )
+    assert facts_of(done) == {"codes": [1, -15]}
+    assert by_name(tmp_path) == {"listen": 100}
+
+
+def test_a_subprocess_inherits_nothing(tmp_path: Path) -> None:
+    """Programs that the application starts get neither our descriptors nor our handlers."""
+    done = run_python(
+        """
+        import subprocess
+        init()
+        listen()
+        # The worker writes within 0.1 s; the open file is what must not be inherited.
+        deadline_s = time.monotonic() + 10
+        while not os.path.exists("outputs/logs/latency_metrics.jsonl") and time.monotonic() < deadline_s:
+            threading.Event().wait(0.01)
+        code = "import os, signal, sys; os.system('ls -l /proc/self/fd'); sys.exit(int(signal.getsignal(15)))"
+        said = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, close_fds=False, preexec_fn=lambda: None
+        )
+        tell(out=said.stdout, code=said.returncode)
+        """,
+        tmp_path,
+    )
+    facts = facts_of(done)
+    assert "/dev/null" in facts["out"] or "pipe" in facts["out"]
+    assert "jsonl" not in facts["out"]
+    assert facts["code"] == 0
+    assert by_name(tmp_path) == {"listen": 1}

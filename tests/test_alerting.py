@@ -1,0 +1,132 @@
+"""From a breach to whoever must know."""
+
+import logging
+import threading
+from typing import Any
+
+import pytest
+
+from callbot_latency import (
+    Alert,
+    LatencyMetric,
+    OperationType,
+    Severity,
+    Thresholds,
+    add_alert_callback,
+    record,
+    shutdown,
+)
+from callbot_latency.alerting import AlertCallbacks, AlertPolicy
+from callbot_latency.drops import dropped
+
+from .conftest import Start
+
+
+def metric(latency_ms: float = 2000, severity: str | None = "warning", **more: Any) -> LatencyMetric:
+    return LatencyMetric(
+        **{
+            "operation_type": "speech_to_text",
+            "operation_name": "f",
+            "latency_ms": latency_ms,
+            "status": "success",
+            "severity": severity,
+            **more,
+        }
+    )
+
+
+class Listener:
+    def __init__(self) -> None:
+        self.alerts: list[Alert] = []
+
+    def start(self) -> None: ...
+    def report(self, batch: Any) -> None: ...
+    def close(self) -> None: ...
+
+    def notify(self, alert: Alert) -> None:
+        self.alerts.append(alert)
+
+
+class Deaf(Listener):
+    def notify(self, alert: Alert) -> None:
+        raise RuntimeError
+
+
+def alert(severity: str = "warning") -> Alert:
+    return Alert(metric(severity=severity), Severity(severity), 2000)
+
+
+def test_each_breach_is_told_to_each_notifier_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that fails keeps none from the others, and is counted."""
+    monkeypatch.setattr("callbot_latency.guard.reraise.on", False)
+    one, two, before = Listener(), Listener(), dropped.by_reason().get("internal_error", 0)
+    AlertPolicy(Thresholds(), [one, Deaf(), two]).report([metric(1, None), metric(2000), metric(6000, "critical")])
+    for heard in (one, two):
+        assert [(a.metric.latency_ms, a.severity, a.threshold_ms) for a in heard.alerts] == [
+            (2000, Severity.WARNING, 2000),
+            (6000, Severity.CRITICAL, 5000),
+        ]
+    assert dropped.by_reason()["internal_error"] - before == 2
+
+
+def test_callbacks_by_severity_given_as_enum_or_word() -> None:
+    """None means all."""
+    callbacks, heard = AlertCallbacks(), []
+    callbacks.add(lambda a: heard.append(("all", a.severity.value)))
+    callbacks.add(lambda a: heard.append(("enum", a.severity.value)), Severity.CRITICAL)
+    callbacks.add(lambda a: heard.append(("word", a.severity.value)), "warning")
+    callbacks.notify(alert())
+    callbacks.notify(alert("critical"))
+    assert heard == [("all", "warning"), ("word", "warning"), ("all", "critical"), ("enum", "critical")]
+
+
+@pytest.mark.parametrize("fault", [ValueError, SystemExit, KeyboardInterrupt])
+def test_a_callback_that_raises_hurts_no_other(fault: type[BaseException], caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged with its traceback, since it is the application's own."""
+    callbacks, heard = AlertCallbacks(), []
+
+    def raises(_: Alert) -> None:
+        raise fault("x")
+
+    callbacks.add(raises)
+    callbacks.add(heard.append)
+    callbacks.notify(alert())
+    assert len(heard) == 1
+    (line,) = caplog.records
+    assert line.levelno == logging.ERROR
+    assert "raises" in line.getMessage()
+    assert line.exc_info is not None
+    assert line.exc_info[0] is fault
+
+
+def test_a_wrong_callback_is_an_error_at_once() -> None:
+    """What cannot be called, and a severity that does not exist."""
+    with pytest.raises(TypeError, match="alert callback: expected a function of one alert, got str"):
+        AlertCallbacks().add("x")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="fatal"):
+        AlertCallbacks().add(print, "fatal")
+
+
+@pytest.mark.usefixtures("fresh_callbacks")
+def test_a_callback_outlives_shutdown_and_runs_on_our_thread(start: Start) -> None:
+    """Registered once, before `init()` or after; called on a lane, never on the caller's thread."""
+    heard: list[str] = []
+    add_alert_callback(lambda _: heard.append(threading.current_thread().name))
+    for _ in range(2):
+        start()
+        record(metric(severity=None))
+        shutdown()
+    assert heard == ["callbot_latency.callbacks"] * 2
+
+
+@pytest.mark.usefixtures("fresh_callbacks", "fresh_types")
+def test_a_registered_type_alerts_by_its_own_thresholds(start: Start) -> None:
+    """Those it was registered with."""
+    crm = OperationType.register("crm_lookup", warning_ms=10, critical_ms=20)
+    start()
+    heard: list[Alert] = []
+    add_alert_callback(heard.append)
+    for latency_ms in (9, 10, 20):
+        record(metric(latency_ms, None, operation_type=crm))
+    shutdown()
+    assert [(a.severity.value, a.threshold_ms) for a in heard] == [("warning", 10), ("critical", 20)]

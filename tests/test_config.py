@@ -1,0 +1,272 @@
+"""Every setting, and what is said of a wrong one."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from callbot_latency import ConfigError, LatencyConfig, OperationType, init, latency_config, shutdown
+from callbot_latency.config import load_config
+from callbot_latency.semconv import ENVIRONMENT
+
+from .conftest import Start
+from .subprocesses import facts_of, run_python
+
+SETTINGS: dict[str, tuple[str, str, Any]] = {
+    "LATENCY_TRACKING_ENABLED": ("false", "tracking_enabled", False),
+    "LATENCY_LOGGING_ENABLED": ("0", "logging_enabled", False),
+    "LATENCY_FILE_LOGGING_ENABLED": ("False", "file_logging_enabled", False),
+    "LATENCY_METRICS_FILE_PATH": ("a/b.jsonl", "metrics_file_path", Path("a/b.jsonl")),
+    "LATENCY_STT_WARNING_MS": ("1", "stt_warning_ms", 1.0),
+    "LATENCY_STT_CRITICAL_MS": ("9001", "stt_critical_ms", 9001.0),
+    "LATENCY_TTS_WARNING_MS": ("1.5", "tts_warning_ms", 1.5),
+    "LATENCY_TTS_CRITICAL_MS": ("9002", "tts_critical_ms", 9002.0),
+    "LATENCY_SALESFORCE_WARNING_MS": ("3", "salesforce_warning_ms", 3.0),
+    "LATENCY_SALESFORCE_CRITICAL_MS": ("9003", "salesforce_critical_ms", 9003.0),
+    "LATENCY_RAG_WARNING_MS": ("1e2", "rag_warning_ms", 100.0),
+    "LATENCY_RAG_CRITICAL_MS": ("9004", "rag_critical_ms", 9004.0),
+    "LATENCY_TRACE_KEY": ("key", "trace_key", "key"),
+    "PROMETHEUS_PUSHGATEWAY_URL": ("http://push:9091", "pushgateway_url", "http://push:9091/"),
+    "INFLUXDB_URL": ("http://influx:8086", "influxdb_url", "http://influx:8086/"),
+    "INFLUXDB_TOKEN": ("token", "influxdb_token", "token"),
+    "INFLUXDB_ORG": ("org", "influxdb_org", "org"),
+    "INFLUXDB_BUCKET": ("bucket", "influxdb_bucket", "bucket"),
+    "SLACK_WEBHOOK_URL": (
+        "https://hooks.slack.com/services/x",
+        "slack_webhook_url",
+        "https://hooks.slack.com/services/x",
+    ),
+    "SLACK_CHANNEL": ("#ops", "slack_channel", "#ops"),
+    "OTEL_TRACES_EXPORTER": ("otlp, console", "traces_exporter", ("otlp", "console")),
+    "OTEL_METRICS_EXPORTER": ("prometheus,none", "metrics_exporter", ("prometheus",)),
+    "OTEL_EXPORTER_OTLP_ENDPOINT": ("http://c:4317", "otlp_endpoint", "http://c:4317"),
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": ("http://t:4317", "otlp_traces_endpoint", "http://t:4317"),
+    "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": ("http://m:4317", "otlp_metrics_endpoint", "http://m:4317"),
+    "OTEL_EXPORTER_OTLP_PROTOCOL": ("http/protobuf", "otlp_protocol", "http/protobuf"),
+    "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": ("http/protobuf", "otlp_traces_protocol", "http/protobuf"),
+    "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": ("http/protobuf", "otlp_metrics_protocol", "http/protobuf"),
+    "OTEL_EXPORTER_PROMETHEUS_HOST": ("0.0.0.0", "prometheus_host", "0.0.0.0"),
+    "OTEL_EXPORTER_PROMETHEUS_PORT": ("9999", "prometheus_port", 9999),
+}
+
+
+def value_of(config: Any, field: str) -> Any:
+    value = getattr(config, field)
+    if hasattr(value, "get_secret_value"):
+        return value.get_secret_value()
+    return str(value) if type(value).__name__ == "AnyHttpUrl" else value
+
+
+def test_every_name_is_checked_here() -> None:
+    """A new setting needs a line above."""
+    assert set(SETTINGS) == set(ENVIRONMENT)
+
+
+@pytest.mark.usefixtures("isolated")
+@pytest.mark.parametrize("name", SETTINGS)
+def test_each_name_is_read_from_the_environment(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And an empty one is as good as none."""
+    text, field, value = SETTINGS[name]
+    default = value_of(load_config(), field)
+    assert default != value
+    monkeypatch.setenv(name, "")
+    assert value_of(load_config(), field) == default
+    monkeypatch.setenv(name, text)
+    assert value_of(load_config(), field) == value
+
+
+@pytest.mark.parametrize("name", [name for name in SETTINGS if not name.startswith("OTEL_")])
+def test_each_name_is_read_from_a_dotenv_file(name: str, isolated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment goes before the file, and a keyword before both."""
+    text, field, value = SETTINGS[name]
+    (isolated / ".env").write_text(f'{name}="{text}"\nSOMEBODY_ELSES=1\n')
+    assert value_of(load_config(), field) == value
+    if field.endswith("_ms"):
+        given = 777 if field.endswith("_warning_ms") else 77777
+        monkeypatch.setenv(name, str(given))
+        assert value_of(load_config(), field) == given
+        keyword: Any = {field: given + 1}
+        assert value_of(LatencyConfig(**keyword), field) == given + 1
+
+
+def test_opentelemetrys_names_of_a_dotenv_file_go_to_the_environment(
+    isolated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There the SDK reads them; what the environment has already stays."""
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    os.environ["OTEL_TRACES_EXPORTER"] = "none"
+    (isolated / ".env").write_text("OTEL_SERVICE_NAME=bot\nOTEL_TRACES_EXPORTER=console\nOTEL_EMPTY=\nOTHER=1\n")
+    config = load_config()
+    assert os.environ["OTEL_SERVICE_NAME"] == "bot"
+    assert os.environ["OTEL_TRACES_EXPORTER"] == "none"
+    assert config.traces_exporters() == ()
+    assert not {"OTEL_EMPTY", "OTHER"} & set(os.environ)
+
+
+def test_the_dotenv_file_names_the_service_of_our_resource(tmp_path: Path) -> None:
+    """OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES reach spans."""
+    (tmp_path / ".env").write_text("OTEL_SERVICE_NAME=bot\nOTEL_RESOURCE_ATTRIBUTES=deployment.environment=test\n")
+    code = """
+    init()
+    attributes = cl.runtime._runtime.providers.tracers.resource.attributes
+    tell(service=attributes["service.name"], where=attributes["deployment.environment"])
+    """
+    assert facts_of(run_python(code, tmp_path)) == {"service": "bot", "where": "test"}
+
+
+@pytest.mark.usefixtures("isolated")
+@pytest.mark.parametrize(
+    ("name", "given", "says"),
+    [
+        ("LATENCY_STT_WARNING_MS", "soon", "expected a number of milliseconds above 0, got 'soon'"),
+        ("LATENCY_STT_WARNING_MS", "0", "expected a number of milliseconds above 0, got '0'"),
+        ("LATENCY_RAG_CRITICAL_MS", "-5", "expected a number of milliseconds above 0, got '-5'"),
+        ("LATENCY_RAG_CRITICAL_MS", "nan", "expected a number of milliseconds above 0, got 'nan'"),
+        ("LATENCY_TTS_CRITICAL_MS", "inf", "expected a number of milliseconds above 0, got 'inf'"),
+        ("LATENCY_TRACKING_ENABLED", "maybe", "expected true or false, got 'maybe'"),
+        ("INFLUXDB_URL", "influx", "expected a URL such as http://host:port, got 'influx'"),
+        ("PROMETHEUS_PUSHGATEWAY_URL", "ftp://x", "expected a URL such as http://host:port, got 'ftp://x'"),
+        ("OTEL_EXPORTER_PROMETHEUS_PORT", "65536", "expected a port from 0 to 65535, got '65536'"),
+        ("OTEL_EXPORTER_PROMETHEUS_PORT", "x", "expected a port from 0 to 65535, got 'x'"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "udp", "expected 'grpc' or 'http/protobuf', got 'udp'"),
+        ("OTEL_TRACES_EXPORTER", "jaeger", "expected a comma-separated list of none, console, otlp, got"),
+        ("OTEL_METRICS_EXPORTER", "x", "expected a comma-separated list of none, console, otlp, prometheus, got"),
+        ("SLACK_WEBHOOK_URL", "T000/B000/secret", "expected a URL that starts with https://"),
+    ],
+)
+def test_a_bad_value_is_one_error_that_says_it_all(
+    name: str, given: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The variable, what was expected, what was given; nothing was started."""
+    monkeypatch.setenv(name, given)
+    with pytest.raises(ConfigError) as raised:
+        init()
+    message = str(raised.value)
+    assert message.startswith(f"{name}: {says}")
+    assert len(message.splitlines()) == 1
+    assert raised.value.__cause__ is None
+    assert isinstance(raised.value, ValueError)
+    if name == "SLACK_WEBHOOK_URL":
+        assert "secret" not in message
+
+
+@pytest.mark.usefixtures("isolated")
+def test_every_bad_value_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line each."""
+    monkeypatch.setenv("LATENCY_STT_WARNING_MS", "x")
+    monkeypatch.setenv("LATENCY_TRACKING_ENABLED", "maybe")
+    with pytest.raises(ConfigError) as raised:
+        load_config()
+    told = {line.partition(":")[0] for line in str(raised.value).splitlines()}
+    assert told == {"LATENCY_STT_WARNING_MS", "LATENCY_TRACKING_ENABLED"}
+
+
+@pytest.mark.usefixtures("isolated")
+@pytest.mark.parametrize("kind", ["STT", "TTS", "SALESFORCE", "RAG"])
+def test_a_warning_above_its_critical_names_both(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal ones are fine; a warning above the default critical counts too."""
+    warning, critical = f"LATENCY_{kind}_WARNING_MS", f"LATENCY_{kind}_CRITICAL_MS"
+    monkeypatch.setenv(warning, "500")
+    monkeypatch.setenv(critical, "500")
+    assert load_config()
+    monkeypatch.setenv(warning, "501")
+    with pytest.raises(ConfigError, match=f"^{warning}: expected at most {critical}, got 501 and 500$"):
+        load_config()
+    monkeypatch.delenv(critical)
+    monkeypatch.setenv(warning, "90000")
+    with pytest.raises(ConfigError, match=f"^{warning}: expected at most {critical}, got 90000 and "):
+        load_config()
+
+
+@pytest.mark.usefixtures("isolated")
+def test_defaults() -> None:
+    """What stands in the documentation."""
+    config = load_config()
+    assert (config.tracking_enabled, config.logging_enabled, config.file_logging_enabled) == (True, True, True)
+    assert config.metrics_file_path == Path("outputs/logs/latency_metrics.jsonl")
+    assert config.traces_exporters() == config.metrics_exporters() == ()
+    for kind, thresholds in {
+        "speech_to_text": (2000, 5000),
+        "text_to_speech": (1500, 3000),
+        "salesforce_api": (1000, 3000),
+        "rag_inference": (3000, 8000),
+    }.items():
+        assert config.thresholds.of(kind) == thresholds
+
+
+@pytest.mark.usefixtures("isolated", "fresh_types")
+def test_thresholds_of_the_settings_and_of_registered_types(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All in one place."""
+    monkeypatch.setenv("LATENCY_SALESFORCE_WARNING_MS", "123")
+    crm = OperationType.register("crm_lookup", warning_ms=5, critical_ms=6)
+    thresholds = load_config().thresholds
+    assert thresholds.of("salesforce_api") == (123, 3000)
+    assert thresholds.of(crm) == (5, 6)
+
+
+@pytest.mark.usefixtures("isolated")
+@pytest.mark.parametrize(
+    ("environment", "traces", "metrics"),
+    [
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c"}, ("otlp",), ("otlp",)),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://c"}, ("otlp",), ()),
+        ({"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://c"}, (), ("otlp",)),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c", "OTEL_TRACES_EXPORTER": "none"}, (), ("otlp",)),
+        ({"OTEL_METRICS_EXPORTER": "prometheus"}, (), ("prometheus",)),
+    ],
+)
+def test_where_telemetry_goes(
+    environment: dict[str, str], traces: Any, metrics: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an exporter variable names; else OTLP where an endpoint is set; else nowhere."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    config = load_config()
+    assert (config.traces_exporters(), config.metrics_exporters()) == (traces, metrics)
+
+
+def test_settings_do_not_change(measuring: LatencyConfig) -> None:
+    """A running session's are what it was started with."""
+    with pytest.raises(ValueError, match="frozen"):
+        measuring.tracking_enabled = False
+
+
+# -- the effective ones ---------------------------------------------------------------------------------------------
+
+
+def test_latency_config_before_init_shows_what_init_would_find(isolated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read when asked, not when imported."""
+    assert latency_config.stt_warning_ms == 2000
+    monkeypatch.setenv("LATENCY_STT_WARNING_MS", "1234")
+    assert latency_config.stt_warning_ms == 1234
+    assert latency_config.thresholds.get_warning_threshold(OperationType.STT) == 1234
+    assert latency_config.thresholds.get_critical_threshold("speech_to_text") == 5000
+    assert "1234" in repr(latency_config)
+    monkeypatch.setenv("LATENCY_STT_WARNING_MS", "soon")
+    with pytest.raises(ConfigError):
+        _ = latency_config.stt_warning_ms
+
+
+def test_latency_config_while_measuring_shows_what_is_in_force(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when the environment has changed since."""
+    start(stt_warning_ms=42)
+    monkeypatch.setenv("LATENCY_STT_WARNING_MS", "1234")
+    assert latency_config.stt_warning_ms == 42
+    shutdown()
+    assert latency_config.stt_warning_ms == 1234
+
+
+@pytest.mark.usefixtures("isolated")
+def test_secrets_are_hidden_in_repr(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are marked, and credentials within URLs."""
+    monkeypatch.setenv("INFLUXDB_TOKEN", "hush-token")
+    monkeypatch.setenv("LATENCY_TRACE_KEY", "hush-key")
+    monkeypatch.setenv("SLACK_WEBHOOK_URL", "https://hooks.slack.com/services/hush")
+    monkeypatch.setenv("INFLUXDB_URL", "http://user:hush@influx:8086")
+    monkeypatch.setenv("PROMETHEUS_PUSHGATEWAY_URL", "http://user:hush@push:9091")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://user:hush@otel:4317")
+    config = load_config()
+    for text in (repr(config), str(config), repr(latency_config)):
+        assert "hush" not in text
+        assert "influx:8086" in text

@@ -1,0 +1,216 @@
+"""A line of JSON for each measurement."""
+
+import json
+import logging
+import os
+import stat
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from callbot_latency import LatencyMetric, measure_latency, record, shutdown
+from callbot_latency.drops import dropped
+from callbot_latency.reporters.jsonl import JsonlReporter
+
+from .conftest import Start
+from .subprocesses import clean_environment, command, written
+
+
+def metric(latency_ms: float = 1.0, **more: Any) -> LatencyMetric:
+    return LatencyMetric(
+        **{
+            "operation_type": "speech_to_text",
+            "operation_name": "f",
+            "latency_ms": latency_ms,
+            "status": "success",
+            **more,
+        }
+    )
+
+
+def lines_of(path: Path) -> list[Any]:
+    text = path.read_text()
+    assert text.endswith("\n")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def failed() -> int:
+    return dropped.by_reason().get("jsonl_failed", 0)
+
+
+def test_a_line_is_the_metric(tmp_path: Path) -> None:
+    """Keys in the order of the format, added ones after; what it says is read back equal."""
+    told = [metric(1.5, call_sid="CA1", metadata={"text": "é\n\u2028"}), metric(severity="warning", trace_id="a" * 32)]
+    reporter = JsonlReporter(tmp_path / "m.jsonl")
+    reporter.report(told)
+    reporter.close()
+    rows = lines_of(tmp_path / "m.jsonl")
+    assert [LatencyMetric.from_dict(row) for row in rows] == told
+    ten = ["operation_type", "operation_name", "latency_ms", "status", "timestamp", "call_sid", "stream_sid",
+           "provider", "error_message", "metadata"]  # fmt: skip
+    assert [list(row) for row in rows] == [ten, [*ten, "severity", "trace_id"]]
+
+
+def test_an_operation_ends_up_in_the_file(start: Start) -> None:
+    """From the decorator to the line, without a word by the application."""
+    config = start()
+    measure_latency("rag_inference", "ask", provider="x")(lambda: None)()
+    shutdown()
+    (row,) = lines_of(config.metrics_file_path)
+    assert (row["operation_type"], row["operation_name"], row["provider"]) == ("rag_inference", "ask", "x")
+
+
+def test_without_file_logging_there_is_no_file(start: Start) -> None:
+    """LATENCY_FILE_LOGGING_ENABLED=false."""
+    config = start(file_logging_enabled=False)
+    record(metric())
+    shutdown()
+    assert not config.metrics_file_path.exists()
+
+
+def test_the_file_is_private_and_folders_are_made(tmp_path: Path) -> None:
+    """0600, whatever the umask allows; nothing is made before the first measurement."""
+    path = tmp_path / "a" / "b" / "m.jsonl"
+    reporter = JsonlReporter(path)
+    reporter.start()
+    assert not path.parent.exists()
+    umask = os.umask(0)
+    try:
+        reporter.report([metric()])
+    finally:
+        os.umask(umask)
+        reporter.close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_file_is_appended_to(tmp_path: Path) -> None:
+    """By the next process, and the next batch."""
+    for n in range(3):
+        reporter = JsonlReporter(tmp_path / "m.jsonl")
+        reporter.report([metric(n)])
+        reporter.report([metric(n)])
+        reporter.close()
+    assert [row["latency_ms"] for row in lines_of(tmp_path / "m.jsonl")] == [0, 0, 1, 1, 2, 2]
+
+
+def test_half_a_line_of_a_killed_process_takes_no_other_along(tmp_path: Path) -> None:
+    """Ours starts on a line of its own."""
+    path = tmp_path / "m.jsonl"
+    path.write_text('{"whole": 1}\n{"operation_type": "spee')
+    reporter = JsonlReporter(path)
+    reporter.report([metric(1)])
+    reporter.report([metric(2)])
+    reporter.close()
+    whole, torn, *ours = path.read_text().splitlines()
+    assert (whole, torn) == ('{"whole": 1}', '{"operation_type": "spee')
+    assert [json.loads(line)["latency_ms"] for line in ours] == [1, 2]
+
+
+@pytest.mark.parametrize("how", ["moved", "removed", "replaced", "folder removed"])
+def test_a_rotated_file_is_opened_anew(how: str, tmp_path: Path) -> None:
+    """As logrotate does it: the next batch is in the new file, the old one keeps what it had."""
+    path = tmp_path / "logs" / "m.jsonl"
+    reporter = JsonlReporter(path)
+    reporter.report([metric(1)])
+    if how == "moved":
+        path.rename(tmp_path / "logs" / "m.jsonl.1")
+    elif how == "replaced":
+        path.rename(tmp_path / "logs" / "m.jsonl.1")
+        path.touch(0o600)
+    else:
+        path.unlink()
+    if how == "folder removed":
+        path.parent.rmdir()
+    reporter.report([metric(2)])
+    reporter.close()
+    assert [row["latency_ms"] for row in lines_of(path)] == [2]
+    if how in {"moved", "replaced"}:
+        assert [row["latency_ms"] for row in lines_of(tmp_path / "logs" / "m.jsonl.1")] == [1]
+
+
+def test_a_truncated_file_goes_on_from_its_start(tmp_path: Path) -> None:
+    """Logrotate's copytruncate leaves no hole."""
+    reporter = JsonlReporter(tmp_path / "m.jsonl")
+    reporter.report([metric(1)])
+    os.truncate(tmp_path / "m.jsonl", 0)
+    reporter.report([metric(2)])
+    reporter.close()
+    assert [row["latency_ms"] for row in lines_of(tmp_path / "m.jsonl")] == [2]
+
+
+def unusable(kind: str, folder: Path) -> Path:
+    path = folder / "m.jsonl"
+    if kind == "a folder":
+        path.mkdir()
+    elif kind == "a pipe":
+        os.mkfifo(path)
+    elif kind == "a link":
+        (folder / "target").touch()
+        path.symlink_to(folder / "target")
+    else:
+        (folder / "file").touch()
+        path = folder / "file" / "m.jsonl"
+    return path
+
+
+@pytest.mark.parametrize("kind", ["a folder", "a pipe", "a link", "beneath a file"])
+def test_a_path_that_cannot_be_opened_is_one_line_and_a_counter(
+    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No exception, no hang; the next batch tries again."""
+    path, before = unusable(kind, tmp_path), failed()
+    reporter = JsonlReporter(path)
+    for _ in range(3):
+        reporter.report([metric(), metric()])
+    assert failed() - before == 6
+    (line,) = caplog.records
+    assert line.levelno == logging.ERROR
+    assert str(path) in line.getMessage()
+    assert "LATENCY_METRICS_FILE_PATH" in line.getMessage()
+    if kind == "a folder":
+        path.rmdir()
+        reporter.report([metric(5)])
+        reporter.close()
+        assert [row["latency_ms"] for row in lines_of(path)] == [5]
+
+
+def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
+    """What does not fit is taken back whole and counted; what was there stays."""
+    code = """
+    import resource
+    from callbot_latency.reporters.jsonl import JsonlReporter
+    from pathlib import Path
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+    reporter = JsonlReporter(Path("m.jsonl"))
+    for n in range(20):
+        reporter.report([cl.LatencyMetric("speech_to_text", "f", n, "success")])
+    tell(dropped=dropped.by_reason())
+    """
+    from .subprocesses import facts_of, run_python
+
+    told = facts_of(run_python(code, tmp_path))
+    rows = lines_of(tmp_path / "m.jsonl")
+    assert 0 < len(rows) < 20
+    assert [row["latency_ms"] for row in rows] == [float(n) for n in range(len(rows))]
+    assert told["dropped"] == {"jsonl_failed": 20 - len(rows)}
+
+
+def test_several_processes_share_a_file(tmp_path: Path) -> None:
+    """Only whole lines, and all of them."""
+    code = """
+    init()
+    for n in range(500):
+        with measure_latency_context("speech_to_text", f"p{os.getpid()}", metadata={"n": n, "long": "x" * 300}):
+            pass
+    shutdown(10)
+    """
+    processes = [subprocess.Popen(command(code), cwd=tmp_path, env=clean_environment()) for _ in range(3)]
+    assert [process.wait(30) for process in processes] == [0, 0, 0]
+    rows = written(tmp_path)
+    for process in processes:
+        numbers = [row["metadata"]["n"] for row in rows if row["operation_name"] == f"p{process.pid}"]
+        assert numbers == list(range(500))
+    assert len(rows) == 1500
