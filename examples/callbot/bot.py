@@ -1,0 +1,210 @@
+"""The bot: answers a call over Twilio's Media Streams. callbot_latency adds one line here, ``async with call()``.
+
+The operations of a call are measured where they are written: speech.py, knowledge.py, salesforce.py, voice.py.
+"""
+
+import asyncio
+import base64
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from simple_salesforce.api import Salesforce
+from simple_salesforce.exceptions import SalesforceError
+from starlette.applications import Starlette
+from starlette.routing import BaseRoute, WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from callbot_latency import call
+
+from .knowledge import Inference, KnowledgeClient
+from .playback import Playback
+from .salesforce import CustomerRecords
+from .speech import Endpointer, GrammarRecognizer, Heard, HybridRecognizer, SphinxRecognizer
+from .voice import Voice
+
+_log = logging.getLogger(__name__)
+
+NOT_UNDERSTOOD: Final = "Sorry, I did not understand. Please say it in other words."
+NOT_AVAILABLE: Final = "Sorry, I cannot look that up right now."
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One thing that was said in a call; `speaker` is ``caller`` (as the bot heard it) or ``bot``."""
+
+    call_sid: str
+    trace_id: str | None
+    speaker: str
+    text: str
+    at: float = field(default_factory=time.time)
+
+
+OnLine = Callable[[Line], None]
+
+
+@dataclass(slots=True)
+class Services:
+    """What all calls share."""
+
+    knowledge: KnowledgeClient
+    salesforce: Salesforce
+    sentences: list[str]
+    second_recognizer: SphinxRecognizer
+    on_line: OnLine
+
+
+class Conversation:
+    """One call, from the message ``start`` to its end."""
+
+    def __init__(self, socket: WebSocket, start: dict[str, Any], services: Services, trace_id: str | None) -> None:
+        self._socket = socket
+        self._services = services
+        self._trace_id = trace_id
+        self._call_sid: str = start["callSid"]
+        self._phone = str(start.get("customParameters", {}).get("from", ""))
+        self._playback = Playback(start["streamSid"], socket.send_json)
+        self._voice = Voice()
+        self._endpointer = Endpointer()
+        self._utterances: asyncio.Queue[None] = asyncio.Queue(maxsize=1)
+        self._saying: asyncio.Task[None] | None = None
+        self._records = CustomerRecords(services.salesforce, self._call_sid)
+        self._contact: dict[str, Any] | None = None
+        self._lines: list[str] = []
+
+    async def run(self) -> None:
+        """Listen and talk, until one of the two ends: the caller hangs up, or says goodbye."""
+        first = await asyncio.to_thread(GrammarRecognizer, self._services.sentences)
+        self._recognizer = HybridRecognizer(first, self._services.second_recognizer)
+        tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._talk())]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            ended = await asyncio.gather(*tasks, return_exceptions=True)
+            self._recognizer.close()
+        for result in ended:
+            if isinstance(result, Exception):
+                raise result
+        await self._note_call()
+
+    # -- listening ------------------------------------------------------------------------------------------------
+
+    async def _listen(self) -> None:
+        with suppress(WebSocketDisconnect):
+            async for message in self._socket.iter_json():
+                match message["event"]:
+                    case "media":
+                        await self._hear(base64.b64decode(message["media"]["payload"]))
+                    case "mark":
+                        await self._playback.acknowledge(message["mark"]["name"])
+                    case "stop":
+                        return
+
+    async def _hear(self, frame: bytes) -> None:
+        noticed = self._endpointer.feed(frame)
+        if noticed is Heard.SPEECH_STARTED:
+            await self._interrupt()
+            self._recognizer.begin()
+            self._recognizer.feed(self._endpointer.before)
+        elif noticed is Heard.SPEECH_ENDED:
+            # While an answer is looked up the caller may speak again: what was said last counts.
+            if self._utterances.empty():
+                self._utterances.put_nowait(None)
+        elif self._endpointer.speaking:
+            self._recognizer.feed(frame)
+
+    async def _interrupt(self) -> None:
+        """The caller speaks while the bot does: be silent at once."""
+        if self._saying is not None and self._saying.cancel():
+            await self._playback.clear()
+
+    # -- talking --------------------------------------------------------------------------------------------------
+
+    async def _talk(self) -> None:
+        self._contact = await self._salesforce(self._records.find_contact, self._phone)
+        name = f" {self._contact['FirstName']}" if self._contact else ""
+        await self._say(f"Hello{name}. How can I help you?")
+        while True:
+            await self._utterances.get()
+            heard = await self._recognizer.transcribe()
+            self._note("caller", heard)
+            found = await self._services.knowledge.infer(heard) if heard else None
+            await self._say(await self._answer(found))
+            if found and found.action == "goodbye":
+                return
+
+    async def _answer(self, found: Inference | None) -> str:
+        if found is None:
+            return NOT_UNDERSTOOD
+        if found.action != "order_status":
+            return found.answer
+        order = await self._salesforce(self._records.find_order, self._contact["Id"]) if self._contact else None
+        return found.answer.format(number=order["OrderNumber"], status=order["Status"]) if order else NOT_AVAILABLE
+
+    async def _say(self, text: str) -> None:
+        """Speak, until all of it was heard or the caller breaks in."""
+        self._note("bot", text)
+        self._saying = asyncio.create_task(self._playback.play(self._voice.synthesize_stream(text)))
+        try:
+            # Not awaited itself: that would raise here when the caller breaks in.
+            await asyncio.wait([self._saying])
+            if not self._saying.cancelled():
+                self._saying.result()
+        finally:
+            self._saying.cancel()
+            await asyncio.gather(self._saying, return_exceptions=True)
+            self._saying = None
+
+    # -- what is known of the caller ------------------------------------------------------------------------------
+
+    async def _salesforce(self, method: Callable[..., Any], *args: Any) -> Any:
+        """Run a blocking method in a thread, which asyncio.to_thread gives this call's binding; None where it fails."""
+        try:
+            return await asyncio.to_thread(method, *args)
+        except (SalesforceError, OSError) as error:
+            _log.warning("Salesforce: %s failed: %s", method.__name__, error)
+            return None
+
+    async def _note_call(self) -> None:
+        if self._contact and self._lines:
+            await self._salesforce(self._records.create_task, self._contact["Id"], "\n".join(self._lines))
+
+    def _note(self, speaker: str, text: str) -> None:
+        self._lines.append(f"{speaker}: {text}")
+        self._services.on_line(Line(self._call_sid, self._trace_id, speaker, text))
+
+
+def media_stream_route(services: Services) -> BaseRoute:
+    """The WebSocket that Twilio's ``<Stream>`` connects to."""
+
+    async def media_stream(socket: WebSocket) -> None:
+        await socket.accept()
+        try:
+            start = await _started(socket)
+            if start is not None:
+                async with call(start["callSid"], stream_sid=start["streamSid"]) as bound:
+                    await Conversation(socket, start, services, bound.trace_id).run()
+        finally:
+            with suppress(RuntimeError, WebSocketDisconnect):
+                await socket.close()
+
+    return WebSocketRoute("/media", media_stream)
+
+
+async def _started(socket: WebSocket) -> dict[str, Any] | None:
+    with suppress(WebSocketDisconnect):
+        async for message in socket.iter_json():
+            if message["event"] == "start":
+                started: dict[str, Any] = message["start"]
+                return started
+    return None
+
+
+def bot_app(services: Services) -> Starlette:
+    """The bot's server."""
+    return Starlette(routes=[media_stream_route(services)])

@@ -1,0 +1,111 @@
+"""One phone call, answered and measured on this machine: ``python -m examples.callbot.demo``."""
+
+import argparse
+import asyncio
+import io
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from callbot_latency import ConfigError, init, latency_config, latency_tracker, shutdown
+
+from .bot import Line
+from .run import CallResult, run_calls
+from .waterfall import Waterfall, statistics
+
+_SVG_COLUMNS = 100
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the demo; returns the exit status."""
+    options = _options(arguments)
+    console = Console(highlight=False)
+    try:
+        init()
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    try:
+        return _demo(console, options)
+    except KeyboardInterrupt:
+        console.print("\nStopped.")
+        return 130
+    finally:
+        shutdown()
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m examples.callbot.demo", description=__doc__)
+    parser.add_argument("--calls", type=_calls, default=1, metavar="N", help="so many calls at once (1 to 20)")
+    parser.add_argument("--interrupt", action="store_true", help="the caller breaks into a long answer")
+    parser.add_argument("--hang-up", action="store_true", help="the caller hangs up in the middle of an answer")
+    parser.add_argument("--svg", type=_svg, metavar="PATH", help="save the call's time line as a picture")
+    return parser.parse_args(arguments)
+
+
+def _calls(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 20:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 to 20, got {text!r}")
+    return int(text)
+
+
+def _svg(text: str) -> Path:
+    path = Path(text)
+    if path.suffix != ".svg" or path.is_dir():
+        raise argparse.ArgumentTypeError(f"expected the path of a file that ends in .svg, got {text!r}")
+    return path
+
+
+def _demo(console: Console, options: argparse.Namespace) -> int:
+    callers = "A caller rings" if options.calls == 1 else f"{options.calls} callers ring"
+    console.print(f"{callers} the bot, in real time: this takes about 20 seconds.\n")
+    began = time.time()
+
+    def show(line: Line) -> None:
+        _show(console, line, began, several=options.calls > 1)
+
+    results = asyncio.run(run_calls(options.calls, interrupt=options.interrupt, hang_up=options.hang_up, on_line=show))
+    _report(console, results)
+    if options.svg is not None:
+        _save(options.svg, results[0])
+        console.print(Text(f"\nThe time line as a picture: {options.svg}"))
+    _where_next(console)
+    return 0
+
+
+def _show(console: Console, line: Line, began: float, *, several: bool) -> None:
+    who = f"{line.call_sid[:8]} " if several else ""
+    style = "bold" if line.speaker == "caller" else "green"
+    said = line.text or "(not understood)"
+    console.print(Text(f"{line.at - began:6.1f}s  {who}{line.speaker:>6}: ") + Text(said, style=style))
+
+
+def _report(console: Console, results: Sequence[CallResult]) -> None:
+    first = results[0]
+    console.print(f"\nTime line of call {first.call_sid}", style="bold")
+    console.print(f"trace {first.trace_id}, {first.seconds:.1f} s\n", style="dim")
+    console.print(Waterfall([metric for metric in latency_tracker.metrics if metric.call_sid == first.call_sid]))
+    console.print("\nStatistics, in milliseconds\n", style="bold")
+    console.print(statistics(latency_tracker.get_stats()))
+
+
+def _save(path: Path, result: CallResult) -> None:
+    recorded = Console(record=True, file=io.StringIO(), width=_SVG_COLUMNS)
+    recorded.print(Waterfall([metric for metric in latency_tracker.metrics if metric.call_sid == result.call_sid]))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    recorded.save_svg(str(path), title="callbot_latency")
+
+
+def _where_next(console: Console) -> None:
+    if latency_config.file_logging_enabled:
+        console.print("\nEvery measurement, one a line:", style="bold")
+        console.print(Text(str(latency_config.metrics_file_path)), soft_wrap=True)
+    console.print("\nNext: [bold]make demo-stack[/] shows such a call in Jaeger, Prometheus and InfluxDB.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
