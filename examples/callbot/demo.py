@@ -61,20 +61,28 @@ def _svg(text: str) -> Path:
 
 
 def _demo(console: Console, options: argparse.Namespace) -> int:
-    callers = "A caller rings" if options.calls == 1 else f"{options.calls} callers ring"
-    console.print(f"{callers} the bot, in real time: this takes about 20 seconds.\n")
-    began = time.time()
-
-    def show(line: Line) -> None:
-        _show(console, line, began, several=options.calls > 1)
-
-    results = asyncio.run(run_calls(options.calls, interrupt=options.interrupt, hang_up=options.hang_up, on_line=show))
-    _report(console, results)
+    results = make_calls(console, options.calls, interrupt=options.interrupt, hang_up=options.hang_up)
     if options.svg is not None:
         _save(options.svg, results[0])
         console.print(Text(f"\nThe time line as a picture: {options.svg}"))
     _where_next(console)
     return 0
+
+
+def make_calls(
+    console: Console, calls: int = 1, *, interrupt: bool = False, hang_up: bool = False
+) -> Sequence[CallResult]:
+    """Make the calls and show them: the conversation as it goes, then the time line and the statistics."""
+    callers = "A caller rings" if calls == 1 else f"{calls} callers ring"
+    console.print(f"{callers} the bot, in real time: this takes about 20 seconds.\n")
+    began = time.time()
+
+    def show(line: Line) -> None:
+        _show(console, line, began, several=calls > 1)
+
+    results = asyncio.run(run_calls(calls, interrupt=interrupt, hang_up=hang_up, on_line=show))
+    _report(console, results)
+    return results
 
 
 def _show(console: Console, line: Line, began: float, *, several: bool) -> None:
