@@ -7,18 +7,12 @@ Each server has free ports of loopback and a folder of its own; all are ended af
 """
 
 import argparse
-import ctypes
-import os
 import secrets
 import shutil
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Final, Self
@@ -26,35 +20,15 @@ from typing import Any, Final, Self
 import httpx
 import yaml
 
+from .processes import ServerProcess, free_ports
 from .servers import SERVERS, TOOLS, MissingServerError, binary, obtain
 
-__all__ = ["NAMES", "Stack", "StackError", "command", "missing_servers", "until_told_to_end"]
+__all__ = ["NAMES", "Stack", "command", "missing_servers", "until_told_to_end"]
 
 ROOT: Final = Path(__file__).parents[1]
 NAMES: Final = tuple(SERVERS)
-START_TIMEOUT_S: Final = 60.0
-STOP_TIMEOUT_S: Final = 10.0
 DATABASE: Final = "latency"
 USER: Final = "callbot"
-
-
-class StackError(RuntimeError):
-    """A server did not start or ended by itself; the message holds the end of its log."""
-
-
-@dataclass
-class _Server:
-    """One process of the stack: how it is started, and where it says that it is ready."""
-
-    command: list[str]
-    ready: str
-    environment: dict[str, str] = field(default_factory=dict)
-    after_start: Callable[[], None] | None = None
-    process: "subprocess.Popen[bytes] | None" = None
-
-    @property
-    def runs(self) -> bool:
-        return self.process is not None and self.process.poll() is None
 
 
 class Stack:
@@ -75,12 +49,12 @@ class Stack:
         self.folder = folder or Path(tempfile.mkdtemp(prefix="callbot-stack-"))
         self._say = say
         self._password = secrets.token_hex(12)
-        self._ports = _free_ports(
+        self._ports = free_ports(
             *("otlp_grpc", "otlp_http", "exporter", "health", "telemetry"),
-            *("jaeger_grpc", "jaeger_http", "jaeger_query", "jaeger_query_grpc", "jaeger_health", "jaeger_telemetry"),
+            *("jaeger_grpc", "jaeger_http", "jaeger_query", "jaeger_query_grpc", "jaeger_health"),
             *("prometheus", "influxdb", "influxdb_rpc", "pushgateway", "alertmanager"),
         )
-        self._servers: dict[str, _Server] = {}
+        self._servers: dict[str, ServerProcess] = {}
 
     # -- where things are -----------------------------------------------------------------------------------------
 
@@ -103,9 +77,9 @@ class Stack:
             "OTEL_BSP_SCHEDULE_DELAY": "500",
         }
 
-    def log(self, name: str) -> Path:
-        """The log of a server."""
-        return self.folder / f"{name}.log"
+    def log_ends(self, lines: int = 15) -> dict[str, str]:
+        """The last lines of every server's log, by the log's path."""
+        return {str(server.log): server.log_end(lines) for server in self._servers.values()}
 
     # -- starting and stopping ------------------------------------------------------------------------------------
 
@@ -131,61 +105,24 @@ class Stack:
             StackError: it ended, or was not ready in time.
 
         """
-        server = self._servers.get(name) or _BLUEPRINTS[name](self)
-        self._servers[name] = server
-        with self.log(name).open("ab") as log:
-            server.process = subprocess.Popen(
-                server.command,
-                cwd=self.folder,
-                env={**os.environ, **server.environment},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is ours to pass on, in our order
-                preexec_fn=_end_with_parent,  # noqa: PLW1509 - one prctl, no lock
-            )
-        self._wait_ready(name, server)
-        if server.after_start:
-            server.after_start()
-        self._say(f"{name} is ready at {server.ready}")
+        if name not in self._servers:
+            self._servers[name] = self._blueprint(name)
+        self._servers[name].start()
+        self._say(f"{name} is ready at {self._servers[name].ready}")
 
     def kill(self, name: str) -> None:
         """End a server as a crash would, with SIGKILL."""
-        self._end(self._servers[name], signal.SIGKILL)
+        self._servers[name].end(signal.SIGKILL)
 
     def stop(self, *, keep_folder: bool = False) -> None:
         """End every server, and remove the folder if it is a temporary one and nothing failed."""
         running = [server for server in reversed(self._servers.values()) if server.runs]
         for server in running:
-            _signal(server, signal.SIGTERM)
+            server.tell(signal.SIGTERM)
         for server in running:
-            self._end(server, signal.SIGTERM)
+            server.end()
         if self._is_temporary and not keep_folder:
             shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _end(self, server: _Server, number: signal.Signals) -> None:
-        process = server.process
-        if process is None:
-            return
-        _signal(server, number)
-        try:
-            process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            _signal(server, signal.SIGKILL)
-            process.wait()
-
-    def _wait_ready(self, name: str, server: _Server) -> None:
-        deadline_s = time.monotonic() + START_TIMEOUT_S
-        while not _answers(server.ready):
-            if not server.runs or time.monotonic() > deadline_s:
-                why = "was not ready in time" if server.runs else "ended"
-                raise StackError(f"{name} {why}; the end of {self.log(name)}:\n{self.log_end(name)}")
-            time.sleep(0.05)
-
-    def log_end(self, name: str, lines: int = 30) -> str:
-        """The last lines of a server's log."""
-        log = self.log(name)
-        return "\n".join(log.read_text(errors="replace").splitlines()[-lines:]) if log.exists() else ""
 
     def running(self) -> list[str]:
         """Names of the servers that run."""
@@ -196,7 +133,21 @@ class Stack:
     def _at(self, name: str) -> str:
         return f"127.0.0.1:{self._ports[name]}"
 
-    def _collector(self) -> _Server:
+    def _blueprint(self, name: str) -> ServerProcess:
+        blueprints = {
+            "collector": self._collector,
+            "jaeger": self._jaeger,
+            "prometheus": self._prometheus,
+            "influxdb": self._influxdb,
+            "pushgateway": self._pushgateway,
+            "alertmanager": self._alertmanager,
+        }
+        return blueprints[name]()
+
+    def _process(self, name: str, command: list[str], ready: str, **environment: str) -> ServerProcess:
+        return ServerProcess(name, command, ready, self.folder / f"{name}.log", environment)
+
+    def _collector(self) -> ServerProcess:
         environment = {
             "CALLBOT_OTLP_GRPC_ENDPOINT": self._at("otlp_grpc"),
             "CALLBOT_OTLP_HTTP_ENDPOINT": self._at("otlp_http"),
@@ -210,9 +161,9 @@ class Stack:
             "INFLUXDB_TOKEN": self.influxdb_token,
         }
         command = [str(binary("otelcol")), "--config", str(ROOT / "otel-collector.yaml")]
-        return _Server(command, self.url("health"), environment)
+        return self._process("collector", command, self.url("health"), **environment)
 
-    def _jaeger(self) -> _Server:
+    def _jaeger(self) -> ServerProcess:
         places = {
             "receivers.otlp.protocols.grpc.endpoint": self._at("jaeger_grpc"),
             "receivers.otlp.protocols.http.endpoint": self._at("jaeger_http"),
@@ -222,13 +173,11 @@ class Stack:
             "service.telemetry.metrics.level": "none",
         }
         command = [str(binary("jaeger")), "--config", str(ROOT / "deploy" / "jaeger.yaml")]
-        return _Server(
-            [*command, *(f"--set={key}={value}" for key, value in places.items())],
-            f"{self.url('jaeger_health')}/status",
-            {"CALLBOT_PROMETHEUS_URL": self.url("prometheus")},
-        )
+        command += [f"--set={key}={value}" for key, value in places.items()]
+        ready = f"{self.url('jaeger_health')}/status"
+        return self._process("jaeger", command, ready, CALLBOT_PROMETHEUS_URL=self.url("prometheus"))
 
-    def _prometheus(self) -> _Server:
+    def _prometheus(self) -> ServerProcess:
         config = self.folder / "prometheus.yml"
         config.write_text(yaml.safe_dump(self._prometheus_config()))
         command = [
@@ -238,7 +187,7 @@ class Stack:
             f"--web.listen-address={self._at('prometheus')}",
             "--enable-feature=exemplar-storage",
         ]
-        return _Server(command, f"{self.url('prometheus')}/-/ready")
+        return self._process("prometheus", command, f"{self.url('prometheus')}/-/ready")
 
     def _prometheus_config(self) -> dict[str, Any]:
         """The configuration of docker-compose.yml with this stack's addresses, and scrapes often enough to watch."""
@@ -258,7 +207,7 @@ class Stack:
         config["rule_files"] = [str(folder / "rules" / "*.yml")]
         return config
 
-    def _influxdb(self) -> _Server:
+    def _influxdb(self) -> ServerProcess:
         data = self.folder / "influxdb"
         environment = {
             "INFLUXDB_REPORTING_DISABLED": "true",
@@ -272,9 +221,10 @@ class Stack:
             "INFLUXDB_HTTP_LOG_ENABLED": "false",  # it would log the password
             "INFLUXDB_MONITOR_STORE_ENABLED": "false",
         }
-        return _Server(
-            [str(binary("influxd")), "run"], f"{self.url('influxdb')}/health", environment, self._prepare_influxdb
-        )
+        command = [str(binary("influxd")), "run"]
+        server = self._process("influxdb", command, f"{self.url('influxdb')}/health", **environment)
+        server.after_start = self._prepare_influxdb
+        return server
 
     def _prepare_influxdb(self) -> None:
         """Make the user and the database; after a restart they are there, and making them again is refused."""
@@ -288,11 +238,11 @@ class Stack:
         answer.raise_for_status()
         return answer.json()
 
-    def _pushgateway(self) -> _Server:
+    def _pushgateway(self) -> ServerProcess:
         command = [str(binary("pushgateway")), f"--web.listen-address={self._at('pushgateway')}"]
-        return _Server(command, f"{self.url('pushgateway')}/-/ready")
+        return self._process("pushgateway", command, f"{self.url('pushgateway')}/-/ready")
 
-    def _alertmanager(self) -> _Server:
+    def _alertmanager(self) -> ServerProcess:
         command = [
             str(binary("alertmanager")),
             f"--config.file={ROOT / 'deploy' / 'alertmanager' / 'alertmanager.yml'}",
@@ -300,17 +250,7 @@ class Stack:
             f"--storage.path={self.folder / 'alertmanager'}",
             "--cluster.listen-address=",
         ]
-        return _Server(command, f"{self.url('alertmanager')}/-/ready")
-
-
-_BLUEPRINTS: Final[dict[str, Callable[[Stack], _Server]]] = {
-    "collector": Stack._collector,  # noqa: SLF001 - the same class, beneath itself
-    "jaeger": Stack._jaeger,  # noqa: SLF001
-    "prometheus": Stack._prometheus,  # noqa: SLF001
-    "influxdb": Stack._influxdb,  # noqa: SLF001
-    "pushgateway": Stack._pushgateway,  # noqa: SLF001
-    "alertmanager": Stack._alertmanager,  # noqa: SLF001
-}
+        return self._process("alertmanager", command, f"{self.url('alertmanager')}/-/ready")
 
 
 def missing_servers(names: Iterable[str] = NAMES, *, say: Callable[[str], None] = print) -> dict[str, str]:
@@ -322,36 +262,6 @@ def missing_servers(names: Iterable[str] = NAMES, *, say: Callable[[str], None] 
         except MissingServerError as reason:
             missing[name] = str(reason)
     return missing
-
-
-def _free_ports(*names: str) -> dict[str, int]:
-    sockets = [socket.socket() for _ in names]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return {name: one.getsockname()[1] for name, one in zip(names, sockets, strict=True)}
-    finally:
-        for one in sockets:
-            one.close()
-
-
-def _end_with_parent() -> None:
-    """In the child: be killed when the process that started the stack is gone, however it went (Linux)."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-
-
-def _signal(server: _Server, number: signal.Signals) -> None:
-    if server.process is not None and server.runs:
-        server.process.send_signal(number)
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=2).is_success
-    except httpx.HTTPError:
-        return False
 
 
 def _replaced(text: str, by: dict[str, str]) -> str:

@@ -48,6 +48,5 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     report = yield
     running = getattr(item, "funcargs", {}).get("stack")
     if report.failed and isinstance(running, Stack):
-        for name in servers.SERVERS:
-            report.sections.append((f"end of {running.log(name)}", running.log_end(name, 15)))
+        report.sections.extend((f"end of {log}", end) for log, end in running.log_ends().items())
     return report

@@ -24,7 +24,7 @@ from callbot_latency.metric import LatencyMetric, OperationStatus, OperationType
 from callbot_latency.reporters.jsonl import JsonlReporter
 from callbot_latency.thresholds import DEFAULT_THRESHOLDS
 from deploy import servers
-from deploy.stack import _free_ports
+from deploy.processes import free_ports
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -200,7 +200,7 @@ def test_the_gateway_is_valid_without_warnings(binary: Binary) -> None:
 
 
 def test_the_gateway_keeps_a_whole_call_with_a_late_breach_and_no_normal_one(binary: Binary, tmp_path: Path) -> None:
-    ports = _free_ports("grpc", "http", "health", "telemetry")
+    ports = free_ports("grpc", "http", "health", "telemetry")
     kept = tmp_path / "kept.jsonl"
     over = tmp_path / "to_a_file.yaml"
     over.write_text(
@@ -266,7 +266,7 @@ def test_the_file_of_the_load_balancer_fits_over_the_collectors() -> None:
 
 
 def test_jaeger_starts(binary: Binary, tmp_path: Path) -> None:
-    ports = _free_ports("grpc", "http", "query", "query_grpc", "health", "telemetry")
+    ports = free_ports("grpc", "http", "query", "query_grpc", "health", "telemetry")
     places = {
         "receivers.otlp.protocols.grpc.endpoint": "grpc",
         "receivers.otlp.protocols.http.endpoint": "http",

@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 from deploy import servers
-from deploy.stack import NAMES, Stack, StackError, main, missing_servers
+from deploy.processes import StackError
+from deploy.stack import NAMES, Stack, main, missing_servers
 from tests.subprocesses import ROOT, clean_environment
 
 Binary = Callable[[str], Path]
@@ -62,7 +63,7 @@ def test_every_server_ends_with_the_command(number: signal.Signals, tmp_path: Pa
     binary("pushgateway")
     binary("alertmanager")
     with _started(tmp_path, "pushgateway,alertmanager") as process:
-        pids = _pids_with("alertmanager.yml")
+        pids = _pids_with(str(tmp_path))
         assert pids
         process.send_signal(number)
         process.communicate(timeout=20)
