@@ -83,6 +83,9 @@ class Lane:
         with self._changed:
             self._closing = True
             self._changed.notify_all()
+        if threading.current_thread() is self._thread:
+            # A callback that shuts us down: the lane does the rest when that returns, and ends.
+            return not self._work
         self._thread.join(max(0.0, deadline_s - monotonic()))
         with self._changed:
             left, self._waiting = self._waiting + self._in_hand, 0

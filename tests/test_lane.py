@@ -168,3 +168,23 @@ def test_alerts_pass_only_to_a_reporter_that_takes_them(reporter: Reporter) -> N
         lane.notify(alert)
         assert lane.close(5)
     assert reporter.alerts == [alert]
+
+
+def test_closed_from_its_own_thread_it_does_the_rest_afterwards() -> None:
+    """A callback that shuts everything down waits for nobody, least of all itself."""
+
+    class Closing(Reporter):
+        def notify(self, alert: Any) -> None:
+            super().notify(alert)
+            if alert == "first":
+                told.append(lane.close(5))
+
+    reporter, told = Closing(), list[bool]()
+    lane = Lane("a", reporter)
+    lane.notify("first")
+    lane.notify("second")
+    lane.start()
+    lane._thread.join(5)
+    assert told == [False]
+    assert reporter.alerts == ["first", "second"]
+    assert reporter.events == ["start", "close"]
