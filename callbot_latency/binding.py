@@ -47,7 +47,13 @@ def bind(function: Callable[P, R]) -> Callable[P, R]:
     """`function`, to be run in another thread or executor with the call and the span that are current here.
 
     Each run has its own copy of the context, so that runs may overlap.
+
+    Raises:
+        TypeError: not callable.
+
     """
+    if not callable(function):
+        raise TypeError(f"bind: expected a function, got {type(function).__name__}")
     captured = copy_context()
 
     def run(*args: P.args, **kwargs: P.kwargs) -> R:

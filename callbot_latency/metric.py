@@ -205,6 +205,8 @@ class LatencyMetric:
             KeyError, TypeError, ValueError: a required key is missing or a value is not what the format says.
 
         """
+        if not isinstance(written, Mapping):
+            raise TypeError(f"metric: expected a JSON object, got {type(written).__name__}")
         values = {name: written[name] for name in _NAMES if written.get(name) is not None}
         missing = [name for name in _REQUIRED if name not in values]
         if missing:

@@ -437,3 +437,9 @@ def test_a_key_changes_every_trace_id(start: Start) -> None:
         shutdown()
     assert seen[1] == seen[2]
     assert len(set(seen)) == 5
+
+
+def test_binding_what_cannot_be_called_is_said_at_once() -> None:
+    """Not later, in the thread that was to run it."""
+    with pytest.raises(TypeError, match="^bind: expected a function, got NoneType"):
+        bind(None)  # type: ignore[arg-type]

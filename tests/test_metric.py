@@ -299,3 +299,9 @@ def test_a_metric_does_not_change() -> None:
         told.duration_s = 1  # type: ignore[misc]
     assert not hasattr(told, "__dict__")
     assert told.duration_s == 1.5
+
+
+def test_what_is_no_json_object_is_said_so() -> None:
+    """A line of a file that holds something else."""
+    with pytest.raises(TypeError, match="^metric: expected a JSON object, got str"):
+        LatencyMetric.from_dict("x")  # type: ignore[arg-type]

@@ -1,0 +1,103 @@
+"""Attributes written past the SDK's checks are the ones that the SDK would have kept."""
+
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from callbot_latency import call, measure_latency_context
+from callbot_latency import runtime as runtime_module
+from callbot_latency.providers import ROOMY, _OurTracerProvider, _resource
+from callbot_latency.spans import SpanOpener, Writing
+
+from .subprocesses import facts_of, run_python
+
+METADATA = {"model": "long", "ratio": 0.5, "retries": 3, "cached": True, "words": ["a", 1], "none": None, "raw": b"x"}
+
+
+class Watching(SpanProcessor):
+    """An application's processor, which looks at a span as it starts."""
+
+    def __init__(self) -> None:
+        self.started: list[dict[str, Any]] = []
+
+    def on_start(self, span: Span, parent_context: Any = None) -> None:
+        self.started.append(dict(span.attributes or {}))
+
+
+def attributes_of(span: ReadableSpan) -> dict[str, Any]:
+    return dict(span.attributes or {})
+
+
+def measure() -> None:
+    with (
+        call("CA1", stream_sid="MZ1", metadata=METADATA),
+        measure_latency_context("rag_inference", "search", provider="api", metadata=METADATA) as handle,
+    ):
+        handle.set_metadata(hits=4)
+
+
+@pytest.mark.usefixtures("measuring")
+def test_both_ways_give_the_same_attributes() -> None:
+    """On our own provider, before and after the application adds a processor to it."""
+    running = runtime_module._runtime
+    assert running is not None
+    provider: Any = running.providers.tracers
+    exporter, watching = InMemorySpanExporter(), Watching()
+    TracerProvider.add_span_processor(provider, SimpleSpanProcessor(exporter))
+    assert provider.writing.direct
+    measure()
+    provider.add_span_processor(watching)
+    assert not provider.writing.direct
+    try:
+        measure()
+    finally:
+        provider.writing.direct = True
+    direct, checked = exporter.get_finished_spans()[:2], exporter.get_finished_spans()[2:]
+    assert [attributes_of(span) for span in direct] == [attributes_of(span) for span in checked]
+    assert attributes_of(direct[0])["metadata.words"] == "['a', 1]"
+    assert [started["call_sid"] for started in watching.started] == ["CA1", "CA1"]
+
+
+@pytest.mark.parametrize("limit", [ROOMY, ROOMY - 1])
+def test_small_limits_are_the_sdks_to_keep(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A provider whose attribute limit ours could reach is written to through the SDK."""
+    monkeypatch.setenv("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", str(limit))
+    assert _OurTracerProvider(_resource()).writing.direct is (limit == ROOMY)
+    monkeypatch.setenv("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "40")
+    assert not _OurTracerProvider(_resource()).writing.direct
+
+
+def test_an_applications_provider_is_written_to_through_the_sdk() -> None:
+    """Nothing of its internals is touched."""
+    opener = SpanOpener.on(TracerProvider(shutdown_on_exit=False))
+    assert opener._writing.direct is False
+
+
+def test_an_sdk_that_keeps_attributes_elsewhere_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The probe at `init()` looks where the attributes would be written."""
+    monkeypatch.setattr("callbot_latency.providers.getattr", lambda *_: None, raising=False)
+    assert not _OurTracerProvider(_resource()).writing.direct
+
+
+def test_a_disabled_sdk_has_nothing_to_write_to(tmp_path: Any) -> None:
+    """OTEL_SDK_DISABLED: no span keeps attributes, and the metric is whole all the same."""
+    done = run_python(
+        """
+init()
+with measure_latency_context("rag_inference", "search", provider="api"):
+    pass
+(metric,) = latency_tracker.metrics
+tell(provider=metric.provider, status=metric.status.value)
+""",
+        tmp_path,
+        {"OTEL_SDK_DISABLED": "true"},
+    )
+    assert facts_of(done) == {"provider": "api", "status": "success"}
+
+
+def test_writing_is_off_unless_said() -> None:
+    """The safe way is the default."""
+    assert Writing().direct is False
