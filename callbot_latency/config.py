@@ -26,6 +26,11 @@ Protocol = Literal["grpc", "http/protobuf"]
 _SECRETS = {semconv.ENV_SLACK_WEBHOOK_URL, semconv.ENV_INFLUXDB_TOKEN, semconv.ENV_TRACE_KEY}
 _STT, _TTS, _SALESFORCE, _RAG = (DEFAULT_THRESHOLDS[kind.value] for kind in OperationType)
 
+_EXPECTED = {
+    semconv.ENV_ALERT_COOLDOWN_S: "a number of seconds, 0 or more",
+    semconv.ENV_ALERT_BURST: "how many messages a minute, 1 or more",
+}
+
 
 class ConfigError(ValueError):
     """A setting is not what it should be; each line names the variable, what was expected and what was given."""
@@ -69,6 +74,11 @@ class LatencyConfig(BaseSettings):
     rag_warning_ms: Milliseconds = Field(default=_RAG.warning_ms, validation_alias=semconv.ENV_RAG_WARNING_MS)
     rag_critical_ms: Milliseconds = Field(default=_RAG.critical_ms, validation_alias=semconv.ENV_RAG_CRITICAL_MS)
     trace_key: SecretStr = Field(default=SecretStr(""), validation_alias=semconv.ENV_TRACE_KEY)
+    trace_url: str | None = Field(default=None, validation_alias=semconv.ENV_TRACE_URL)
+    alert_cooldown_s: float = Field(
+        default=300, ge=0, allow_inf_nan=False, validation_alias=semconv.ENV_ALERT_COOLDOWN_S
+    )
+    alert_burst: int = Field(default=20, ge=1, validation_alias=semconv.ENV_ALERT_BURST)
     pushgateway_url: AnyHttpUrl | None = Field(default=None, validation_alias=semconv.ENV_PUSHGATEWAY_URL)
     influxdb_url: AnyHttpUrl | None = Field(default=None, validation_alias=semconv.ENV_INFLUXDB_URL)
     influxdb_token: SecretStr | None = Field(default=None, validation_alias=semconv.ENV_INFLUXDB_TOKEN)
@@ -116,6 +126,13 @@ class LatencyConfig(BaseSettings):
     def _is_url(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not value.get_secret_value().startswith(("https://", "http://")):
             raise ValueError("expected a URL that starts with https://")
+        return value
+
+    @field_validator("trace_url")
+    @classmethod
+    def _leads_to_a_trace(cls, value: str | None) -> str | None:
+        if value is not None and not (value.startswith(("https://", "http://")) and "{trace_id}" in value):
+            raise ValueError("expected a URL with {trace_id} in it, such as http://jaeger:16686/trace/{trace_id}")
         return value
 
     @model_validator(mode="after")
@@ -190,7 +207,8 @@ def _explained(error: ErrorDetails) -> str:
         return error["msg"].removeprefix("Value error, ")
     name, given = str(error["loc"][0]), str(error["input"])
     shown = _without_credentials(given) if name.endswith("_URL") else scrub(given)
-    return f"{name}: {_expected(error)}" + ("" if name in _SECRETS else f", got {shown!r}")
+    expected = f"expected {_EXPECTED[name]}" if name in _EXPECTED else _expected(error)
+    return f"{name}: {expected}" + ("" if name in _SECRETS else f", got {shown!r}")
 
 
 def _without_credentials(url: str) -> str:

@@ -3,17 +3,16 @@
 import logging
 import sys
 from collections.abc import MutableMapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import structlog
 from opentelemetry import trace
 
 from . import semconv
+from .alerting.alert import Alert, AlertEvent
+from .alerting.message import said, text_of
 from .binding import bound
 from .metric import LatencyMetric, Severity
-
-if TYPE_CHECKING:
-    from .alerting import Alert
 
 __all__ = ["LogReporter", "add_call_context", "configure_logging"]
 
@@ -36,28 +35,15 @@ class LogReporter:
         """Log measurements, where the logger's level asks for them."""
         if _measurements.isEnabledFor(logging.DEBUG):
             for metric in batch:
-                _measurements.debug("%s %s", _said(metric), metric.status.value, extra=_ids(metric))
+                _measurements.debug("%s %s", said(metric), metric.status.value, extra=_ids(metric))
 
-    def notify(self, alert: "Alert") -> None:
-        """Log an alert: warning or error."""
-        _alerts.log(
-            _LEVELS[alert.severity],
-            "%s: %s, %s from %.0f ms",
-            alert.severity.value,
-            _said(alert.metric),
-            alert.severity.value,
-            alert.threshold_ms,
-            extra=_ids(alert.metric),
-        )
+    def notify(self, alert: Alert) -> None:
+        """Log an alert: warning or error; that it is over, as information."""
+        level = logging.INFO if alert.event is AlertEvent.RECOVERY else _LEVELS[alert.severity]
+        _alerts.log(level, "%s", text_of(alert), extra=_ids(alert.metric))
 
     def close(self) -> None:
         """Nothing to close."""
-
-
-def _said(metric: LatencyMetric) -> str:
-    provider = f" ({metric.provider})" if metric.provider else ""
-    called = f" in call {metric.call_sid}" if metric.call_sid else ""
-    return f"{metric.operation_type.value} {metric.operation_name}{provider} took {metric.latency_ms:.0f} ms{called}"
 
 
 def _ids(metric: LatencyMetric) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from .drops import dropped
 from .guard import AtMostOncePer, contained
 from .lane import Lane
 from .metric import LatencyMetric
-from .reporters import LatencyReporter
+from .reporters import LatencyReporter, Ticking
 from .thresholds import Thresholds
 from .tracker import LatencyTracker
 
@@ -50,6 +50,7 @@ class Pipeline:
         self._tracker = tracker
         self._reporters = tuple(reporters)
         self._lanes: list[Lane] = [reporter for reporter in self._reporters if isinstance(reporter, Lane)]
+        self._ticks = [reporter.tick for reporter in self._reporters if isinstance(reporter, Ticking)]
         self._thresholds = thresholds
         self._capacity = capacity
         self._tell_drops = AtMostOncePer()
@@ -87,8 +88,10 @@ class Pipeline:
     def restart_after_fork(self) -> None:
         """In a forked child: what waits is the parent's to report; threads and locks are made anew."""
         self._reset()
-        for lane in self._lanes:
-            lane.restart_after_fork()
+        for reporter in self._reporters:
+            restart = getattr(reporter, "restart_after_fork", None)
+            if restart is not None:
+                contained(restart)
         self._thread.start()
 
     def submit(self, item: Any) -> None:
@@ -188,10 +191,12 @@ class Pipeline:
         self.drain()
         with self._lock:
             batch, self._unreported = self._unreported, []
-        if batch:
-            with self._reporting:
+        with self._reporting:
+            if batch:
                 for reporter in self._reporters:
                     contained(reporter.report, batch)
+            for tick in self._ticks:
+                contained(tick)
         self._say_what_was_dropped()
 
     def _say_what_was_dropped(self) -> None:

@@ -48,12 +48,21 @@ class _Runtime:
 
     def _reporters(self) -> list[LatencyReporter]:
         config, meter = self.config, self.providers.meters.get_meter(SCOPE)
-        lanes = [Lane("callbacks", callbacks)]
+        lanes = [told := Lane("callbacks", callbacks)]
         if config.file_logging_enabled:
             lanes.append(Lane(JSONL, JsonlReporter(config.metrics_file_path)))
-        if config.logging_enabled:
-            lanes.append(Lane("log", LogReporter()))
-        return [Histograms(meter, config.thresholds), AlertPolicy(config.thresholds, lanes), *lanes]
+        log = Lane("log", LogReporter()) if config.logging_enabled else None
+        if log is not None:
+            lanes.append(log)
+        policy = AlertPolicy(
+            config.thresholds,
+            callbacks=told,
+            log=log,
+            cooldown_s=config.alert_cooldown_s,
+            burst=config.alert_burst,
+            trace_url=config.trace_url,
+        )
+        return [Histograms(meter, config.thresholds), policy, *lanes]
 
     def start(self) -> None:
         self.pipeline.start()

@@ -1,7 +1,7 @@
 """From a breach to whoever must know."""
 
-from .alert import Alert
+from .alert import Alert, AlertEvent
 from .callbacks import AlertCallbacks, add_alert_callback
 from .policy import AlertPolicy
 
-__all__ = ["Alert", "AlertCallbacks", "AlertPolicy", "add_alert_callback"]
+__all__ = ["Alert", "AlertCallbacks", "AlertEvent", "AlertPolicy", "add_alert_callback"]

@@ -1,16 +1,42 @@
 """What is told when a threshold is breached."""
 
 from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
 
 from ..metric import LatencyMetric, Severity
 
-__all__ = ["Alert"]
+__all__ = ["Alert", "AlertEvent"]
+
+
+class AlertEvent(Enum):
+    """What an alert tells."""
+
+    BREACH = "breach"
+    RECOVERY = "recovery"
+    """Operations of this kind are back under their warning threshold."""
+    SUMMARY = "summary"
+    """More kinds of operations were slow at once than are told one by one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """One breach: the measurement, how bad it is, and the threshold in milliseconds that it reached."""
+    """One breach, or the end of many: the measurement, how bad it is, and the threshold that it reached.
+
+    Durations are in milliseconds. What a breach does not have is None or 0.
+    """
 
     metric: LatencyMetric
     severity: Severity
     threshold_ms: float
+    event: AlertEvent = AlertEvent.BREACH
+    held_back: int = 0
+    """How many alike were held back since the last message of this kind; of a summary: how many it sums up."""
+    since: datetime | None = None
+    """When the first breach of a row was, in UTC."""
+    slow: int = 0
+    """How many were slow in that row, this one included."""
+    worst_ms: float | None = None
+    """The longest of them."""
+    trace_url: str | None = None
+    """Where the trace can be looked at, when LATENCY_TRACE_URL is set."""

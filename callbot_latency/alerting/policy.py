@@ -1,34 +1,242 @@
-"""Turns breaches into alerts, in order."""
+"""Which breaches become messages: one for each kind of operation and cooldown, and one when it is over."""
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from time import monotonic
+from typing import Final
 
+from .. import semconv
 from ..guard import contained
-from ..metric import LatencyMetric
+from ..metric import LatencyMetric, OperationStatus, Severity
 from ..reporters import Notifier
 from ..thresholds import Thresholds
-from .alert import Alert
+from .alert import Alert, AlertEvent
 
-__all__ = ["AlertPolicy"]
+__all__ = ["BURST_WINDOW_S", "HEALTHY_IN_A_ROW", "MAX_KEYS", "AlertPolicy"]
+
+HEALTHY_IN_A_ROW: Final = 5
+"""So many operations in a row under the warning threshold end a row of slow ones."""
+BURST_WINDOW_S: Final = 60.0
+MAX_KEYS: Final = 1_000
+"""Kinds of operations that are told apart; those beyond share one row."""
+
+_Key = tuple[str, str, str | None]
+_OVERFLOW: Final[_Key] = (semconv.OTHER, semconv.OTHER, None)
+
+
+@dataclass(slots=True)
+class _Row:
+    """What is known of one kind of operation since it became slow."""
+
+    since: datetime | None = None
+    slow: int = 0
+    worst_ms: float = 0.0
+    worst: Severity = Severity.WARNING
+    healthy: int = 0
+    was_told: bool = False
+    cooling: dict[Severity, "_Cooldown"] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Cooldown:
+    until_s: float
+    held_back: int = 0
+    newest: Alert | None = None
 
 
 class AlertPolicy:
-    """The reporter that tells every breach of a batch to its notifiers."""
+    """The reporter that turns breaches into alerts.
 
-    def __init__(self, thresholds: Thresholds, notifiers: Sequence[Notifier]) -> None:
+    Callbacks get every one of them. The log gets the first of each kind (operation type, name,
+    provider and severity), then one a cooldown that says how many it stands for, and one when it is over. Over
+    everything at most `burst` messages a minute are sent, the others in one summary. What one message stands for
+    adds up: itself and its `held_back` over all messages are the breaches that there were.
+
+    Args:
+        thresholds: what was breached, in milliseconds.
+        callbacks: gets every breach.
+        log: gets what gets through, and at the end what is still held back.
+        cooldown_s: how long alike breaches are held back, in seconds of a monotonic clock; 0 for not at all.
+        burst: messages a minute.
+        trace_url: address of a trace, with ``{trace_id}`` in it.
+        clock: a monotonic clock in seconds.
+
+    """
+
+    def __init__(
+        self,
+        thresholds: Thresholds,
+        *,
+        callbacks: Notifier | None = None,
+        log: Notifier | None = None,
+        cooldown_s: float = 300.0,
+        burst: int = 20,
+        trace_url: str | None = None,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
         self._thresholds = thresholds
-        self._notifiers = tuple(notifiers)
+        self._callbacks = callbacks
+        self._log = log
+        self._cooldown_s = cooldown_s
+        self._burst = burst
+        self._trace_url = trace_url
+        self._clock = clock
+        self._reset()
+
+    def _reset(self) -> None:
+        # The worker and shutdown() come here; never the call.
+        self._lock = threading.Lock()
+        self._rows: dict[_Key, _Row] = {}
+        self._window_ends_s = float("-inf")
+        self._sent = 0
+        self._overflow: Alert | None = None
 
     def start(self) -> None:
         """Nothing to start."""
 
+    def restart_after_fork(self) -> None:
+        """In a forked child: what is held back is the parent's to tell."""
+        self._reset()
+
     def report(self, batch: Sequence[LatencyMetric]) -> None:
-        """Alert on each measurement that has a severity."""
-        for metric in batch:
-            severity = metric.severity
-            if severity is not None:
-                alert = Alert(metric, severity, self._thresholds.breached_ms(metric.operation_type, severity))
-                for notifier in self._notifiers:
-                    contained(notifier.notify, alert)
+        """Take in finished operations."""
+        with self._lock:
+            for metric in batch:
+                if metric.severity is not None:
+                    contained(self._breach, self._alert_on(metric, metric.severity))
+                elif metric.status is OperationStatus.SUCCESS and self._rows:
+                    contained(self._healthy, metric)
+
+    def tick(self) -> None:
+        """Tell what a cooldown or a full minute held back, once it is over."""
+        now_s = self._clock()
+        with self._lock:
+            for row in self._rows.values():
+                for severity, cooldown in list(row.cooling.items()):
+                    if now_s >= cooldown.until_s:
+                        del row.cooling[severity]
+                        if cooldown.newest is not None:
+                            self._offer(replace(cooldown.newest, held_back=cooldown.held_back - 1), row)
+            if self._overflow is not None and now_s >= self._window_ends_s:
+                summary, self._overflow = self._overflow, None
+                self._send(replace(summary, event=AlertEvent.SUMMARY))
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Say what is still held back."""
+        with self._lock:
+            left = [
+                replace(cooldown.newest, held_back=cooldown.held_back - 1)
+                for row in self._rows.values()
+                for cooldown in row.cooling.values()
+                if cooldown.newest is not None
+            ]
+            if self._overflow is not None:
+                left.append(replace(self._overflow, event=AlertEvent.SUMMARY))
+            self._rows.clear()
+            self._overflow = None
+        for alert in left:
+            if self._log is not None:
+                contained(self._log.notify, alert)
+
+    # -- a breach -------------------------------------------------------------------------------------------------
+
+    def _alert_on(self, metric: LatencyMetric, severity: Severity) -> Alert:
+        trace_url = None
+        if self._trace_url and metric.trace_id:
+            trace_url = self._trace_url.replace("{trace_id}", metric.trace_id)
+        threshold_ms = self._thresholds.breached_ms(metric.operation_type, severity)
+        return Alert(metric, severity, threshold_ms, trace_url=trace_url)
+
+    def _row_of(self, metric: LatencyMetric) -> _Row:
+        key = _key_of(metric)
+        if key not in self._rows and len(self._rows) >= MAX_KEYS:
+            key = _OVERFLOW
+        return self._rows.setdefault(key, _Row())
+
+    def _breach(self, alert: Alert) -> None:
+        metric, row = alert.metric, self._row_of(alert.metric)
+        row.since = row.since or metric.timestamp
+        row.slow += 1
+        row.healthy = 0
+        row.worst_ms = max(row.worst_ms, metric.latency_ms)
+        if alert.severity is Severity.CRITICAL:
+            row.worst = Severity.CRITICAL
+        alert = replace(alert, since=row.since, slow=row.slow, worst_ms=row.worst_ms)
+        self._callback(alert)
+        self._offer(alert, row)
+
+    def _callback(self, alert: Alert) -> None:
+        if self._callbacks is not None:
+            contained(self._callbacks.notify, alert)
+
+    def _offer(self, alert: Alert, row: _Row) -> None:
+        """Send it, unless one like it was sent within the cooldown or the minute is full."""
+        cooldown = row.cooling.get(alert.severity)
+        now_s = self._clock()
+        if cooldown is not None and now_s < cooldown.until_s:
+            cooldown.held_back += 1 + alert.held_back
+            cooldown.newest = alert
+            return
+        if cooldown is not None and cooldown.newest is not None:
+            alert = replace(alert, held_back=alert.held_back + cooldown.held_back)
+        row.cooling[alert.severity] = _Cooldown(now_s + self._cooldown_s)
+        if self._is_full(now_s):
+            before = 0 if self._overflow is None else self._overflow.held_back
+            self._overflow = replace(alert, held_back=before + 1 + alert.held_back)
+        else:
+            row.was_told = True
+            self._send(alert)
+
+    def _is_full(self, now_s: float) -> bool:
+        if now_s >= self._window_ends_s and self._overflow is None:
+            self._window_ends_s, self._sent = now_s + BURST_WINDOW_S, 0
+        return self._sent >= self._burst
+
+    def _send(self, alert: Alert) -> None:
+        now_s = self._clock()
+        if now_s >= self._window_ends_s:
+            self._window_ends_s, self._sent = now_s + BURST_WINDOW_S, 0
+        self._sent += 1
+        if self._log is not None:
+            contained(self._log.notify, alert)
+
+    # -- its end --------------------------------------------------------------------------------------------------
+
+    def _healthy(self, metric: LatencyMetric) -> None:
+        row = self._rows.get(_key_of(metric))
+        if row is None or not row.slow:
+            return
+        row.healthy += 1
+        if row.healthy < HEALTHY_IN_A_ROW:
+            return
+        if row.was_told:
+            self._tell_recovery(metric, row)
+        self._close_row(row)
+
+    def _tell_recovery(self, metric: LatencyMetric, row: _Row) -> None:
+        alert = Alert(
+            metric,
+            row.worst,
+            self._thresholds.get_warning_threshold(metric.operation_type),
+            AlertEvent.RECOVERY,
+            held_back=sum(cooldown.held_back for cooldown in row.cooling.values()),
+            since=row.since,
+            slow=row.slow,
+            worst_ms=row.worst_ms,
+        )
+        if self._log is not None:
+            contained(self._log.notify, alert)
+
+    def _close_row(self, row: _Row) -> None:
+        """Slow again within the cooldown is held back as before: what flaps does not flood."""
+        row.since, row.slow, row.healthy, row.worst_ms, row.worst = None, 0, 0, 0.0, Severity.WARNING
+        if row.was_told:
+            for cooldown in row.cooling.values():
+                cooldown.held_back, cooldown.newest = 0, None
+        row.was_told = False
+
+
+def _key_of(metric: LatencyMetric) -> _Key:
+    return metric.operation_type.value, metric.operation_name, metric.provider

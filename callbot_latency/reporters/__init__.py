@@ -1,14 +1,14 @@
 """The one extension point: whatever consumes finished measurements."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from ..metric import LatencyMetric
 
 if TYPE_CHECKING:
     from ..alerting import Alert
 
-__all__ = ["LatencyReporter", "Notifier"]
+__all__ = ["LatencyReporter", "Notifier", "Ticking"]
 
 
 class LatencyReporter(Protocol):
@@ -29,3 +29,11 @@ class Notifier(LatencyReporter, Protocol):
 
     def notify(self, alert: "Alert", /) -> None:
         """Take in one alert."""
+
+
+@runtime_checkable
+class Ticking(Protocol):
+    """A reporter of the worker that has something to do when time passes."""
+
+    def tick(self) -> None:
+        """Called about ten times a second, on the worker."""

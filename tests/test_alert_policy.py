@@ -1,0 +1,252 @@
+"""Which breaches become messages: the first, then one a cooldown, one summary of a flood, and the end."""
+
+import logging
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from callbot_latency import Alert, LatencyMetric, Severity, Thresholds, add_alert_callback, record, shutdown
+from callbot_latency.alerting import AlertEvent, AlertPolicy
+from callbot_latency.alerting.message import text_of
+from callbot_latency.alerting.policy import BURST_WINDOW_S, HEALTHY_IN_A_ROW, MAX_KEYS
+
+from .conftest import Start
+
+START = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
+
+
+class Listener:
+    def __init__(self) -> None:
+        self.alerts: list[Alert] = []
+
+    def start(self) -> None: ...
+    def report(self, batch: Any) -> None: ...
+    def close(self) -> None: ...
+
+    def notify(self, alert: Alert) -> None:
+        self.alerts.append(alert)
+
+    def told(self, event: AlertEvent) -> list[Alert]:
+        return [alert for alert in self.alerts if alert.event is event]
+
+
+class Scene:
+    """A policy on a clock of its own."""
+
+    def __init__(self, cooldown_s: float = 300, burst: int = 20, **more: Any) -> None:
+        self.now_s = 1000.0
+        self.log, self.callbacks = Listener(), Listener()
+        self.policy = AlertPolicy(
+            Thresholds(),
+            callbacks=self.callbacks,
+            log=self.log,
+            cooldown_s=cooldown_s,
+            burst=burst,
+            clock=lambda: self.now_s,
+            **more,
+        )
+
+    def ends(self, latency_ms: float, name: str = "query", **more: Any) -> None:
+        severity = Thresholds().severity("salesforce_api", latency_ms)
+        at = START + timedelta(seconds=self.now_s - 1000)
+        fields = {"timestamp": at, "severity": severity, "provider": "salesforce", **more}
+        self.policy.report([LatencyMetric("salesforce_api", name, latency_ms, "success", **fields)])  # type: ignore[arg-type]
+
+    def passes(self, seconds: float) -> None:
+        self.now_s += seconds
+        self.policy.tick()
+
+    @property
+    def stood_for(self) -> int:
+        """How many breaches the messages stand for."""
+        breaches = sum(1 + alert.held_back for alert in self.log.told(AlertEvent.BREACH))
+        others = self.log.told(AlertEvent.RECOVERY) + self.log.told(AlertEvent.SUMMARY)
+        return breaches + sum(alert.held_back for alert in others)
+
+
+def test_alike_breaches_are_held_back_and_told_once_the_cooldown_is_over() -> None:
+    """One message, silence, then one that says how many there were; callbacks got them all."""
+    scene = Scene()
+    for _ in range(5):
+        scene.ends(1500)
+    assert [alert.held_back for alert in scene.log.alerts] == [0]
+    scene.passes(299)
+    assert len(scene.log.alerts) == 1
+    scene.passes(1)
+    assert [alert.held_back for alert in scene.log.alerts] == [0, 3]
+    assert len(scene.callbacks.alerts) == 5
+    assert "and 3 more like it" in text_of(scene.log.alerts[-1])
+
+
+def test_what_was_told_after_a_cooldown_begins_the_next_one() -> None:
+    """A state that lasts is one message a cooldown."""
+    scene = Scene(cooldown_s=60)
+    for _ in range(600):
+        scene.ends(1500)
+        scene.passes(1)
+    assert len(scene.log.alerts) == 11
+    scene.policy.close()
+    assert scene.stood_for == 600
+
+
+def test_warning_and_critical_do_not_hold_each_other_back() -> None:
+    """Nor do operations of other names or providers."""
+    scene = Scene()
+    scene.ends(1500)
+    scene.ends(3000)
+    scene.ends(1500, name="update")
+    scene.ends(1500, provider="sandbox")
+    assert [alert.severity.value for alert in scene.log.alerts] == ["warning", "critical", "warning", "warning"]
+
+
+def test_without_a_cooldown_every_breach_is_told() -> None:
+    """LATENCY_ALERT_COOLDOWN_S=0."""
+    scene = Scene(cooldown_s=0)
+    for _ in range(5):
+        scene.ends(1500)
+    assert [alert.held_back for alert in scene.log.alerts] == [0] * 5
+
+
+def test_it_is_said_when_it_is_over() -> None:
+    """After enough healthy operations in a row: how long it was, how many were slow, the worst."""
+    scene = Scene()
+    for latency_ms in (1500, 9300, 1200):
+        scene.ends(latency_ms)
+        scene.passes(120)
+    for _ in range(HEALTHY_IN_A_ROW - 1):
+        scene.ends(10)
+    assert scene.log.told(AlertEvent.RECOVERY) == []
+    scene.ends(10)
+    (over,) = scene.log.told(AlertEvent.RECOVERY)
+    assert text_of(over) == ("recovered: salesforce_api query back under 1000 ms after 6 min, 3 slow, worst 9300 ms")
+    scene.ends(10)
+    assert len(scene.log.told(AlertEvent.RECOVERY)) == 1
+    assert scene.stood_for == 3
+
+
+def test_a_slow_one_begins_the_count_of_healthy_ones_anew() -> None:
+    """And what was cancelled or failed says nothing of how fast it is."""
+    scene = Scene()
+    scene.ends(1500)
+    for _ in range(3):
+        for _ in range(HEALTHY_IN_A_ROW - 1):
+            scene.ends(10)
+        scene.ends(1500)
+    scene.policy.report(
+        [
+            LatencyMetric("salesforce_api", "query", 1, status, provider="salesforce")
+            for status in ("cancelled", "error")
+        ]
+        * 9  # type: ignore[arg-type]
+    )
+    assert scene.log.told(AlertEvent.RECOVERY) == []
+
+
+def test_what_was_never_told_needs_no_end() -> None:
+    """An operation that was always healthy, or slow within a full minute, does not recover."""
+    scene = Scene(burst=1)
+    scene.ends(1500, name="other")
+    scene.ends(1500)
+    for _ in range(HEALTHY_IN_A_ROW):
+        scene.ends(10)
+    assert scene.log.told(AlertEvent.RECOVERY) == []
+
+
+def test_a_flood_of_kinds_is_one_summary() -> None:
+    """At most so many messages a minute; the others are counted exactly."""
+    scene = Scene(burst=20)
+    for number in range(100):
+        scene.ends(3000, name=f"query{number}")
+    assert len(scene.log.alerts) == 20
+    scene.passes(BURST_WINDOW_S)
+    assert len(scene.log.alerts) == 21
+    (summary,) = scene.log.told(AlertEvent.SUMMARY)
+    assert summary.held_back == 80
+    assert text_of(summary).startswith("critical: 80 more slow operations, not told one by one")
+
+
+def test_ten_thousand_breaches_in_a_minute_are_one_message_a_cooldown() -> None:
+    """No count is lost: what the messages stand for adds up."""
+    scene = Scene()
+    for _ in range(10_000):
+        scene.ends(1500)
+        scene.now_s += 0.006
+    assert len(scene.log.alerts) == 1
+    scene.passes(300)
+    assert len(scene.log.alerts) == 2
+    assert scene.stood_for == 10_000
+    assert len(scene.callbacks.alerts) == 10_000
+
+
+def test_state_is_bounded() -> None:
+    """Kinds without end share one row."""
+    scene = Scene()
+    for number in range(MAX_KEYS + 500):
+        scene.ends(1500, name=f"query{number}")
+    assert len(scene.policy._rows) == MAX_KEYS + 1
+
+
+def test_the_trace_is_linked_where_its_address_is_known() -> None:
+    """LATENCY_TRACE_URL, and a measurement that has a trace."""
+    scene = Scene(trace_url="http://jaeger:16686/trace/{trace_id}")
+    scene.ends(1500, trace_id="ab" * 16)
+    scene.ends(3000)
+    linked, unlinked = scene.log.alerts
+    assert text_of(linked).endswith(f", http://jaeger:16686/trace/{'ab' * 16}")
+    assert unlinked.trace_url is None
+
+
+def test_a_forked_child_tells_what_is_its_own() -> None:
+    """What the parent held back is the parent's."""
+    scene = Scene()
+    scene.ends(1500)
+    scene.ends(1500)
+    scene.policy.restart_after_fork()
+    scene.ends(1500)
+    assert [alert.held_back for alert in scene.log.alerts] == [0, 0]
+
+
+_STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("ends"), st.sampled_from([10, 1500, 3000]), st.sampled_from("abc")),
+        st.tuples(st.just("passes"), st.sampled_from([0.1, 20, 61, 301]), st.just("")),
+    ),
+    max_size=80,
+)
+
+
+@given(_STEPS, st.sampled_from([0, 60, 300]), st.integers(1, 4))
+def test_messages_stand_for_exactly_the_breaches_there_were(
+    steps: list[tuple[str, float, str]], cooldown_s: float, burst: int
+) -> None:
+    """Whatever happens in whatever order: none is lost, none is told twice, and callbacks get each once."""
+    scene, breaches = Scene(cooldown_s, burst), 0
+    for what, amount, name in steps:
+        if what == "passes":
+            scene.passes(amount)
+        else:
+            scene.ends(amount, name=name)
+            breaches += amount >= 1000
+    scene.policy.close()
+    assert scene.stood_for == breaches
+    assert len(scene.callbacks.alerts) == breaches
+
+
+@pytest.mark.usefixtures("fresh_callbacks")
+def test_through_the_pipeline(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    """Slow operations through `init()`: callbacks get all, the log the first, and at the end what was held back."""
+    caplog.set_level(logging.INFO, "callbot_latency.alerting")
+    heard: list[Alert] = []
+    add_alert_callback(heard.append)
+    start(trace_url="http://jaeger/trace/{trace_id}")
+    for _ in range(4):
+        record(LatencyMetric("rag_inference", "search", 3000, "success", trace_id="cd" * 16, span_id="ef" * 8))  # type: ignore[arg-type]
+    shutdown()
+    assert [alert.severity for alert in heard] == [Severity.WARNING] * 4
+    lines = [line.getMessage() for line in caplog.records if line.name == "callbot_latency.alerting"]
+    assert len(lines) == 2
+    assert lines[0].endswith(f"warning from 3000 ms, http://jaeger/trace/{'cd' * 16}")
+    assert "and 2 more like it" in lines[1]
