@@ -7,11 +7,11 @@ from typing import Any, Final
 from opentelemetry.trace import format_span_id, format_trace_id
 
 from . import semconv
-from .measurement import NS_PER_MS, Measurement
-from .metric import LatencyMetric, OperationStatus
+from .measurement import NS_PER_MS, Fate, Measurement
+from .metric import LatencyMetric, OperationStatus, Severity
 from .thresholds import Thresholds
 
-__all__ = ["to_metric"]
+__all__ = ["claim", "running_metric", "to_metric"]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -40,26 +40,50 @@ def _ms(ns: int | None) -> float | None:
     return None if ns is None else ns / NS_PER_MS
 
 
+def claim(m: Measurement) -> bool:
+    """Whether an operation is still to be told in flight; from then on it is, and its end is no second message.
+
+    The timer of deadlines and the converter of what has ended agree by who writes first; `setdefault` is one step.
+    """
+    if m.told_in_flight or vars(m).setdefault("fate", Fate.TOLD) is not Fate.TOLD:
+        return False
+    m.told_in_flight = True
+    return True
+
+
+def running_metric(m: Measurement, now_ns: int) -> LatencyMetric:
+    """An operation that still runs, as it stands at `now_ns` of the monotonic clock."""
+    return _metric(m, now_ns - m.start_ns, OperationStatus.RUNNING, Severity.CRITICAL)
+
+
 def _of_measurement(m: Measurement) -> LatencyMetric:
+    m.told_in_flight = vars(m).setdefault("fate", Fate.ENDED) is Fate.TOLD
+    # A cancelled one has no severity, unless it was already told.
+    severity = Severity.CRITICAL if m.told_in_flight else m.severity
+    return _metric(m, m.elapsed_ns, m.status, severity)
+
+
+def _metric(m: Measurement, elapsed_ns: int, status: OperationStatus, severity: Severity | None) -> LatencyMetric:
     context = m.span_context
     return LatencyMetric(
         m.operation.type,
         m.operation.name,
-        m.latency_ms,
-        m.status,
-        _at(m.start_wall_ns + m.elapsed_ns),
+        elapsed_ns / NS_PER_MS,
+        status,
+        _at(m.start_wall_ns + elapsed_ns),
         m.call_sid,
         m.stream_sid,
         m.provider,
         m.error_message,
         m.metadata,
-        m.severity,
+        severity,
         _ms(m.first_output_ns),
         _ms(m.largest_gap_ns),
         m.items,
         format_trace_id(context.trace_id) if context.is_valid else None,
         # A span that is not sampled is nowhere to be found, and one that does not record may have its parent's id.
         format_span_id(context.span_id) if m.key > 0 and context.trace_flags.sampled else None,
+        told_in_flight=m.told_in_flight or None,
     )
 
 

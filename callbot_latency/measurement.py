@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from contextvars import Token
 from dataclasses import dataclass, field
+from enum import Enum
 from functools import lru_cache
 from operator import attrgetter
 from time import perf_counter_ns
@@ -16,7 +17,7 @@ from .guard import contained
 from .metric import OperationStatus, OperationType, Severity
 from .outcome import metadata_attributes
 
-__all__ = ["NS_PER_MS", "Handle", "Measurement", "Operation", "cached_operation_of", "operation_of"]
+__all__ = ["NS_PER_MS", "Fate", "Handle", "Measurement", "Operation", "cached_operation_of", "operation_of"]
 
 NS_PER_MS: Final = 1_000_000
 
@@ -114,6 +115,13 @@ class Handle:
         """Say that the first output is there: kept as `time_to_first_output_ms`. The first call counts."""
 
 
+class Fate(Enum):
+    """What came first for an operation: that its deadline was told, or its end."""
+
+    TOLD = "told"
+    ENDED = "ended"
+
+
 class Measurement(Handle):
     """An open operation; times are in nanoseconds, `start_wall_ns` since the epoch, the others monotonic."""
 
@@ -133,6 +141,7 @@ class Measurement(Handle):
     largest_gap_ns: int | None = None
     items: int | None = None
     busy_ns: int | None = None
+    told_in_flight: bool = False
 
     def __init__(self, operation: Operation, call_sid: str | None, stream_sid: str | None) -> None:
         self.operation = operation

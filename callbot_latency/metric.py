@@ -35,6 +35,8 @@ class OperationStatus(Enum):
     ERROR = "error"
     TIMEOUT = "timeout"
     CANCELLED = "cancelled"
+    RUNNING = "running"
+    """It has not ended: on alerts of operations in flight alone, never in a file or a statistic."""
 
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -155,6 +157,7 @@ class LatencyMetric:
     trace_id: str | None = None
     span_id: str | None = None
     turn: int | None = None
+    told_in_flight: bool | None = None
 
     def __post_init__(self) -> None:
         put = object.__setattr__

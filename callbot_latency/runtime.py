@@ -12,6 +12,7 @@ from typing import Any, Final
 from .alerting import AlertPolicy
 from .alerting.callbacks import callbacks
 from .config import ConfigError, LatencyConfig, load_config
+from .deadlines import Deadlines
 from .drops import dropped
 from .guard import contained
 from .histograms import Histograms
@@ -45,6 +46,7 @@ class _Runtime:
         self.pipeline = Pipeline(latency_tracker, self._reporters(), config.thresholds)
         spans = SpanOpener.on(self.providers.tracers, config.trace_key.get_secret_value())
         self.session = Session(spans, config.thresholds, self.pipeline)
+        self.deadlines = Deadlines(self.session.open_measurements, config.thresholds, self.policy.in_flight)
 
     def _reporters(self) -> list[LatencyReporter]:
         config, meter = self.config, self.providers.meters.get_meter(SCOPE)
@@ -54,7 +56,7 @@ class _Runtime:
         log = Lane("log", LogReporter()) if config.logging_enabled else None
         if log is not None:
             lanes.append(log)
-        policy = AlertPolicy(
+        self.policy = AlertPolicy(
             config.thresholds,
             callbacks=told,
             log=log,
@@ -62,15 +64,17 @@ class _Runtime:
             burst=config.alert_burst,
             trace_url=config.trace_url,
         )
-        return [Histograms(meter, config.thresholds), policy, *lanes]
+        return [Histograms(meter, config.thresholds), self.policy, *lanes]
 
     def start(self) -> None:
         self.pipeline.start()
+        self.deadlines.start()
         latency_tracker.connect(self.session, self.pipeline.drain, self.pipeline.discard)
 
     def close(self, timeout_s: float) -> bool:
         deadline_s = monotonic() + timeout_s
         latency_tracker.disconnect()
+        self.deadlines.stop()
         on_time = self.pipeline.end_worker(max(0.1, deadline_s - monotonic()))
         # Servers and reporters at the same time: one that hangs does not take the others' share.
         self.providers.begin_close()
@@ -83,6 +87,7 @@ class _Runtime:
         # What runs in the parent ends in the parent.
         self.session.open_measurements.clear()
         self.pipeline.restart_after_fork()
+        self.deadlines.restart_after_fork()
 
 
 _lifecycle = threading.Lock()

@@ -11,7 +11,7 @@ from . import semconv
 from .binding import BINDING
 from .guard import contained
 from .measurement import NS_PER_MS, Measurement, Operation
-from .metric import LatencyMetric, OperationStatus
+from .metric import LatencyMetric, OperationStatus, Severity
 from .outcome import error_message, mark_failed, metadata_attributes, status_of
 from .spans import SpanOpener, attach, detach, detach_abandoned
 from .switch import switch
@@ -124,6 +124,8 @@ class Session:
                 if severity is not None:
                     measurement.severity = severity
                     span.set_attribute(semconv.SEVERITY, severity.value)
+            elif measurement.told_in_flight:
+                span.set_attribute(semconv.SEVERITY, Severity.CRITICAL.value)
             if measurement.first_output_ns is not None or measurement.items is not None:
                 span.set_attributes(_stream_attributes(measurement))
             # Last, so that it survives a small attribute limit, which drops the oldest.

@@ -39,6 +39,10 @@ class Thresholds:
         """From how many milliseconds on an operation of this type is critical."""
         return self.of(operation_type).critical_ms
 
+    def smallest_critical_ms(self) -> float:
+        """The smallest critical threshold of any type, in milliseconds."""
+        return min(t.critical_ms for t in (*self._by_type.values(), *OperationType.registered().values()))
+
     def severity(self, operation_type: str, latency_ms: float) -> Severity | None:
         """What a latency breaches; equal to a threshold breaches it. `operation_type` is the type's value."""
         warning_ms, critical_ms = self._by_type.get(operation_type) or self.of(operation_type)

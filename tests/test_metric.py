@@ -38,7 +38,7 @@ def test_the_four_types_and_their_words() -> None:
         "SALESFORCE": "salesforce_api",
         "RAG": "rag_inference",
     }
-    assert [status.value for status in OperationStatus] == ["success", "error", "timeout", "cancelled"]
+    assert [status.value for status in OperationStatus] == ["success", "error", "timeout", "cancelled", "running"]
     assert [severity.value for severity in Severity] == ["warning", "critical"]
 
 

@@ -30,6 +30,8 @@ class Alert:
     severity: Severity
     threshold_ms: float
     event: AlertEvent = AlertEvent.BREACH
+    in_flight: bool = False
+    """The operation still runs; `metric.latency_ms` is how long it has run so far."""
     held_back: int = 0
     """How many alike were held back since the last message of this kind; of a summary: how many it sums up."""
     since: datetime | None = None

@@ -1,6 +1,6 @@
 """An alert in words."""
 
-from ..metric import LatencyMetric
+from ..metric import LatencyMetric, OperationStatus
 from .alert import Alert, AlertEvent
 
 __all__ = ["said", "text_of"]
@@ -10,7 +10,8 @@ def said(metric: LatencyMetric) -> str:
     """What was measured, how long it took, and in which call."""
     provider = f" ({metric.provider})" if metric.provider else ""
     called = f" in call {metric.call_sid}" if metric.call_sid else ""
-    return f"{metric.operation_type.value} {metric.operation_name}{provider} took {metric.latency_ms:.0f} ms{called}"
+    verb = "for" if metric.status is OperationStatus.RUNNING else "took"
+    return f"{metric.operation_type.value} {metric.operation_name}{provider} {verb} {metric.latency_ms:.0f} ms{called}"
 
 
 def text_of(alert: Alert) -> str:
@@ -23,7 +24,8 @@ def text_of(alert: Alert) -> str:
 def _breach(alert: Alert) -> str:
     severity = alert.severity.value
     alike = f", and {alert.held_back} more like it" if alert.held_back else ""
-    return f"{severity}: {said(alert.metric)}, {severity} from {alert.threshold_ms:.0f} ms{alike}"
+    running = "still running: " if alert.in_flight else ""
+    return f"{severity}: {running}{said(alert.metric)}, {severity} from {alert.threshold_ms:.0f} ms{alike}"
 
 
 def _recovery(alert: Alert) -> str:

@@ -86,7 +86,7 @@ class AlertPolicy:
         self._reset()
 
     def _reset(self) -> None:
-        # The worker and shutdown() come here; never the call.
+        # The worker, the timer of deadlines and shutdown() come here; never the call.
         self._lock = threading.Lock()
         self._rows: dict[_Key, _Row] = {}
         self._window_ends_s = float("-inf")
@@ -108,6 +108,13 @@ class AlertPolicy:
                     contained(self._breach, self._alert_on(metric, metric.severity))
                 elif metric.status is OperationStatus.SUCCESS and self._rows:
                     contained(self._healthy, metric)
+
+    def in_flight(self, metric: LatencyMetric) -> None:
+        """Take in an operation that still runs and has passed its critical threshold."""
+        with self._lock:
+            alert = replace(self._alert_on(metric, Severity.CRITICAL), in_flight=True)
+            self._callback(alert)
+            self._offer(alert, self._row_of(metric))
 
     def tick(self) -> None:
         """Tell what a cooldown or a full minute held back, once it is over."""
@@ -165,7 +172,9 @@ class AlertPolicy:
             row.worst = Severity.CRITICAL
         alert = replace(alert, since=row.since, slow=row.slow, worst_ms=row.worst_ms)
         self._callback(alert)
-        self._offer(alert, row)
+        # What was told while it ran is no second message at its end.
+        if not metric.told_in_flight:
+            self._offer(alert, row)
 
     def _callback(self, alert: Alert) -> None:
         if self._callbacks is not None:

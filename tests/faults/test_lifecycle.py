@@ -58,6 +58,7 @@ tell(failed=failed, running=running, seen=seen, left=state()["threads"])
         [
             "MainThread",
             "callbot_latency.callbacks",
+            "callbot_latency.deadlines",
             "callbot_latency.jsonl",
             "callbot_latency.log",
             "callbot_latency.worker",

@@ -1,0 +1,158 @@
+"""An operation that hangs is told while the caller waits, once."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from callbot_latency import (
+    Alert,
+    OperationStatus,
+    OperationType,
+    Severity,
+    add_alert_callback,
+    latency_tracker,
+    measure_latency,
+    measure_latency_context,
+    shutdown,
+)
+from callbot_latency import runtime as runtime_module
+from callbot_latency.convert import claim, to_metric
+from callbot_latency.measurement import operation_of
+from callbot_latency.thresholds import Thresholds
+
+from .conftest import Start
+
+pytestmark = pytest.mark.usefixtures("fresh_callbacks")
+
+
+class Heard:
+    """Alerts as a callback gets them."""
+
+    def __init__(self) -> None:
+        self.alerts: list[Alert] = []
+        self.came = threading.Event()
+        add_alert_callback(self)
+
+    def __call__(self, alert: Alert) -> None:
+        self.alerts.append(alert)
+        self.came.set()
+
+
+@pytest.fixture
+def quick(start: Start) -> Callable[[], Heard]:
+    def begin() -> Heard:
+        start(salesforce_warning_ms=10, salesforce_critical_ms=30)
+        return Heard()
+
+    return begin
+
+
+def test_it_is_told_before_it_ends(quick: Callable[[], Heard], caplog: pytest.LogCaptureFixture) -> None:
+    """The alert comes while the block runs; the end brings the final duration to callbacks, and no second line."""
+    caplog.set_level(logging.INFO, "callbot_latency.alerting")
+    heard = quick()
+    with measure_latency_context("salesforce_api", "query", provider="salesforce", call_sid="CA1"):
+        assert heard.came.wait(10)
+    shutdown()
+    first, last = heard.alerts
+    assert (first.in_flight, first.severity, first.metric.status) == (True, Severity.CRITICAL, OperationStatus.RUNNING)
+    assert first.metric.latency_ms >= 30
+    assert first.metric.call_sid == "CA1"
+    assert (last.in_flight, last.metric.told_in_flight, last.slow) == (False, True, 1)
+    assert last.metric.latency_ms >= first.metric.latency_ms
+    lines = [line.getMessage() for line in caplog.records if line.name == "callbot_latency.alerting"]
+    assert len(lines) == 1
+    assert lines[0].startswith("critical: still running: salesforce_api query (salesforce) for ")
+
+
+def test_it_counts_once(quick: Callable[[], Heard]) -> None:
+    """The tracker knows finished operations alone."""
+    heard = quick()
+    with measure_latency_context("salesforce_api", "query"):
+        assert heard.came.wait(10)
+        assert latency_tracker.get_stats() == {}
+    (stats,) = latency_tracker.get_stats().values()
+    assert stats["count"] == 1
+
+
+def test_cancelled_after_its_deadline_it_keeps_its_severity(quick: Callable[[], Heard]) -> None:
+    """The breach was told; the caller hung up later. Percentiles stay without it."""
+    heard, exporter = quick(), InMemorySpanExporter()
+    running = runtime_module._runtime
+    assert running is not None
+    provider: Any = running.providers.tracers
+    TracerProvider.add_span_processor(provider, SimpleSpanProcessor(exporter))
+
+    @measure_latency(OperationType.SALESFORCE)
+    async def hang() -> None:
+        await asyncio.sleep(60)
+
+    async def main() -> None:
+        task = asyncio.create_task(hang())
+        await asyncio.to_thread(heard.came.wait, 10)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(main())
+    (metric,) = latency_tracker.get_recent_metrics()
+    assert (metric.status, metric.severity) == (OperationStatus.CANCELLED, Severity.CRITICAL)
+    (span,) = exporter.get_finished_spans()
+    assert span.attributes is not None
+    assert span.attributes["severity"] == "critical"
+    assert latency_tracker.get_stats()["salesforce_api/hang"]["p50_ms"] is None
+
+
+def test_what_ends_in_time_is_not_told(quick: Callable[[], Heard]) -> None:
+    """And one that is only slow is told at its end."""
+    heard = quick()
+    for _ in range(100):
+        with measure_latency_context("salesforce_api", "query"):
+            pass
+    shutdown()
+    assert heard.alerts == []
+
+
+def test_each_of_many_is_told_once(quick: Callable[[], Heard]) -> None:
+    """One thread for all deadlines."""
+    heard = quick()
+    told_all = threading.Event()
+    add_alert_callback(lambda _: told_all.set() if len(heard.alerts) >= 100 else None)
+
+    async def one(number: int) -> None:
+        with measure_latency_context("salesforce_api", f"query{number}"):
+            await asyncio.to_thread(told_all.wait, 10)
+
+    async def main() -> None:
+        await asyncio.gather(*(one(number) for number in range(100)))
+
+    asyncio.run(main())
+    shutdown()
+    in_flight = [alert.metric.operation_name for alert in heard.alerts if alert.in_flight]
+    assert sorted(in_flight) == sorted(f"query{number}" for number in range(100))
+    assert len(heard.alerts) == 200
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("callbot_latency")] == []
+
+
+def test_whoever_comes_first_decides(quick: Callable[[], Heard]) -> None:
+    """An operation that was converted is not told any more; one that was told says so at its end."""
+    quick()
+    running = runtime_module._runtime
+    assert running is not None
+    operation = operation_of("salesforce_api", "query")
+    ended, told = (running.session.start(operation) for _ in range(2))
+    for measurement in (ended, told):
+        measurement.elapsed_ns = 1
+    assert to_metric(ended, Thresholds()).told_in_flight is None
+    assert not claim(ended)
+    assert claim(told)
+    assert not claim(told)
+    assert to_metric(told, Thresholds()).told_in_flight is True
+    for measurement in (ended, told):
+        del running.session.open_measurements[measurement.key]
