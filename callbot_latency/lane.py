@@ -55,9 +55,9 @@ class Lane:
         self._put(self._reporter.report, batch, len(batch))
 
     def notify(self, alert: "Alert") -> None:
-        """Hand over an alert; never waits."""
+        """Hand over an alert that is for this lane; never waits."""
         notify = getattr(self._reporter, "notify", None)
-        if notify is not None:
+        if notify is not None and (alert.channels is None or self.name in alert.channels):
             self._put(notify, alert, 1)
 
     def _put(self, act: Callable[[Any], None], work: Any, amount: int) -> None:

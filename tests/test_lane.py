@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from callbot_latency import LatencyMetric
+from callbot_latency import Alert, LatencyMetric, Severity
 from callbot_latency.drops import dropped
 from callbot_latency.guard import reraise
 from callbot_latency.lane import Lane
@@ -15,6 +15,10 @@ from callbot_latency.lane import Lane
 
 def metrics(amount: int) -> list[LatencyMetric]:
     return [LatencyMetric("speech_to_text", "f", float(n), "success") for n in range(amount)]  # type: ignore[arg-type]
+
+
+def an_alert(**fields: Any) -> Alert:
+    return Alert(metrics(1)[0], Severity.CRITICAL, 5000, **fields)
 
 
 class Reporter:
@@ -161,7 +165,7 @@ def test_alerts_pass_only_to_a_reporter_that_takes_them(reporter: Reporter) -> N
         def report(self, batch: Sequence[LatencyMetric]) -> None: ...
         def close(self) -> None: ...
 
-    alert: Any = object()
+    alert = an_alert()
     for taker in (reporter, Silent()):
         lane = Lane("d", taker)
         lane.start()
@@ -170,21 +174,32 @@ def test_alerts_pass_only_to_a_reporter_that_takes_them(reporter: Reporter) -> N
     assert reporter.alerts == [alert]
 
 
+def test_an_alert_that_names_its_channels_passes_to_those_alone(reporter: Reporter) -> None:
+    """The lane's name is the channel's."""
+    lane, ours, others = Lane("slack", reporter), an_alert(channels=("log", "slack")), an_alert(channels=("log",))
+    lane.start()
+    lane.notify(others)
+    lane.notify(ours)
+    assert lane.close(5)
+    assert reporter.alerts == [ours]
+
+
 def test_closed_from_its_own_thread_it_does_the_rest_afterwards() -> None:
     """A callback that shuts everything down waits for nobody, least of all itself."""
 
     class Closing(Reporter):
         def notify(self, alert: Any) -> None:
             super().notify(alert)
-            if alert == "first":
+            if len(self.alerts) == 1:
                 told.append(lane.close(5))
 
     reporter, told = Closing(), list[bool]()
     lane = Lane("a", reporter)
-    lane.notify("first")
-    lane.notify("second")
+    first, second = an_alert(), an_alert()
+    lane.notify(first)
+    lane.notify(second)
     lane.start()
     lane._thread.join(5)
     assert told == [False]
-    assert reporter.alerts == ["first", "second"]
+    assert reporter.alerts == [first, second]
     assert reporter.events == ["start", "close"]

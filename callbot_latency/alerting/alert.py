@@ -42,3 +42,5 @@ class Alert:
     """The longest of them."""
     trace_url: str | None = None
     """Where the trace can be looked at, when LATENCY_TRACE_URL is set."""
+    channels: tuple[str, ...] | None = None
+    """Names of the channels that it is for; None for all."""

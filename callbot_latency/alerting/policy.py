@@ -49,7 +49,7 @@ class _Cooldown:
 class AlertPolicy:
     """The reporter that turns breaches into alerts.
 
-    Callbacks get every one of them. The log gets the first of each kind (operation type, name,
+    Callbacks get every one of them. The log and the channels get the first of each kind (operation type, name,
     provider and severity), then one a cooldown that says how many it stands for, and one when it is over. Over
     everything at most `burst` messages a minute are sent, the others in one summary. What one message stands for
     adds up: itself and its `held_back` over all messages are the breaches that there were.
@@ -57,7 +57,8 @@ class AlertPolicy:
     Args:
         thresholds: what was breached, in milliseconds.
         callbacks: gets every breach.
-        log: gets what gets through, and at the end what is still held back.
+        channels: get what gets through.
+        log: gets, besides, what is still held back at the end: the one channel that never wakes anybody.
         cooldown_s: how long alike breaches are held back, in seconds of a monotonic clock; 0 for not at all.
         burst: messages a minute.
         trace_url: address of a trace, with ``{trace_id}`` in it.
@@ -70,6 +71,7 @@ class AlertPolicy:
         thresholds: Thresholds,
         *,
         callbacks: Notifier | None = None,
+        channels: Sequence[Notifier] = (),
         log: Notifier | None = None,
         cooldown_s: float = 300.0,
         burst: int = 20,
@@ -78,6 +80,7 @@ class AlertPolicy:
     ) -> None:
         self._thresholds = thresholds
         self._callbacks = callbacks
+        self._channels = tuple(channels) if log is None else (log, *channels)
         self._log = log
         self._cooldown_s = cooldown_s
         self._burst = burst
@@ -208,8 +211,11 @@ class AlertPolicy:
         if now_s >= self._window_ends_s:
             self._window_ends_s, self._sent = now_s + BURST_WINDOW_S, 0
         self._sent += 1
-        if self._log is not None:
-            contained(self._log.notify, alert)
+        self._tell(alert)
+
+    def _tell(self, alert: Alert) -> None:
+        for channel in self._channels:
+            contained(channel.notify, alert)
 
     # -- its end --------------------------------------------------------------------------------------------------
 
@@ -235,8 +241,7 @@ class AlertPolicy:
             slow=row.slow,
             worst_ms=row.worst_ms,
         )
-        if self._log is not None:
-            contained(self._log.notify, alert)
+        self._tell(alert)
 
     def _close_row(self, row: _Row) -> None:
         """Slow again within the cooldown is held back as before: what flaps does not flood."""

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from ..metric import LatencyMetric
+from .delivery import PermanentError, TransientError
 
 if TYPE_CHECKING:
     from ..alerting import Alert
 
-__all__ = ["LatencyReporter", "Notifier", "Ticking"]
+__all__ = ["LatencyReporter", "Notifier", "PermanentError", "Ticking", "TransientError"]
 
 
 class LatencyReporter(Protocol):
