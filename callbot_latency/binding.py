@@ -14,9 +14,11 @@ from opentelemetry.trace import Span
 
 from . import semconv
 from .guard import contained
+from .measurement import checked_metadata, checked_text
 from .outcome import mark_failed, metadata_attributes
 from .spans import attach, detach, detach_abandoned
 from .switch import switch
+from .text import well_formed
 
 if TYPE_CHECKING:
     from .session import Session
@@ -74,14 +76,9 @@ class call:  # noqa: N801 - used as a verb, like contextlib.suppress
         metadata: attributes of the call span, such as queue or campaign; never a phone number.
 
     Raises:
-        TypeError, ValueError: call_sid is not a string, or is empty.
+        TypeError, ValueError: an id is not a string, call_sid is empty, or metadata is no mapping.
 
     """
-
-    _span: Span
-    _context: Context
-    _start_wall_ns: int
-    _start_ns: int
 
     def __init__(
         self, call_sid: str, *, stream_sid: str | None = None, metadata: Mapping[str, Any] | None = None
@@ -90,29 +87,31 @@ class call:  # noqa: N801 - used as a verb, like contextlib.suppress
             raise TypeError(f"call_sid: expected a string such as 'CA...', got {type(call_sid).__name__}")
         if not call_sid:
             raise ValueError("call_sid: expected a string such as 'CA...', got an empty one")
-        self.call_sid = call_sid
-        self.stream_sid = stream_sid
-        self._metadata = dict(metadata or {})
-        self._token: Token[Context] | None = None
+        self.call_sid = well_formed(call_sid)
+        self.stream_sid = checked_text("stream_sid", stream_sid)
+        self._metadata = dict(checked_metadata(metadata))
+        self._opened: _Opened | None = None
+        self._span: Span | None = None
 
     @property
     def trace_id(self) -> str | None:
         """The call's trace id as 32 hex digits, once its span is open and records."""
-        context = self._span.get_span_context() if hasattr(self, "_span") else None
+        context = self._span.get_span_context() if self._span else None
         return trace.format_trace_id(context.trace_id) if context and context.is_valid else None
 
     def __enter__(self) -> Self:
         session = switch.session
         if session is not None:
-            contained(self._open, session)
+            self._opened = contained(self._open, session) or self._opened
         return self
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        token, self._token = self._token, None
-        if token is not None:
-            contained(self._close, token, exc)
+        opened = self._opened
+        if opened is not None:
+            self._opened = opened.outer
+            contained(_close, opened, exc)
 
     async def __aenter__(self) -> Self:
         return self.__enter__()
@@ -122,27 +121,40 @@ class call:  # noqa: N801 - used as a verb, like contextlib.suppress
     ) -> None:
         self.__exit__(exc_type, exc, traceback)
 
-    def _open(self, session: "Session") -> None:
+    def _open(self, session: "Session") -> "_Opened | None":
         spans = session.span_opener()
         if spans is None:
-            return
+            return None
         attributes = {semconv.CALL_SID: self.call_sid}
         if self.stream_sid:
             attributes[semconv.STREAM_SID] = self.stream_sid
         attributes |= metadata_attributes(self._metadata)
-        self._start_wall_ns, self._start_ns = time.time_ns(), time.perf_counter_ns()
+        start_wall_ns, start_ns = time.time_ns(), time.perf_counter_ns()
         outer = otel_context.get_current()
-        self._span = spans.open_in_call(semconv.CALL_SPAN, outer, attributes, self._start_wall_ns, self.call_sid)
-        bound_context = otel_context.set_value(BINDING, Binding(self.call_sid, self.stream_sid), outer)
-        self._context = trace.set_span_in_context(self._span, bound_context)
-        self._token = attach(self._context)
+        self._span = span = spans.open_in_call(semconv.CALL_SPAN, outer, attributes, start_wall_ns, self.call_sid)
+        binding = otel_context.set_value(BINDING, Binding(self.call_sid, self.stream_sid), outer)
+        context = trace.set_span_in_context(span, binding)
+        return _Opened(span, context, attach(context), start_wall_ns, start_ns, self._opened)
 
-    def _close(self, token: "Token[Context]", exc: BaseException | None) -> None:
-        elapsed_ns = time.perf_counter_ns() - self._start_ns
-        if isinstance(exc, GeneratorExit):
-            detach_abandoned(token, self._context)
-        else:
-            detach(token, self._context)
-        if exc is not None:
-            contained(mark_failed, self._span, exc)
-        self._span.end(self._start_wall_ns + elapsed_ns)
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """One entered `call`; `outer` is the one that the same object entered before, and has not left yet."""
+
+    span: Span
+    context: Context
+    token: "Token[Context]"
+    start_wall_ns: int
+    start_ns: int
+    outer: "_Opened | None"
+
+
+def _close(opened: _Opened, exc: BaseException | None) -> None:
+    elapsed_ns = time.perf_counter_ns() - opened.start_ns
+    if isinstance(exc, GeneratorExit):
+        detach_abandoned(opened.token, opened.context)
+    else:
+        detach(opened.token, opened.context)
+    if exc is not None:
+        contained(mark_failed, opened.span, exc)
+    opened.span.end(opened.start_wall_ns + elapsed_ns)

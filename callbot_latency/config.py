@@ -1,5 +1,6 @@
 """The one reader of the environment."""
 
+import difflib
 import os
 import re
 from collections.abc import Iterable
@@ -10,14 +11,14 @@ from typing import Annotated, Any, Literal, Self
 from dotenv import dotenv_values
 from pydantic import AnyHttpUrl, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from . import semconv
 from .metric import OperationType, ThresholdsMs
 from .scrub import scrub
 from .thresholds import DEFAULT_THRESHOLDS, Thresholds
 
-__all__ = ["ConfigError", "LatencyConfig", "load_config"]
+__all__ = ["ConfigError", "LatencyConfig", "adopt_dotenv", "load_config", "otel_names"]
 
 Milliseconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Exporters = Annotated[tuple[str, ...], NoDecode]
@@ -42,6 +43,7 @@ class LatencyConfig(BaseSettings):
     Thresholds are in milliseconds. Secrets are hidden in its repr.
 
     Raises:
+        TypeError: a keyword that is no setting.
         pydantic.ValidationError: a bad value; `load_config` turns it into a `ConfigError`.
 
     """
@@ -103,6 +105,19 @@ class LatencyConfig(BaseSettings):
     )
     prometheus_host: str = Field(default="localhost", validation_alias=semconv.OTEL_EXPORTER_PROMETHEUS_HOST)
     prometheus_port: int = Field(default=9464, ge=0, le=65535, validation_alias=semconv.OTEL_EXPORTER_PROMETHEUS_PORT)
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *others: Any, **named: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The sources as they are; a keyword that is no setting is refused, since a slip would set nothing."""
+        known = {*cls.model_fields, *(str(field.validation_alias) for field in cls.model_fields.values())}
+        for name in init_settings():
+            if name not in known:
+                alike = difflib.get_close_matches(name, known, n=1)
+                hint = f"; did you mean {alike[0]!r}?" if alike else ""
+                raise TypeError(f"LatencyConfig: unknown setting {name!r}{hint}")
+        return super().settings_customise_sources(settings_cls, init_settings, *others, **named)
 
     @field_validator("traces_exporter", "metrics_exporter", mode="before")
     @classmethod
@@ -186,16 +201,25 @@ def _known(names: tuple[str, ...] | None, known: set[str]) -> tuple[str, ...] | 
     return names
 
 
+def adopt_dotenv() -> None:
+    """Put ``OTEL_*`` of a ``.env`` file into the environment, where the SDK reads them; what is set there stays."""
+    for name, value in dotenv_values(".env").items():
+        if name.startswith("OTEL_") and value:
+            os.environ.setdefault(name, value)
+
+
+def otel_names() -> list[str]:
+    """Names of the ``OTEL_*`` variables that are set."""
+    return sorted(name for name in os.environ if name.startswith("OTEL_"))
+
+
 def load_config() -> LatencyConfig:
-    """Read the settings of this process; ``OTEL_*`` of a ``.env`` file go to the environment, where the SDK reads them.
+    """Read the settings of this process.
 
     Raises:
         ConfigError: a bad value; names the variable, what was expected, and what was given unless it is a secret.
 
     """
-    for name, value in dotenv_values(".env").items():
-        if name.startswith("OTEL_") and value:
-            os.environ.setdefault(name, value)
     try:
         return LatencyConfig()
     except ValidationError as error:

@@ -26,6 +26,8 @@ def to_metric(item: Any, thresholds: Thresholds) -> LatencyMetric:
     if isinstance(item, Measurement):
         return _of_measurement(item)
     metric = item if isinstance(item, LatencyMetric) else _of_span(item)
+    if metric.status is OperationStatus.RUNNING:
+        raise ValueError("status: what still runs is no measurement yet")
     if metric.severity is not None or metric.status is OperationStatus.CANCELLED:
         return metric
     severity = thresholds.severity(metric.operation_type.value, metric.latency_ms)

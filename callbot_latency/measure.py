@@ -8,7 +8,15 @@ from types import TracebackType
 from typing import Any, Final, ParamSpec, Protocol, TypeVar, overload
 
 from .guard import contained
-from .measurement import Handle, Measurement, Operation, cached_operation_of, operation_of
+from .measurement import (
+    Handle,
+    Measurement,
+    Operation,
+    cached_operation_of,
+    checked_metadata,
+    checked_text,
+    operation_of,
+)
 from .metric import OperationType
 from .session import Session
 from .streaming import measured_async_generator, measured_generator
@@ -89,6 +97,12 @@ def measure_latency(
     return decorate
 
 
+def _is_awaitable_generator(function: Any) -> bool:
+    """What `types.coroutine` made: written as a generator, and awaited."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return code is not None and bool(code.co_flags & inspect.CO_ITERABLE_COROUTINE)
+
+
 def _name_of(function: Any) -> str:
     while isinstance(function, functools.partial):
         function = function.func
@@ -101,7 +115,7 @@ def _wrap(function: Callable[..., Any], operation: Operation) -> Callable[..., A
     )
     if inspect.isasyncgenfunction(kind):
         wrapper: Callable[..., Any] = measured_async_generator(function, operation)
-    elif inspect.iscoroutinefunction(kind):
+    elif inspect.iscoroutinefunction(kind) or _is_awaitable_generator(kind):
         wrapper = _measured_coroutine(function, operation)
     elif inspect.isgeneratorfunction(kind):
         wrapper = measured_generator(function, operation)
@@ -183,27 +197,35 @@ class measure_latency_context:  # noqa: N801 - used as a verb, like contextlib.s
         stream_sid: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
-        self._operation = cached_operation_of(operation_type, operation_name, provider=provider)
-        self._call_sid = call_sid
-        self._stream_sid = stream_sid
-        self._metadata = metadata or {}
+        try:
+            self._operation = cached_operation_of(operation_type, operation_name, provider=provider)
+        except TypeError:  # what cannot be looked up is no string either: this says which
+            self._operation = operation_of(operation_type, operation_name, provider=provider)
+        self._call_sid = call_sid if call_sid is None else checked_text("call_sid", call_sid)
+        self._stream_sid = stream_sid if stream_sid is None else checked_text("stream_sid", stream_sid)
+        self._metadata = metadata if metadata is None else checked_metadata(metadata)
         self._measurement: Measurement | None = None
 
     def __enter__(self) -> Handle:
         session = switch.session
         if session is None:
             return _DEAF
-        self._session = session
-        self._measurement = contained(
-            session.open, self._operation, None, self._call_sid, self._stream_sid, self._metadata
+        measurement = contained(
+            session.open, self._operation, None, self._call_sid, self._stream_sid, self._metadata or _NO_METADATA
         )
-        return self._measurement or _DEAF
+        if measurement is None:
+            return _DEAF
+        if self._measurement is not None:
+            measurement.outer = self._measurement
+        self._session, self._measurement = session, measurement
+        return measurement
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        measurement, self._measurement = self._measurement, None
+        measurement = self._measurement
         if measurement is not None:
+            self._measurement = measurement.outer
             contained(self._session.close, measurement, exc)
 
     async def __aenter__(self) -> Handle:
@@ -216,3 +238,4 @@ class measure_latency_context:  # noqa: N801 - used as a verb, like contextlib.s
 
 
 _DEAF: Final = Handle()
+_NO_METADATA: Final[Mapping[str, Any]] = {}

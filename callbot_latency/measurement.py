@@ -16,8 +16,19 @@ from . import semconv
 from .guard import contained
 from .metric import OperationStatus, OperationType, Severity
 from .outcome import metadata_attributes
+from .text import text_of_any, well_formed
 
-__all__ = ["NS_PER_MS", "Fate", "Handle", "Measurement", "Operation", "cached_operation_of", "operation_of"]
+__all__ = [
+    "NS_PER_MS",
+    "Fate",
+    "Handle",
+    "Measurement",
+    "Operation",
+    "cached_operation_of",
+    "checked_metadata",
+    "checked_text",
+    "operation_of",
+]
 
 NS_PER_MS: Final = 1_000_000
 
@@ -64,21 +75,41 @@ def operation_of(
 
     """
     kind = OperationType.of(operation_type)
-    for name, value in (("operation_name", operation_name), ("provider", provider)):
-        if value is not None and not isinstance(value, str):
-            raise TypeError(f"{name}: expected a string, got {type(value).__name__}")
+    operation_name = checked_text("operation_name", operation_name) or ""
     if not operation_name:
         raise ValueError("operation_name: expected a non-empty string")
-    if metadata is not None and not isinstance(metadata, Mapping):
-        raise TypeError(f"metadata: expected a mapping, got {type(metadata).__name__}")
     return Operation(
         kind,
         operation_name,
-        provider,
+        checked_text("provider", provider),
         _getter("call_sid_attr", call_sid_attr),
         _getter("stream_sid_attr", stream_sid_attr),
-        dict(metadata or {}),
+        dict(checked_metadata(metadata)),
     )
+
+
+def checked_text(name: str, value: Any) -> str | None:
+    """A text in well-formed Unicode, or None.
+
+    Raises:
+        TypeError: anything else; names the argument.
+
+    """
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{name}: expected a string, got {type(value).__name__}")
+    return None if value is None else well_formed(value)
+
+
+def checked_metadata(metadata: Any) -> Mapping[str, Any]:
+    """A mapping, empty for None.
+
+    Raises:
+        TypeError: anything else.
+
+    """
+    if metadata is not None and not isinstance(metadata, Mapping):
+        raise TypeError(f"metadata: expected a mapping, got {type(metadata).__name__}")
+    return metadata or {}
 
 
 cached_operation_of = lru_cache(maxsize=1024)(operation_of)
@@ -105,10 +136,13 @@ class Handle:
 
     __slots__ = ()
 
-    def set_provider(self, provider: str) -> None:
-        """Name the provider that answered, where only the running code knows."""
+    def set_provider(self, provider: str | None, /) -> None:
+        """Name the provider that answered, where only the running code knows; None says nothing.
 
-    def set_metadata(self, **metadata: Any) -> None:
+        Once the operation has ended, this and the others do nothing.
+        """
+
+    def set_metadata(self, /, **metadata: Any) -> None:
         """Add facts to the metric's metadata and, beneath ``metadata.``, to its span."""
 
     def mark_first_output(self) -> None:
@@ -142,6 +176,8 @@ class Measurement(Handle):
     items: int | None = None
     busy_ns: int | None = None
     told_in_flight: bool = False
+    outer: "Measurement | None" = None
+    """The one that the same `measure_latency_context` opened before, and has not closed yet."""
 
     def __init__(self, operation: Operation, call_sid: str | None, stream_sid: str | None) -> None:
         self.operation = operation
@@ -150,19 +186,26 @@ class Measurement(Handle):
         self.call_sid = call_sid
         self.stream_sid = stream_sid
 
-    def set_provider(self, provider: str) -> None:
-        self.provider = str(provider)
-        contained(self.span.set_attribute, semconv.PROVIDER, self.provider)
+    @property
+    def is_open(self) -> bool:
+        """Whether it still runs: the context goes with its end."""
+        return "context" in vars(self)
 
-    def set_metadata(self, **metadata: Any) -> None:
-        self.metadata = {**self.metadata, **metadata}
-        contained(self._show_metadata, metadata)
+    def set_provider(self, provider: str | None, /) -> None:
+        if self.is_open and (name := text_of_any(provider or "")):
+            self.provider = name
+            contained(self.span.set_attribute, semconv.PROVIDER, name)
+
+    def set_metadata(self, /, **metadata: Any) -> None:
+        if self.is_open:
+            self.metadata = {**self.metadata, **metadata}
+            contained(self._show_metadata, metadata)
 
     def _show_metadata(self, metadata: Mapping[str, Any]) -> None:
         self.span.set_attributes(metadata_attributes(metadata))
 
     def mark_first_output(self) -> None:
-        if self.first_output_ns is None:
+        if self.first_output_ns is None and self.is_open:
             self.first_output_ns = perf_counter_ns() - self.start_ns
 
     @property

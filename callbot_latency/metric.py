@@ -1,15 +1,18 @@
 """The one event: a finished operation, its type and its outcome."""
 
+import itertools
 import math
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from enum import Enum
+from itertools import islice
 from typing import Any, Final, NamedTuple, Self
 
 from . import semconv
+from .text import text_of_any, well_formed
 
 __all__ = ["LatencyMetric", "OperationStatus", "OperationType", "Severity", "ThresholdsMs"]
 
@@ -120,6 +123,10 @@ class OperationType(Enum):
             ) from None
 
 
+_MAX_DEPTH: Final = 8
+_MAX_PARTS: Final = 1_000
+"""How deep, and of how many texts, lists and mappings, one fact of the metadata may be in a file."""
+
 _registered: Final[dict[str, tuple[OperationType, ThresholdsMs]]] = {}
 
 
@@ -136,7 +143,7 @@ class LatencyMetric:
 
     Raises:
         TypeError, ValueError: a field of the wrong kind, an unknown word, or a latency that is NaN, infinite
-            or negative; the message names the field.
+            or negative, an id that is no text; the message names the field.
 
     """
 
@@ -166,12 +173,13 @@ class LatencyMetric:
         if self.severity is not None:
             put(self, "severity", _word(Severity, "severity", self.severity))
         put(self, "latency_ms", _duration_ms("latency_ms", self.latency_ms))
-        for name in (semconv.TIME_TO_FIRST_OUTPUT_MS, semconv.LARGEST_GAP_MS):
-            if getattr(self, name) is not None:
-                put(self, name, _duration_ms(name, getattr(self, name)))
         put(self, "timestamp", _utc(self.timestamp))
         if not isinstance(self.operation_name, str) or not self.operation_name:
             raise ValueError(f"operation_name: expected a non-empty string, got {self.operation_name!r}")
+        for name, checked in _CHECKS.items():
+            value = getattr(self, name)
+            if value is not None:
+                put(self, name, checked(name, value))
         if not isinstance(self.metadata, Mapping):
             raise TypeError(f"metadata: expected a mapping, got {type(self.metadata).__name__}")
 
@@ -192,7 +200,7 @@ class LatencyMetric:
             semconv.STREAM_SID: self.stream_sid,
             semconv.PROVIDER: self.provider,
             semconv.ERROR_MESSAGE: self.error_message,
-            semconv.METADATA: _plain(self.metadata),
+            semconv.METADATA: {text_of_any(key): _plain(value) for key, value in self.metadata.items()},
         }
         for name in _ADDED:
             value = getattr(self, name)
@@ -249,16 +257,66 @@ def _utc(value: Any) -> datetime:
     raise TypeError(f"timestamp: expected a datetime or an ISO 8601 string, got {type(value).__name__}")
 
 
-def _plain(value: Any, depth: int = 8) -> Any:
-    """`value` in JSON's own types: keys become strings, what JSON has no word for becomes its text."""
-    if value is None or isinstance(value, (bool, str)):
-        return value
-    if isinstance(value, (int, float)):
-        return value if math.isfinite(value) else str(value)
-    if isinstance(value, Enum):
-        return _plain(value.value, depth)
-    if depth and isinstance(value, Mapping):
-        return {str(key): _plain(item, depth - 1) for key, item in value.items()}
-    if depth and isinstance(value, (list, tuple, set, frozenset)):
-        return [_plain(item, depth - 1) for item in value]
-    return str(value)
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: expected a string, got {type(value).__name__}; write str(...)")
+    return well_formed(value)
+
+
+def _hex(name: str, value: Any) -> str:
+    digits = 32 if name == semconv.TRACE_ID else 16
+    read = value.lower() if isinstance(value, str) else ""
+    if len(read) != digits or not set(read) <= set("0123456789abcdef"):
+        raise ValueError(f"{name}: expected {digits} hex digits, got {value!r}")
+    return read
+
+
+def _count(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{name}: expected a whole number >= 0, got {value!r}")
+    return value
+
+
+_CHECKS: Final[Mapping[str, Callable[[str, Any], Any]]] = {
+    semconv.OPERATION_NAME: _text,
+    semconv.CALL_SID: _text,
+    semconv.STREAM_SID: _text,
+    semconv.PROVIDER: _text,
+    semconv.ERROR_MESSAGE: _text,
+    semconv.TIME_TO_FIRST_OUTPUT_MS: _duration_ms,
+    semconv.LARGEST_GAP_MS: _duration_ms,
+    semconv.ITEMS: _count,
+    semconv.TURN: _count,
+    semconv.TRACE_ID: _hex,
+    semconv.SPAN_ID: _hex,
+}
+
+
+def _plain(value: Any) -> Any:
+    """`value` in JSON's own types: keys become strings, what JSON has no word for becomes its text.
+
+    Of a thing that is deep, endless or contains itself, what is beyond `_MAX_DEPTH` or `_MAX_PARTS` is left out.
+    """
+    parts = itertools.count()
+
+    def plain(value: Any, depth: int) -> Any:
+        if isinstance(value, Enum):
+            value = value.value
+        if value is None or isinstance(value, (bool, int, float)):
+            return _plain_number(value)
+        if next(parts) >= _MAX_PARTS or not depth:
+            return "…"
+        if isinstance(value, Mapping):
+            return {text_of_any(key): plain(item, depth - 1) for key, item in islice(value.items(), _MAX_PARTS)}
+        if isinstance(value, (list, tuple, set, frozenset)):
+            return [plain(item, depth - 1) for item in islice(value, _MAX_PARTS)]
+        return text_of_any(value)
+
+    return plain(value, _MAX_DEPTH)
+
+
+def _plain_number(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    # Python itself refuses to write an integer of more than 4,300 digits.
+    return hex(value) if isinstance(value, int) and value.bit_length() > 14_000 else value

@@ -10,6 +10,7 @@ from opentelemetry.trace import Span, Status, StatusCode
 from . import semconv
 from .metric import OperationStatus
 from .scrub import scrub
+from .text import text_of_any
 
 __all__ = ["error_message", "mark_failed", "metadata_attributes", "status_of", "type_name"]
 
@@ -58,17 +59,7 @@ def type_name(exc: BaseException) -> str:
 
 def error_message(exc: BaseException) -> str:
     """The scrubbed ``str(exc)``, or the type's name where that is empty or cannot be had."""
-    return scrub(_text(exc)) or type(exc).__name__
-
-
-def _text(value: object) -> str:
-    try:
-        text = str(value)
-        return text if type(text) is str else ""
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException:  # noqa: BLE001 - a user's __str__ may raise anything, and is not ours to report
-        return ""
+    return scrub(text_of_any(exc)) or type(exc).__name__
 
 
 def _frames(traceback: TracebackType | None) -> str:
@@ -103,7 +94,14 @@ def mark_failed(span: Span, exc: BaseException, message: str | None = None) -> N
 def metadata_attributes(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Metadata as span attributes beneath their prefix; what a span has no type for becomes its text."""
     return {
-        semconv.METADATA_PREFIX + str(key): value if isinstance(value, (str, bool, int, float)) else _text(value)
+        semconv.METADATA_PREFIX + text_of_any(key): _attribute(value)
         for key, value in metadata.items()
         if value is not None
     }
+
+
+def _attribute(value: Any) -> str | bool | int | float:
+    # OTLP's integers have 64 bits; a longer one would cost its whole batch.
+    if isinstance(value, (bool, float)) or (isinstance(value, int) and -(2**63) <= value < 2**63):
+        return value
+    return text_of_any(value)

@@ -1,11 +1,12 @@
 """OpenTelemetry's providers: the application's where it has one, else ours, with exporters as the settings say."""
 
+import contextlib
 import importlib
 import logging
 import os
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from time import monotonic
 from typing import Any, Final
 from uuid import uuid4
@@ -18,19 +19,18 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, Tra
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
-from .config import ConfigError, LatencyConfig
+from .config import ConfigError, LatencyConfig, otel_names
 from .guard import contained
 from .histograms import views
 from .processor import LatencySpanProcessor
+from .scrub import scrub
 from .semconv import OTEL_EXPORTER_PROMETHEUS_HOST, OTEL_EXPORTER_PROMETHEUS_PORT, SCOPE
-from .spans import Writing
+from .spans import FEW, Writing
 
 __all__ = ["Providers", "open_providers"]
 
 _log = logging.getLogger(__name__)
 
-ROOMY: Final = 64
-"""Attribute limit from which on an operation's attributes never reach it."""
 _OTLP: Final = {
     "grpc": "opentelemetry.exporter.otlp.proto.grpc",
     "http/protobuf": "opentelemetry.exporter.otlp.proto.http",
@@ -98,26 +98,48 @@ class Providers:
 
 
 def open_providers(config: LatencyConfig) -> Providers:
-    """The application's providers where it has set them, else ours, made global; all or nothing."""
+    """The application's providers where it has set them, else ours, made global; all or nothing.
+
+    Raises:
+        ConfigError: OpenTelemetry refuses a setting, or the Prometheus port is taken.
+
+    """
     closers: list[Callable[[], Any]] = []
     resource: Resource | None = None
     try:
         tracers = _application_tracers()
         if tracers is None:
-            resource = _resource()
-            tracers = _our_tracers(config, resource)
+            with _naming_settings():
+                resource = _resource()
+                tracers = _our_tracers(config, resource)
             closers.append(_relay.shutdown)
         else:
             _add_our_processor(tracers)
         meters = _application_meters()
         if meters is None:
-            meters = _our_meters(config, resource or _resource())
+            with _naming_settings():
+                meters = _our_meters(config, resource or _resource())
             closers.append(meters.shutdown)
     except BaseException:
         for close in closers:
             contained(close)
         raise
     return Providers(tracers, meters, closers)
+
+
+@contextlib.contextmanager
+def _naming_settings() -> Iterator[None]:
+    """The SDK reads its own ``OTEL_*`` as it is built, and does not always say which of them it refuses."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        text = scrub(str(error)) or type(error).__name__
+        names = [name for name in otel_names() if name in text] or otel_names()
+        raise ConfigError(
+            f"OpenTelemetry refuses a setting ({text}); it stands in {' or '.join(names) or 'none of OTEL_*'}"
+        ) from error
 
 
 def _resource() -> Resource:
@@ -169,7 +191,7 @@ class _OurTracerProvider(TracerProvider):
 def _is_roomy(limits: SpanLimits) -> bool:
     """Whether no limit cuts or drops an attribute of an ordinary operation."""
     most = limits.max_span_attributes
-    return limits.max_span_attribute_length is None and (most is None or most >= ROOMY)
+    return limits.max_span_attribute_length is None and (most is None or most >= FEW)
 
 
 def _attributes_are_a_dict() -> bool:
@@ -211,8 +233,10 @@ def _our_meters(config: LatencyConfig, resource: Resource) -> MeterProvider:
 def _span_exporter(name: str, config: LatencyConfig) -> SpanExporter:
     if name == "console":
         return ConsoleSpanExporter()
-    module = _OTLP[config.otlp_traces_protocol or config.otlp_protocol]
-    exporter: SpanExporter = importlib.import_module(f"{module}.trace_exporter").OTLPSpanExporter()
+    protocol = config.otlp_traces_protocol or config.otlp_protocol
+    endpoint = config.otlp_traces_endpoint or _endpoint(config, protocol, "v1/traces")
+    module = importlib.import_module(f"{_OTLP[protocol]}.trace_exporter")
+    exporter: SpanExporter = module.OTLPSpanExporter(endpoint=endpoint)
     return exporter
 
 
@@ -221,8 +245,17 @@ def _metric_reader(name: str, config: LatencyConfig) -> MetricReader:
         return _prometheus_reader(config)
     if name == "console":
         return PeriodicExportingMetricReader(ConsoleMetricExporter())
-    module = _OTLP[config.otlp_metrics_protocol or config.otlp_protocol]
-    return PeriodicExportingMetricReader(importlib.import_module(f"{module}.metric_exporter").OTLPMetricExporter())
+    protocol = config.otlp_metrics_protocol or config.otlp_protocol
+    endpoint = config.otlp_metrics_endpoint or _endpoint(config, protocol, "v1/metrics")
+    module = importlib.import_module(f"{_OTLP[protocol]}.metric_exporter")
+    return PeriodicExportingMetricReader(module.OTLPMetricExporter(endpoint=endpoint))
+
+
+def _endpoint(config: LatencyConfig, protocol: str, signal: str) -> str | None:
+    """Where a signal goes by the endpoint for all: over HTTP each has its path beneath it (OTLP exporter spec)."""
+    if config.otlp_endpoint is None or protocol == "grpc":
+        return config.otlp_endpoint
+    return f"{config.otlp_endpoint.rstrip('/')}/{signal}"
 
 
 def _prometheus_reader(config: LatencyConfig) -> MetricReader:

@@ -1,17 +1,18 @@
 """`init()` and `shutdown()`: the wiring, and what happens at exit, at SIGTERM and in a forked child."""
 
+import _thread
 import atexit
 import logging
 import os
 import signal
 import threading
-from time import monotonic
+from time import monotonic, sleep
 from types import FrameType
 from typing import Any, Final
 
 from .alerting import AlertPolicy
 from .alerting.callbacks import callbacks
-from .config import ConfigError, LatencyConfig, load_config
+from .config import ConfigError, LatencyConfig, adopt_dotenv, load_config
 from .deadlines import Deadlines
 from .drops import dropped
 from .guard import contained
@@ -35,6 +36,8 @@ _log = logging.getLogger(__name__)
 
 EXIT_TIMEOUT_S: Final = 2.0
 """How long exit, SIGTERM and, unless told otherwise, `shutdown()` wait for files and servers."""
+SIGTERM_WAIT_S: Final = 0.25
+"""How long the code that SIGTERM interrupts, and an application's own handler, are kept waiting for the file."""
 
 
 class _Runtime:
@@ -107,16 +110,21 @@ def init(config: LatencyConfig | None = None) -> None:
 
     Raises:
         ConfigError: a setting is wrong; the message names the variable, what was expected and what was given.
+        TypeError: `config` is none.
 
     """
     global _runtime
     with _lifecycle:
         if _runtime is not None:
             return
+        if config is not None and not isinstance(config, LatencyConfig):
+            raise TypeError(f"config: expected a LatencyConfig, got {type(config).__name__}")
         config = config or load_config()
+        latency_tracker.refused = not config.tracking_enabled
         if not config.tracking_enabled:
             switch.session = None
             return
+        adopt_dotenv()
         _runtime = _Runtime(config)
         _runtime.start()
         _hook()
@@ -210,17 +218,29 @@ def _hook_sigterm() -> None:
     previous = signal.getsignal(signal.SIGTERM)
     if previous is signal.SIG_IGN or previous is None:
         return
+    ended = False
+
+    def end(number: int) -> None:
+        nonlocal ended
+        contained(shutdown)
+        ended = True
+        # To the thread that runs handlers, which this wakes wherever it waits.
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
 
     def on_sigterm(number: int, frame: FrameType | None) -> None:
+        runtime = _runtime
         if callable(previous):
-            runtime = _runtime
             if runtime is not None:
-                contained(runtime.pipeline.flush, EXIT_TIMEOUT_S)
+                contained(runtime.pipeline.flush, SIGTERM_WAIT_S)
             previous(number, frame)
-        else:
-            contained(shutdown)
+        elif ended or not (runtime is not None or _lifecycle.locked()):
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
+        else:
+            # Elsewhere, since the code that the signal interrupted may hold a lock that the worker needs: unless all
+            # is over at once, it goes on meanwhile. Not a threading.Thread, whose start takes a lock too.
+            _thread.start_new_thread(end, (number,))
+            sleep(SIGTERM_WAIT_S)
 
     signal.signal(signal.SIGTERM, on_sigterm)
 

@@ -15,6 +15,7 @@ from .metric import LatencyMetric, OperationStatus, Severity
 from .outcome import error_message, mark_failed, metadata_attributes, status_of
 from .spans import SpanOpener, attach, detach, detach_abandoned
 from .switch import switch
+from .text import text_of_any, well_formed
 from .thresholds import Thresholds
 
 if TYPE_CHECKING:
@@ -89,6 +90,10 @@ class Session:
             call_sid = call_sid or binding.call_sid
             # A stream belongs to its call: another call's operation does not take this one's.
             stream_sid = stream_sid or (binding.stream_sid if call_sid == binding.call_sid else None)
+        if call_sid and not call_sid.isascii():
+            call_sid = well_formed(call_sid)
+        if stream_sid and not stream_sid.isascii():
+            stream_sid = well_formed(stream_sid)
         measurement = Measurement(operation, call_sid or None, stream_sid or None)
         attributes = _attributes(measurement, metadata)
         measurement.start_wall_ns = start_wall_ns = time_ns()
@@ -144,7 +149,7 @@ class Session:
 
 def _read(getter: Any, owner: Any) -> str | None:
     value = None if getter is None else contained(getter, owner)
-    return value if value is None or type(value) is str else str(value)
+    return value if value is None or type(value) is str else text_of_any(value)
 
 
 def _attributes(measurement: Measurement, metadata: Mapping[str, Any]) -> dict[str, Any]:

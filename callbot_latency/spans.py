@@ -15,7 +15,7 @@ from opentelemetry.trace import INVALID_SPAN, Link, Span, SpanKind, Tracer
 
 from .semconv import SCOPE
 
-__all__ = ["DerivedIds", "SpanOpener", "Writing", "attach", "detach", "detach_abandoned"]
+__all__ = ["FEW", "DerivedIds", "SpanOpener", "Writing", "attach", "detach", "detach_abandoned"]
 
 attach = otel_context.attach
 
@@ -38,6 +38,10 @@ def detach_abandoned(token: "Token[Context]", attached: Context) -> None:
     if otel_context.get_current() is attached:
         with contextlib.suppress(ValueError):
             token.var.reset(token)
+
+
+FEW: Final = 64
+"""So many attributes are written past the SDK's checks at most: no limit that is at least as high is ever reached."""
 
 
 class DerivedIds:
@@ -83,7 +87,7 @@ class Writing:
 
     The SDK copies and checks each attribute, which costs more than all else that we do on the caller's path; ours
     are plain and few. It is done on a provider of our own alone, where no sampler and no processor but ours looks at
-    a span that starts, with attribute limits that ours do not reach, and where the SDK keeps attributes as it did
+    a span that starts, for no more attributes than no limit forbids, and where the SDK keeps attributes as it did
     when this was written.
     """
 
@@ -131,7 +135,7 @@ class SpanOpener:
 
         `attributes` are of plain types, and their keys no empty strings.
         """
-        if not self._writing.direct:
+        if not self._writing.direct or len(attributes) > FEW:
             return self._start_span(name, context, SpanKind.INTERNAL, attributes, links, start_ns, False, False)
         span = self._start_span(name, context, SpanKind.INTERNAL, None, links, start_ns, False, False)
         held = getattr(span, "_attributes", None)
@@ -142,7 +146,7 @@ class SpanOpener:
     def write(self, span: Span, key: str, value: str) -> None:
         """Set one attribute of a span that this opener opened."""
         held = getattr(span, "_attributes", None) if self._writing.direct else None
-        if held is None:
+        if held is None or len(held._dict) >= FEW:  # noqa: SLF001 - see Writing
             span.set_attribute(key, value)
         else:
             held._dict[key] = value  # noqa: SLF001 - see Writing

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -17,8 +18,11 @@ from .switch import switch
 
 __all__ = ["KEPT", "KeptMetrics", "LatencyTracker", "latency_tracker"]
 
+_log = logging.getLogger(__name__)
+
 KEPT: Final = 10_000
 """How many metrics are kept."""
+_MOST_MINUTES: Final = 100 * 366 * 24 * 60
 MAX_KEYS: Final = 1_000
 """How many operations have counts of their own; later ones share ``<type>/other``."""
 
@@ -82,6 +86,8 @@ class LatencyTracker:
         self._drain: Callable[[], None] = _nothing
         self._discard: Callable[[], None] = _nothing
         self._enabled = True
+        self.refused = False
+        """Whether the settings of the last `init()` switched tracking off."""
         self._session: Any = None
 
     # -- wiring ---------------------------------------------------------------------------------------------------
@@ -102,12 +108,19 @@ class LatencyTracker:
 
     @property
     def enabled(self) -> bool:
-        """Whether operations are measured; set it to False at run time and what is wrapped runs as if bare."""
-        return self._enabled
+        """Whether operations are measured; set it to False at run time and what is wrapped runs as if bare.
+
+        False with LATENCY_TRACKING_ENABLED=false too: nothing was started then, and setting it to True only says so.
+        """
+        return self._enabled and not self.refused
 
     @enabled.setter
     def enabled(self, enabled: bool) -> None:
         self._enabled = bool(enabled)
+        if enabled and self.refused:
+            _log.warning(
+                "tracking stays off: %s is false; set it to true and start again", semconv.ENV_TRACKING_ENABLED
+            )
         if self._session is not None:
             switch.session = self._session if self._enabled else None
 
@@ -210,10 +223,12 @@ class LatencyTracker:
         """Mean latency in milliseconds of what ended in the last `minutes`, without cancelled; None over nothing.
 
         Raises:
-            TypeError, ValueError: an unknown operation type.
+            TypeError, ValueError: an unknown operation type, or `minutes` outside of 0 to those of a century.
 
         """
         wanted = OperationType.of(operation_type)
+        if not 0 <= minutes <= _MOST_MINUTES:
+            raise ValueError(f"minutes: expected a number from 0 to {_MOST_MINUTES}, got {minutes}")
         since = datetime.now(UTC) - timedelta(minutes=minutes)
         latencies = [
             metric.latency_ms

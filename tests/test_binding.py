@@ -22,7 +22,7 @@ from callbot_latency import (
     measure_latency,
     measure_latency_context,
 )
-from callbot_latency.binding import bound
+from callbot_latency.binding import Binding, bound
 
 from .conftest import FinishedSpans, Start
 
@@ -275,6 +275,23 @@ def test_a_call_needs_its_sid(wrong: Any, error: type[Exception]) -> None:
     """One error at once, whether or not measuring is on."""
     with pytest.raises(error, match="call_sid: expected a string such as 'CA...'"):
         call(wrong)
+
+
+@pytest.mark.parametrize("more", [{"stream_sid": 5}, {"stream_sid": b"MZ1"}, {"metadata": ["queue"]}, {"metadata": 5}])
+def test_a_wrong_fact_of_a_call_is_named(more: Any) -> None:
+    """At once, and not when the call is over."""
+    with pytest.raises(TypeError, match=f"^{next(iter(more))}: expected a "):
+        call("CA1", **more)
+
+
+def test_one_call_object_may_be_entered_inside_of_itself(spans: FinishedSpans) -> None:
+    """Two spans, beneath each other, and nothing stays bound."""
+    bound_call = call("CA1")
+    with bound_call, bound_call:
+        assert bound() == Binding("CA1")
+    assert bound() is None
+    inner, outer = spans()
+    assert inner.parent == outer.get_span_context()
 
 
 def test_the_trace_id_needs_an_open_span(measuring: LatencyConfig) -> None:

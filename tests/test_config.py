@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from callbot_latency import ConfigError, LatencyConfig, OperationType, init, latency_config, shutdown
-from callbot_latency.config import load_config
+from callbot_latency.config import adopt_dotenv, load_config
 from callbot_latency.semconv import ENVIRONMENT
 
 from .conftest import Start
@@ -100,6 +100,7 @@ def test_opentelemetrys_names_of_a_dotenv_file_go_to_the_environment(
     monkeypatch.setattr(os, "environ", os.environ.copy())
     os.environ["OTEL_TRACES_EXPORTER"] = "none"
     (isolated / ".env").write_text("OTEL_SERVICE_NAME=bot\nOTEL_TRACES_EXPORTER=console\nOTEL_EMPTY=\nOTHER=1\n")
+    adopt_dotenv()
     config = load_config()
     assert os.environ["OTEL_SERVICE_NAME"] == "bot"
     assert os.environ["OTEL_TRACES_EXPORTER"] == "none"
@@ -277,3 +278,11 @@ def test_secrets_are_hidden_in_repr(monkeypatch: pytest.MonkeyPatch) -> None:
     for text in (repr(config), str(config), repr(latency_config)):
         assert "hush" not in text
         assert "influx:8086" in text
+
+
+def test_a_keyword_that_is_no_setting_is_refused_with_the_one_that_was_meant() -> None:
+    """A slip of the pen would otherwise set nothing, silently."""
+    with pytest.raises(TypeError, match="unknown setting 'stt_warnings_ms'; did you mean 'stt_warning_ms'"):
+        LatencyConfig(stt_warnings_ms=5)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="unknown setting 'zzz'$"):
+        LatencyConfig(zzz=5)  # type: ignore[call-arg]

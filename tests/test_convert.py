@@ -25,6 +25,13 @@ def span(end_ns: int = 1_500_000_000, outcome: Status | None = None, **attribute
     return made
 
 
+def test_what_still_runs_is_no_measurement() -> None:
+    """`record()` cannot put a running operation among the finished ones."""
+    running = LatencyMetric("speech_to_text", "listen", 5000, "running")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="status: what still runs is no measurement yet"):
+        to_metric(running, Thresholds())
+
+
 def test_a_foreign_span_with_the_least() -> None:
     """A type is enough: the span's name, times and ids are the rest."""
     made = span()

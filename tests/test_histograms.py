@@ -185,6 +185,8 @@ def test_an_operation_without_a_sampled_span_has_no_trace_in_its_exemplar() -> N
 
 def test_two_hundred_names_are_labels_and_the_rest_is_other() -> None:
     """The first 200 stay themselves for good; later ones are `other`, and counted."""
+    broken = metric()
+    object.__setattr__(broken, "latency_ms", "long")
     recorder, before = Recorder(), dropped.by_reason().get("operation_name_label", 0)
     names = [f"n{n}" for n in range(MAX_OPERATION_NAMES + 5)]
     recorder.report(*(metric(operation_name=name) for name in names))
@@ -236,7 +238,9 @@ def test_what_was_dropped_is_told_by_reason() -> None:
 def test_one_metric_that_cannot_be_recorded_takes_no_other_along(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is counted."""
     monkeypatch.setattr("callbot_latency.guard.reraise.on", False)
+    broken = metric()
+    object.__setattr__(broken, "latency_ms", "long")
     recorder, before = Recorder(), dropped.by_reason().get("internal_error", 0)
-    recorder.report(metric(), metric(trace_id="not hex", span_id="not hex"), metric())
+    recorder.report(metric(), broken, metric())
     assert recorder.points(DURATION)[0].count == 2
     assert dropped.by_reason()["internal_error"] - before == 1

@@ -5,6 +5,7 @@ import asyncio
 import functools
 import inspect
 import traceback
+import types
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -303,6 +304,15 @@ def test_a_wrong_argument_of_a_block_is_an_error(arguments: Any, error: type[Exc
         measure_latency_context(*arguments)
 
 
+@pytest.mark.parametrize(
+    "more", [{"call_sid": 5}, {"stream_sid": b""}, {"provider": ["a"]}, {"metadata": ["a"]}, {"metadata": 5}]
+)
+def test_a_wrong_fact_of_a_block_is_named(more: Any) -> None:
+    """Where the block is written, and not as a measurement that is missing."""
+    with pytest.raises(TypeError, match=f"^{next(iter(more))}: expected a "):
+        measure_latency_context(STT, "listen", **more)
+
+
 # -- blocks and handles ---------------------------------------------------------------------------------------------
 
 
@@ -410,17 +420,62 @@ def test_the_decorators_metadata_is_a_copy(spans: FinishedSpans) -> None:
     assert (spans()[0].attributes or {})["metadata.model"] == "m"
 
 
-def test_a_handle_used_after_the_end_does_no_harm(spans: FinishedSpans) -> None:
-    """What is said too late reaches no span, and nothing is logged or raised."""
-    with measure_latency_context(STT, "listen", provider="a") as handle:
+def test_a_handle_used_after_the_end_changes_nothing(spans: FinishedSpans) -> None:
+    """Span and metric, which may still wait for the worker, are what they were at the end of the block."""
+    with measure_latency_context(STT, "listen", provider="google", metadata={"try": 1}) as run:
         pass
-    handle.set_provider("late")
-    handle.set_metadata(late=True)
-    handle.mark_first_output()
+    run.set_provider("openai")
+    run.set_metadata(late=True)
+    run.mark_first_output()
+    assert (last().provider, last().metadata, last().time_to_first_output_ms) == ("google", {"try": 1}, None)
     (span,) = spans()
     assert span.attributes is not None
-    assert span.attributes["provider"] == "a"
+    assert span.attributes["provider"] == "google"
     assert "metadata.late" not in span.attributes
+
+
+def test_a_handle_takes_whatever_it_is_given(measuring: LatencyConfig) -> None:
+    """An unknown provider says nothing, one that has no text neither, and a fact may have any name."""
+
+    class Mute:
+        def __str__(self) -> str:
+            raise ValueError
+
+    with measure_latency_context(STT, "listen", provider="google") as run:
+        run.set_provider(None)
+        run.set_provider(Mute())  # type: ignore[arg-type]
+        run.set_metadata(self=1, provider=Mute())
+    assert last().provider == "google"
+    assert last().to_dict()["metadata"] == {"self": 1, "provider": ""}
+
+
+def test_one_block_object_may_be_entered_inside_of_itself(spans: FinishedSpans) -> None:
+    """Each entry is a measurement of its own, and nothing stays open or current."""
+    block = measure_latency_context(STT, "listen")
+    with block as outer, block as inner:
+        outer.set_metadata(is_outer=True)
+        inner.set_metadata(is_outer=False)
+        assert still_open() == 2
+    assert still_open() == 0
+    assert [metric.metadata["is_outer"] for metric in latency_tracker.metrics] == [False, True]
+    assert [span.parent is None for span in spans()] == [False, True]
+
+
+def test_what_types_coroutine_made_stays_awaitable(measuring: LatencyConfig) -> None:
+    """It is written as a generator, and awaited."""
+
+    @measure_latency(STT)
+    @types.coroutine
+    def old() -> Iterator[Any]:
+        yield from asyncio.sleep(0.001).__await__()
+        return 5
+
+    async def new() -> Any:
+        return await old()  # type: ignore[misc]
+
+    assert asyncio.run(new()) == 5
+    assert last().operation_name == "old"
+    assert last().latency_ms >= 1
 
 
 def test_a_handle_while_off_listens_to_nothing(start: Start) -> None:

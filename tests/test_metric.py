@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import pickle
+import uuid
 from datetime import UTC, datetime, timedelta, timezone
 from enum import Enum
 from pathlib import Path
@@ -282,12 +283,33 @@ def test_metadata_that_holds_itself_is_written_all_the_same() -> None:
         ("severity", "fatal", ValueError),
         ("time_to_first_output_ms", -1, ValueError),
         ("largest_gap_ms", "1", TypeError),
+        ("call_sid", uuid.UUID(int=1), TypeError),
+        ("stream_sid", b"MZ1", TypeError),
+        ("provider", 5, TypeError),
+        ("error_message", ValueError("x"), TypeError),
+        ("trace_id", "zz", ValueError),
+        ("trace_id", 5, ValueError),
+        ("span_id", "a" * 32, ValueError),
+        ("items", -1, ValueError),
+        ("items", 1.5, ValueError),
+        ("turn", True, ValueError),
     ],
 )
 def test_a_wrong_value_is_refused_by_the_name_of_its_field(field: str, value: Any, error: type[Exception]) -> None:
     """Each message begins with the field."""
     with pytest.raises(error, match=f"^{field}: "):
         metric(**{field: value})
+
+
+def test_metadata_is_written_however_large_it_is() -> None:
+    """A number with no end of digits, a list that holds itself many times over: bounded, and quickly."""
+    endless: list[Any] = []
+    endless.extend([endless] * 20)
+    written = metric(metadata={"digits": 10**400, "more": 10**9999, "endless": endless, "half": chr(0xD800)}).to_dict()
+    assert written["metadata"]["digits"] == 10**400
+    assert written["metadata"]["more"] == hex(10**9999)
+    assert written["metadata"]["half"] == "\ufffd"
+    assert len(json.dumps(written)) < 50_000
 
 
 def test_a_metric_does_not_change() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from callbot_latency import ConfigError
+from callbot_latency import ConfigError, init
 
 from .conftest import Start
 from .subprocesses import facts_of, run_python
@@ -161,3 +161,36 @@ def test_a_provider_that_takes_no_processor_is_measured_all_the_same(tmp_path: P
     """
     assert facts_of(run_python(code, tmp_path)) == {"metrics": ["listen"]}
     assert json.loads((tmp_path / "outputs/logs/latency_metrics.jsonl").read_text())["operation_name"] == "listen"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "0"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "abc"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "foo"),
+        ("OTEL_METRICS_EXEMPLAR_FILTER", "foo"),
+    ],
+)
+def test_what_the_sdk_refuses_is_a_config_error_that_names_the_variable(name: str, value: str, tmp_path: Path) -> None:
+    """The SDK raises whatever it happens to, often without the name; a better setting works afterwards."""
+    code = f"""
+    try:
+        init()
+    except cl.ConfigError as error:
+        said = str(error)
+    del os.environ[{name!r}]
+    init()
+    tell(said=said)
+    os._exit(0)
+    """
+    environment = {name: value, "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
+    told = facts_of(run_python(code, tmp_path, environment))
+    assert told["said"].startswith("OpenTelemetry refuses a setting (")
+    assert name in told["said"]
+
+
+def test_init_says_what_it_expects_of_its_config() -> None:
+    """A path or a dict is no LatencyConfig."""
+    with pytest.raises(TypeError, match="config: expected a LatencyConfig, got str"):
+        init("settings.toml")  # type: ignore[arg-type]

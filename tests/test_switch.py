@@ -105,13 +105,15 @@ def test_disabled_by_the_environment(tmp_path: Path) -> None:
     assert listen() is None
     with cl.call("CA1"), measure_latency_context("speech_to_text", "x") as handle:
         handle.set_provider("a")
+    read = [latency_tracker.enabled]
     latency_tracker.enabled = True
+    read.append(latency_tracker.enabled)
     listen()
     cl.record(cl.LatencyMetric("speech_to_text", "x", 1, "success"))
     tell(n=len(latency_tracker.metrics), threads=threading.active_count(),
-         provider=type(trace.get_tracer_provider()).__name__)
+         provider=type(trace.get_tracer_provider()).__name__, read=read)
     """
     done = run_python(code, tmp_path, {"LATENCY_TRACKING_ENABLED": "false"})
-    assert facts_of(done) == {"n": 0, "threads": 1, "provider": "ProxyTracerProvider"}
-    assert done.stderr == ""
+    assert facts_of(done) == {"n": 0, "threads": 1, "provider": "ProxyTracerProvider", "read": [False, False]}
+    assert done.stderr == "tracking stays off: LATENCY_TRACKING_ENABLED is false; set it to true and start again\n"
     assert not list(tmp_path.iterdir())

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -169,6 +170,13 @@ def test_average_of_the_last_minutes(tracker: LatencyTracker) -> None:
 
 
 # -- deque-like -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("minutes", [-1, math.inf, math.nan, 1e12])
+def test_minutes_that_are_none_are_an_error(minutes: float, tracker: LatencyTracker) -> None:
+    """It names the argument."""
+    with pytest.raises(ValueError, match="^minutes: expected a number from 0 to"):
+        tracker.get_average_latency("speech_to_text", minutes)
 
 
 def test_metrics_read_like_a_deque(tracker: LatencyTracker) -> None:

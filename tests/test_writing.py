@@ -9,8 +9,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from callbot_latency import call, measure_latency_context
 from callbot_latency import runtime as runtime_module
-from callbot_latency.providers import ROOMY, _OurTracerProvider, _resource
-from callbot_latency.spans import SpanOpener, Writing
+from callbot_latency.providers import _OurTracerProvider, _resource
+from callbot_latency.spans import FEW, SpanOpener, Writing
 
 from .subprocesses import facts_of, run_python
 
@@ -61,11 +61,28 @@ def test_both_ways_give_the_same_attributes() -> None:
     assert [started["call_sid"] for started in watching.started] == ["CA1", "CA1"]
 
 
-@pytest.mark.parametrize("limit", [ROOMY, ROOMY - 1])
+@pytest.mark.usefixtures("measuring")
+def test_more_attributes_than_the_sdk_keeps_are_dropped_and_counted_as_ever() -> None:
+    """Two hundred facts at a limit of 128: the span has 128, and says how many it dropped."""
+    running = runtime_module._runtime
+    assert running is not None
+    exporter, many = InMemorySpanExporter(), {f"k{n}": n for n in range(200)}
+    TracerProvider.add_span_processor(running.providers.tracers, SimpleSpanProcessor(exporter))  # type: ignore[arg-type]
+    with measure_latency_context("rag_inference", "at once", metadata=many):
+        pass
+    with measure_latency_context("rag_inference", "one by one") as handle:
+        handle.set_metadata(**many)
+    for span in exporter.get_finished_spans():
+        assert len(attributes_of(span)) == 128
+        assert span.dropped_attributes >= 200 + 3 - 128
+        assert attributes_of(span)["status"] == "success"
+
+
+@pytest.mark.parametrize("limit", [FEW, FEW - 1])
 def test_small_limits_are_the_sdks_to_keep(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A provider whose attribute limit ours could reach is written to through the SDK."""
     monkeypatch.setenv("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", str(limit))
-    assert _OurTracerProvider(_resource()).writing.direct is (limit == ROOMY)
+    assert _OurTracerProvider(_resource()).writing.direct is (limit == FEW)
     monkeypatch.setenv("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "40")
     assert not _OurTracerProvider(_resource()).writing.direct
 

@@ -289,3 +289,58 @@ def test_a_taken_port_leaves_no_exporter_of_spans_behind(tmp_path: Path) -> None
             },
         )
     assert facts_of(done) == {"left": 0}
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_an_endpoint_given_to_init_is_where_telemetry_goes(protocol: str, tmp_path: Path) -> None:
+    """`LatencyConfig(otlp_endpoint=...)` says it all, without a variable of the environment."""
+    code = f"""
+    init(cl.LatencyConfig(otlp_endpoint=os.environ["GIVEN"], otlp_protocol={protocol!r}))
+    listen()
+    tell(on_time=shutdown(timeout_s=10.0))
+    """
+    with COLLECTORS[protocol]() as received:
+        assert facts_of(run_python(code, tmp_path, {"GIVEN": received.url})) == {"on_time": True}
+    assert [span.name for span in received.spans()] == ["speech_to_text listen"]
+    assert "callbot.operation.duration" in received.metric_names()
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_dotenv_file_is_read_for_a_config_made_by_hand_too(protocol: str, tmp_path: Path) -> None:
+    """What a .env file says of the SDK itself, such as its headers, holds with `init(LatencyConfig())`."""
+    with COLLECTORS[protocol]() as received:
+        (tmp_path / ".env").write_text(
+            f"OTEL_EXPORTER_OTLP_ENDPOINT={received.url}\nOTEL_EXPORTER_OTLP_PROTOCOL={protocol}\n"
+            "OTEL_EXPORTER_OTLP_HEADERS=x-team=voice\n"
+        )
+        code = "init(cl.LatencyConfig()); listen(); tell(on_time=shutdown(timeout_s=10.0))"
+        assert facts_of(run_python(code, tmp_path)) == {"on_time": True}
+    assert [span.name for span in received.spans()] == ["speech_to_text listen"]
+    assert all(headers["x-team"] == "voice" for headers in received.headers)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_text_that_is_no_unicode_costs_no_batch(protocol: str, tmp_path: Path) -> None:
+    """Half of a surrogate pair, from a broken decoder: OTLP has no word for it, and would refuse the whole batch."""
+    code = f"""
+    init(cl.LatencyConfig(otlp_endpoint=os.environ["GIVEN"], otlp_protocol={protocol!r}))
+    listen()
+    broken = "a" + chr(0xD800)
+    with cl.call(broken, metadata={{broken: broken}}):
+        try:
+            about = {{"provider": broken, "metadata": {{broken: [broken]}}}}
+            with measure_latency_context("rag_inference", broken, **about) as run:
+                run.set_provider(broken)
+                run.set_metadata(more=broken)
+                raise ValueError(broken)
+        except ValueError:
+            pass
+    latency_tracker.export_metrics("out.csv", "csv")
+    tell(on_time=shutdown(timeout_s=10.0))
+    """
+    with COLLECTORS[protocol]() as received:
+        assert facts_of(run_python(code, tmp_path, {"GIVEN": received.url})) == {"on_time": True}
+    assert {span.name for span in received.spans()} == {"speech_to_text listen", "rag_inference a\ufffd", "call"}
+    assert "callbot.operation.duration" in received.metric_names()
+    assert written(tmp_path)[-1]["error_message"] == "a\ufffd"
+    assert "a\ufffd" in (tmp_path / "out.csv").read_text()

@@ -225,6 +225,30 @@ def test_init_in_a_thread_leaves_sigterm_to_the_application(tmp_path: Path) -> N
     assert len(written(tmp_path)) == 11
 
 
+@pytest.mark.parametrize("app_handler", ["None", "signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))"])
+def test_sigterm_while_statistics_are_read_loses_no_line(app_handler: str, tmp_path: Path) -> None:
+    """The interrupted read holds a lock that the worker needs: it goes on, and everything that finished is written."""
+    code = f"""
+    {app_handler}
+    init()
+    for _ in range(10_000): listen()
+    latency_tracker.get_stats()
+    def measure():
+        for _ in range(70): listen()
+        tell(ready=True)
+    threading.Thread(target=measure).start()
+    while True:
+        latency_tracker._stats = None
+        latency_tracker.get_stats()
+    """
+    began_s = monotonic()
+    code_of_exit, _, err = end_by(signal.SIGTERM, code, tmp_path)
+    assert code_of_exit == (-signal.SIGTERM if app_handler == "None" else 7)
+    assert err == ""
+    assert len(written(tmp_path)) == 10_070
+    assert monotonic() - began_s < 10
+
+
 def test_sigterm_in_the_middle_of_shutdown_or_a_read(tmp_path: Path) -> None:
     """A signal that meets the main thread inside of our own locks ends the process in time, and hangs nowhere."""
     done = run_python(
