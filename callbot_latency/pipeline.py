@@ -28,6 +28,8 @@ INTERVAL_S: Final = 0.1
 FORK_WAIT_S: Final = 0.5
 """How long a fork waits for the worker to be between two batches."""
 
+_NEVER: Final = object()
+
 _log = logging.getLogger(__name__)
 
 
@@ -58,7 +60,9 @@ class Pipeline:
 
     def _reset(self) -> None:
         self._queue: deque[Any] = deque()
-        self._unreported: list[LatencyMetric] = []
+        self._unreported: list[tuple[Any, LatencyMetric]] = []
+        self._in_hand: deque[Any] = deque()
+        self._keeping = False
         self._lock = threading.Lock()
         self._reporting = threading.Lock()
         self._forking: int | None = None
@@ -115,29 +119,47 @@ class Pipeline:
     def drain(self) -> None:
         """Convert what waits and give it to the tracker: after this, a read sees all that finished before."""
         with self._lock:
-            batch = self._converted()
-            if batch:
-                self._tracker.report(batch)
-                self._unreported += batch
+            batch: list[LatencyMetric] = []
+            try:
+                self._convert(batch)
+            finally:
+                if batch:
+                    self._tracker.report(batch)
 
     def discard(self) -> None:
         """Convert nothing of what waits for the tracker, but keep it for the reporters."""
         with self._lock:
-            self._unreported += self._converted()
+            self._convert([])
 
-    def _converted(self) -> list[LatencyMetric]:
-        batch: list[LatencyMetric] = []
-        for _ in range(len(self._queue)):
+    def _convert(self, batch: list[LatencyMetric]) -> None:
+        """Move what waits to what is not yet reported, and to `batch`; under the lock.
+
+        A reader may be interrupted between any two steps, by Ctrl-C or by a signal handler that raises. So all that
+        waits is taken in one step of C, where no handler runs, and leaves `_in_hand` one by one after it was kept.
+        """
+        in_hand, unreported = self._in_hand, self._unreported
+        with suppress(IndexError):
+            in_hand.extend(iter(self._queue.popleft, _NEVER))
+        self._let_go_of_what_is_kept()
+        while in_hand:
+            item = in_hand[0]
+            self._keeping = True
             try:
-                item = self._queue.popleft()
-            except IndexError:  # once closed, a submitter may empty the queue too
-                break
-            try:
-                batch.append(to_metric(item, self._thresholds))
+                metric = to_metric(item, self._thresholds)
             except Exception as invalid:  # noqa: BLE001 - one bad item does not take its batch along
                 dropped.add(semconv.DROPPED_INVALID)
                 _log.debug("not a measurement: %s", type(invalid).__name__)
-        return batch
+            else:
+                unreported.append((item, metric))
+                batch.append(metric)
+            in_hand.popleft()
+            self._keeping = False
+
+    def _let_go_of_what_is_kept(self) -> None:
+        """Drop from `_in_hand` what an interrupted reader had kept, and not let go of."""
+        if self._keeping and self._in_hand and self._unreported and self._unreported[-1][0] is self._in_hand[0]:
+            self._in_hand.popleft()
+        self._keeping = False
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until all that finished before is with its reporters; False when the time was too short."""
@@ -190,7 +212,9 @@ class Pipeline:
     def _cycle(self) -> None:
         self.drain()
         with self._lock:
-            batch, self._unreported = self._unreported, []
+            self._let_go_of_what_is_kept()
+            kept, self._unreported = self._unreported, []
+        batch = [metric for _, metric in kept]
         with self._reporting:
             if batch:
                 for reporter in self._reporters:

@@ -229,6 +229,8 @@ def test_init_in_a_thread_leaves_sigterm_to_the_application(tmp_path: Path) -> N
 def test_sigterm_while_statistics_are_read_loses_no_line(app_handler: str, tmp_path: Path) -> None:
     """The interrupted read holds a lock that the worker needs: it goes on, and everything that finished is written."""
     code = f"""
+    import faulthandler
+    faulthandler.dump_traceback_later(20, exit=True)
     {app_handler}
     init()
     for _ in range(10_000): listen()
@@ -243,7 +245,7 @@ def test_sigterm_while_statistics_are_read_loses_no_line(app_handler: str, tmp_p
     """
     began_s = monotonic()
     code_of_exit, _, err = end_by(signal.SIGTERM, code, tmp_path)
-    assert code_of_exit == (-signal.SIGTERM if app_handler == "None" else 7)
+    assert code_of_exit == (-signal.SIGTERM if app_handler == "None" else 7), err
     assert err == ""
     assert len(written(tmp_path)) == 10_070
     assert monotonic() - began_s < 10
