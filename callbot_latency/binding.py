@@ -73,7 +73,8 @@ class call:  # noqa: N801 - used as a verb, like contextlib.suppress
     Args:
         call_sid: Twilio's id of the call, ``CA...``.
         stream_sid: id of the media stream, ``MZ...``.
-        metadata: attributes of the call span, such as queue or campaign; never a phone number.
+        metadata: attributes of the call span, such as queue or campaign, which alert rules may ask for; never a phone
+            number.
 
     Raises:
         TypeError, ValueError: an id is not a string, call_sid is empty, or metadata is no mapping.
@@ -122,6 +123,8 @@ class call:  # noqa: N801 - used as a verb, like contextlib.suppress
         self.__exit__(exc_type, exc, traceback)
 
     def _open(self, session: "Session") -> "_Opened | None":
+        if self._metadata and session.opened_calls is not None:
+            session.opened_calls.append((self.call_sid, self._metadata))
         spans = session.span_opener()
         if spans is None:
             return None

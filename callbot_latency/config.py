@@ -81,6 +81,7 @@ class LatencyConfig(BaseSettings):
         default=300, ge=0, allow_inf_nan=False, validation_alias=semconv.ENV_ALERT_COOLDOWN_S
     )
     alert_burst: int = Field(default=20, ge=1, validation_alias=semconv.ENV_ALERT_BURST)
+    alert_rules_file: Path | None = Field(default=None, validation_alias=semconv.ENV_ALERT_RULES_FILE)
     pushgateway_url: AnyHttpUrl | None = Field(default=None, validation_alias=semconv.ENV_PUSHGATEWAY_URL)
     influxdb_url: AnyHttpUrl | None = Field(default=None, validation_alias=semconv.ENV_INFLUXDB_URL)
     influxdb_token: SecretStr | None = Field(default=None, validation_alias=semconv.ENV_INFLUXDB_TOKEN)

@@ -6,12 +6,16 @@ import logging
 import os
 import signal
 import threading
+from collections.abc import Sequence
 from time import monotonic, sleep
 from types import FrameType
 from typing import Any, Final
 
 from .alerting import AlertPolicy
 from .alerting.callbacks import callbacks
+from .alerting.rule_engine import RuleEngine
+from .alerting.rules import Rule
+from .alerting.rules_file import load_rules
 from .config import ConfigError, LatencyConfig, adopt_dotenv, load_config
 from .deadlines import Deadlines
 from .drops import dropped
@@ -45,13 +49,16 @@ class _Runtime:
 
     def __init__(self, config: LatencyConfig) -> None:
         self.config = config
+        # A wrong file of rules stops here, before anything is opened.
+        rules = () if config.alert_rules_file is None else load_rules(config.alert_rules_file)
         self.providers: Providers = open_providers(config)
-        self.pipeline = Pipeline(latency_tracker, self._reporters(), config.thresholds)
+        self.pipeline = Pipeline(latency_tracker, self._reporters(rules), config.thresholds)
         spans = SpanOpener.on(self.providers.tracers, config.trace_key.get_secret_value())
         self.session = Session(spans, config.thresholds, self.pipeline)
+        self.session.opened_calls = self.rules.opened_calls
         self.deadlines = Deadlines(self.session.open_measurements, config.thresholds, self.policy.in_flight)
 
-    def _reporters(self) -> list[LatencyReporter]:
+    def _reporters(self, rules: Sequence[Rule]) -> list[LatencyReporter]:
         config, meter = self.config, self.providers.meters.get_meter(SCOPE)
         lanes = [told := Lane("callbacks", callbacks)]
         if config.file_logging_enabled:
@@ -67,7 +74,9 @@ class _Runtime:
             burst=config.alert_burst,
             trace_url=config.trace_url,
         )
-        return [Histograms(meter, config.thresholds), self.policy, *lanes]
+        self.rules = RuleEngine(rules, self.policy, config.thresholds)
+        reporters: list[LatencyReporter] = [Histograms(meter, config.thresholds), self.policy]
+        return [*reporters, *([self.rules] if rules else []), *lanes]
 
     def start(self) -> None:
         self.pipeline.start()

@@ -1,5 +1,6 @@
 """Measuring while it is on: opens an operation on the caller's thread, closes it there, tells the pipeline."""
 
+from collections import deque
 from collections.abc import Mapping
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any, Final
@@ -49,6 +50,8 @@ class Session:
         self.open_measurements = OpenMeasurements()
         self.submit = pipeline.submit
         self.flush = pipeline.flush
+        self.opened_calls: deque[tuple[str, Mapping[str, Any]]] | None = None
+        """Where `call()` leaves its call_sid and metadata, when somebody behind the queue asks for them."""
         self._severity = thresholds.severity
 
     def span_opener(self) -> SpanOpener:

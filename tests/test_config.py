@@ -30,6 +30,7 @@ SETTINGS: dict[str, tuple[str, str, Any]] = {
     "LATENCY_TRACE_URL": ("http://jaeger/trace/{trace_id}", "trace_url", "http://jaeger/trace/{trace_id}"),
     "LATENCY_ALERT_COOLDOWN_S": ("0", "alert_cooldown_s", 0.0),
     "LATENCY_ALERT_BURST": ("5", "alert_burst", 5),
+    "LATENCY_ALERT_RULES_FILE": ("rules.toml", "alert_rules_file", Path("rules.toml")),
     "PROMETHEUS_PUSHGATEWAY_URL": ("http://push:9091", "pushgateway_url", "http://push:9091/"),
     "INFLUXDB_URL": ("http://influx:8086", "influxdb_url", "http://influx:8086/"),
     "INFLUXDB_TOKEN": ("token", "influxdb_token", "token"),

@@ -27,8 +27,12 @@ class Alert:
     """
 
     metric: LatencyMetric
+    """What was measured. Of a rule about many: the one that shows it best, such as the slowest. Of a rule that hears
+    nothing: the operation that it waits for, with the status `OperationStatus.RUNNING`, how long it has waited as
+    `latency_ms`, and the rule's own pattern as its name."""
     severity: Severity
     threshold_ms: float
+    """What was reached. Of a rule about a share or a count: the threshold of the operation's type."""
     event: AlertEvent = AlertEvent.BREACH
     in_flight: bool = False
     """The operation still runs; `metric.latency_ms` is how long it has run so far."""
@@ -44,3 +48,9 @@ class Alert:
     """Where the trace can be looked at, when LATENCY_TRACE_URL is set."""
     channels: tuple[str, ...] | None = None
     """Names of the channels that it is for; None for all."""
+    rule: str | None = None
+    """Name of the rule of LATENCY_ALERT_RULES_FILE that fired, or that is over."""
+    text: str | None = None
+    """What the rule says, with its fields filled in."""
+    lasts: bool = False
+    """The rule fires since it was told before, and no other time: a reminder, once a cooldown."""

@@ -17,8 +17,26 @@ def said(metric: LatencyMetric) -> str:
 def text_of(alert: Alert) -> str:
     """One line: what, which call, how long against which threshold, how many alike, and where to look."""
     words = {AlertEvent.BREACH: _breach, AlertEvent.RECOVERY: _recovery, AlertEvent.SUMMARY: _summary}
+    if alert.rule is not None:
+        words |= {AlertEvent.BREACH: _rule, AlertEvent.RECOVERY: _rule_over}
     link = f", {alert.trace_url}" if alert.trace_url else ""
     return words[alert.event](alert) + link
+
+
+def _rule(alert: Alert) -> str:
+    alike = f", and {alert.held_back} more like it" if alert.held_back else ""
+    still = "still " if alert.lasts else ""
+    return f"{still}{alert.severity.value}: rule {alert.rule}: {alert.text}{_call(alert)}{alike}"
+
+
+def _rule_over(alert: Alert) -> str:
+    fired = f", fired {alert.slow} times" if alert.slow > 1 else ""
+    return f"recovered: rule {alert.rule} is over {alert.text}{fired}"
+
+
+def _call(alert: Alert) -> str:
+    call_sid = alert.metric.call_sid
+    return f", see call {call_sid}" if call_sid and call_sid not in (alert.text or "") else ""
 
 
 def _breach(alert: Alert) -> str:
@@ -43,7 +61,5 @@ def _duration(alert: Alert) -> str:
 
 
 def _summary(alert: Alert) -> str:
-    return (
-        f"{alert.severity.value}: {alert.held_back} more slow operations, not told one by one; "
-        f"the last: {said(alert.metric)}"
-    )
+    last = said(alert.metric) if alert.rule is None else f"rule {alert.rule}: {alert.text}"
+    return f"{alert.severity.value}: {alert.held_back} more slow operations, not told one by one; the last: {last}"

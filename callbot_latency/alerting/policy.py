@@ -1,14 +1,15 @@
 """Which breaches become messages: one for each kind of operation and cooldown, and one when it is over."""
 
+import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from time import monotonic
 from typing import Final
 
 from .. import semconv
-from ..guard import contained
+from ..guard import AtMostOncePer, contained
 from ..metric import LatencyMetric, OperationStatus, Severity
 from ..reporters import Notifier
 from ..thresholds import Thresholds
@@ -22,14 +23,20 @@ BURST_WINDOW_S: Final = 60.0
 MAX_KEYS: Final = 1_000
 """Kinds of operations that are told apart; those beyond share one row."""
 
+_log = logging.getLogger(__name__)
+
+CALLBACKS: Final = "callbacks"
+"""The channel by whose name a rule reaches `add_alert_callback`."""
+
 _Key = tuple[str, str, str | None]
 _OVERFLOW: Final[_Key] = (semconv.OTHER, semconv.OTHER, None)
 
 
 @dataclass(slots=True)
 class _Row:
-    """What is known of one kind of operation since it became slow."""
+    """What is known of one kind of operation, or of a rule, since it became slow, or fired."""
 
+    cooldown_s: float
     since: datetime | None = None
     slow: int = 0
     worst_ms: float = 0.0
@@ -45,6 +52,12 @@ class _Cooldown:
     held_back: int = 0
     newest: Alert | None = None
 
+    def left(self) -> Alert | None:
+        """What is still to be told, standing for all that was held back."""
+        if self.newest is None:
+            return None
+        return replace(self.newest, held_back=self.held_back - _is_new(self.newest))
+
 
 class AlertPolicy:
     """The reporter that turns breaches into alerts.
@@ -53,6 +66,9 @@ class AlertPolicy:
     provider and severity), then one a cooldown that says how many it stands for, and one when it is over. Over
     everything at most `burst` messages a minute are sent, the others in one summary. What one message stands for
     adds up: itself and its `held_back` over all messages are the breaches that there were.
+
+    A rule of LATENCY_ALERT_RULES_FILE is one more kind: it goes to its own channels after its own cooldown, within the
+    same burst limit, and to callbacks only where its channels name ``callbacks``.
 
     Args:
         thresholds: what was breached, in milliseconds.
@@ -86,12 +102,14 @@ class AlertPolicy:
         self._burst = burst
         self._trace_url = trace_url
         self._clock = clock
+        self._tell_nobody = AtMostOncePer()
         self._reset()
 
     def _reset(self) -> None:
         # The worker, the timer of deadlines and shutdown() come here; never the call.
         self._lock = threading.Lock()
         self._rows: dict[_Key, _Row] = {}
+        self._rules: dict[str, _Row] = {}
         self._window_ends_s = float("-inf")
         self._sent = 0
         self._overflow: Alert | None = None
@@ -119,16 +137,65 @@ class AlertPolicy:
             self._callback(alert)
             self._offer(alert, self._row_of(metric))
 
+    def rule(self, alert: Alert, *, cooldown_s: float | None = None, lasts: bool = False) -> None:
+        """Take in that a rule fired.
+
+        Args:
+            alert: has the rule's name; one rule has one severity.
+            cooldown_s: of the first alert of a rule; the policy's own unless given.
+            lasts: it is the same that was taken in before and goes on: told once a cooldown, counted no more.
+
+        """
+        with self._lock:
+            name = alert.rule or ""
+            row = self._rules.get(name)
+            if row is None:
+                row = self._rules[name] = _Row(self._cooldown_s if cooldown_s is None else cooldown_s)
+            alert = replace(alert, trace_url=self._trace_of(alert.metric))
+            if lasts:
+                self._remind(replace(alert, slow=row.slow, lasts=True), row)
+                return
+            row.since = row.since or alert.since
+            row.slow += 1
+            alert = replace(alert, slow=row.slow)
+            if alert.channels is not None and CALLBACKS in alert.channels:
+                self._callback(alert)
+            self._offer(alert, row)
+
+    def rule_over(self, alert: Alert) -> None:
+        """Take in that a rule no longer fires; told where it was told that it does."""
+        with self._lock:
+            row = self._rules.get(alert.rule or "")
+            if row is None or not row.slow:
+                return
+            held_back = sum(cooldown.held_back for cooldown in row.cooling.values())
+            alert = replace(alert, since=row.since, slow=row.slow)
+            if row.was_told:
+                self._tell(replace(alert, held_back=held_back))
+            else:
+                # What is told of it after the cooldown is that it is over.
+                for cooldown in row.cooling.values():
+                    cooldown.newest = alert if cooldown.newest is not None else None
+            self._close_row(row)
+
+    def _remind(self, alert: Alert, row: _Row) -> None:
+        cooldown = row.cooling.get(alert.severity)
+        if cooldown is None or self._clock() >= cooldown.until_s:
+            self._offer(alert, row)
+        elif cooldown.newest is not None:
+            # Its beginning was held back: what is told of it after the cooldown is how it stands by then.
+            cooldown.newest = replace(alert, lasts=False)
+
     def tick(self) -> None:
         """Tell what a cooldown or a full minute held back, once it is over."""
         now_s = self._clock()
         with self._lock:
-            for row in self._rows.values():
+            for row in self._every_row():
                 for severity, cooldown in list(row.cooling.items()):
                     if now_s >= cooldown.until_s:
                         del row.cooling[severity]
-                        if cooldown.newest is not None:
-                            self._offer(replace(cooldown.newest, held_back=cooldown.held_back - 1), row)
+                        if (left := cooldown.left()) is not None:
+                            self._offer(left, row)
             if self._overflow is not None and now_s >= self._window_ends_s:
                 summary, self._overflow = self._overflow, None
                 self._send(replace(summary, event=AlertEvent.SUMMARY))
@@ -136,15 +203,12 @@ class AlertPolicy:
     def close(self) -> None:
         """Say what is still held back."""
         with self._lock:
-            left = [
-                replace(cooldown.newest, held_back=cooldown.held_back - 1)
-                for row in self._rows.values()
-                for cooldown in row.cooling.values()
-                if cooldown.newest is not None
-            ]
+            cooling = [cooldown for row in self._every_row() for cooldown in row.cooling.values()]
+            left = [alert for cooldown in cooling if (alert := cooldown.left()) is not None]
             if self._overflow is not None:
                 left.append(replace(self._overflow, event=AlertEvent.SUMMARY))
             self._rows.clear()
+            self._rules.clear()
             self._overflow = None
         for alert in left:
             if self._log is not None:
@@ -153,17 +217,23 @@ class AlertPolicy:
     # -- a breach -------------------------------------------------------------------------------------------------
 
     def _alert_on(self, metric: LatencyMetric, severity: Severity) -> Alert:
-        trace_url = None
-        if self._trace_url and metric.trace_id:
-            trace_url = self._trace_url.replace("{trace_id}", metric.trace_id)
         threshold_ms = self._thresholds.breached_ms(metric.operation_type, severity)
-        return Alert(metric, severity, threshold_ms, trace_url=trace_url)
+        return Alert(metric, severity, threshold_ms, trace_url=self._trace_of(metric))
+
+    def _trace_of(self, metric: LatencyMetric) -> str | None:
+        if not self._trace_url or not metric.trace_id:
+            return None
+        return self._trace_url.replace("{trace_id}", metric.trace_id)
 
     def _row_of(self, metric: LatencyMetric) -> _Row:
         key = _key_of(metric)
         if key not in self._rows and len(self._rows) >= MAX_KEYS:
             key = _OVERFLOW
-        return self._rows.setdefault(key, _Row())
+        return self._rows.setdefault(key, _Row(self._cooldown_s))
+
+    def _every_row(self) -> Iterator[_Row]:
+        yield from self._rows.values()
+        yield from self._rules.values()
 
     def _breach(self, alert: Alert) -> None:
         metric, row = alert.metric, self._row_of(alert.metric)
@@ -188,17 +258,16 @@ class AlertPolicy:
         cooldown = row.cooling.get(alert.severity)
         now_s = self._clock()
         if cooldown is not None and now_s < cooldown.until_s:
-            cooldown.held_back += 1 + alert.held_back
+            cooldown.held_back += _stands_for(alert)
             cooldown.newest = alert
             return
         if cooldown is not None and cooldown.newest is not None:
             alert = replace(alert, held_back=alert.held_back + cooldown.held_back)
-        row.cooling[alert.severity] = _Cooldown(now_s + self._cooldown_s)
+        row.cooling[alert.severity] = _Cooldown(now_s + row.cooldown_s)
         if self._is_full(now_s):
-            before = 0 if self._overflow is None else self._overflow.held_back
-            self._overflow = replace(alert, held_back=before + 1 + alert.held_back)
+            self._overflow = _joined(self._overflow, alert)
         else:
-            row.was_told = True
+            row.was_told = alert.event is AlertEvent.BREACH
             self._send(alert)
 
     def _is_full(self, now_s: float) -> bool:
@@ -216,6 +285,11 @@ class AlertPolicy:
     def _tell(self, alert: Alert) -> None:
         for channel in self._channels:
             contained(channel.notify, alert)
+        if alert.channels is not None:
+            there = {CALLBACKS, *(getattr(channel, "name", None) for channel in self._channels)}
+            missing = [name for name in alert.channels if name not in there]
+            if missing and self._tell_nobody():
+                _log.warning("rule %s names channels that are not set up: %s", alert.rule, ", ".join(missing))
 
     # -- its end --------------------------------------------------------------------------------------------------
 
@@ -250,6 +324,25 @@ class AlertPolicy:
             for cooldown in row.cooling.values():
                 cooldown.held_back, cooldown.newest = 0, None
         row.was_told = False
+
+
+def _is_new(alert: Alert) -> bool:
+    return alert.event is AlertEvent.BREACH and not alert.lasts
+
+
+def _stands_for(alert: Alert) -> int:
+    """How many breaches it tells of: itself, if it is one, and those held back."""
+    return alert.held_back + _is_new(alert)
+
+
+def _joined(before: Alert | None, alert: Alert) -> Alert:
+    """A summary of what was summed up before and one more; for the channels of any of them."""
+    if before is None:
+        return replace(alert, held_back=_stands_for(alert))
+    channels = None
+    if before.channels is not None and alert.channels is not None:
+        channels = tuple(dict.fromkeys((*before.channels, *alert.channels)))
+    return replace(alert, held_back=before.held_back + _stands_for(alert), channels=channels)
 
 
 def _key_of(metric: LatencyMetric) -> _Key:

@@ -1,0 +1,276 @@
+"""The reporter that holds every measurement against the rules of the file, and tells the policy what they say."""
+
+import re
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from fnmatch import translate
+from time import monotonic
+from typing import Any, Final
+
+from ..guard import contained
+from ..metric import LatencyMetric
+from ..thresholds import Thresholds
+from .alert import Alert, AlertEvent
+from .conditions import Finding, judge_of
+from .hours import any_open
+from .policy import AlertPolicy
+from .rule_text import ENDINGS, TEXTS, RuleText, facts_of, in_words
+from .rules import Match, Rule
+
+__all__ = ["LOOK_EVERY_S", "MAX_CALLS", "MAX_KINDS", "RuleEngine"]
+
+LOOK_EVERY_S: Final = 1.0
+"""How often windows, silence and business hours are looked at."""
+MAX_CALLS: Final = 10_000
+"""How many calls' metadata are known; of more, those heard of last."""
+MAX_KINDS: Final = 1_000
+"""For how many kinds of operations it is remembered which rules they concern; of others it is found out each time."""
+
+_NOTHING: Final[Mapping[str, Any]] = {}
+_Kind = tuple[str, str, str | None]
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class RuleEngine:
+    """Runs on the worker: `report` for each batch, `tick` as time passes.
+
+    What it keeps is bounded: windows of slices, metadata of the newest calls, and one state for each rule.
+
+    Args:
+        rules: what the file says.
+        policy: decides what of it becomes a message, as for every other alert.
+        thresholds: of the operation types, in milliseconds: what an alert names where its rule is about no time.
+        language: of texts that a rule does not give: ``en`` or ``fr``.
+        clock: a monotonic clock in seconds.
+        now: the time of day, aware, for business hours.
+
+    """
+
+    def __init__(
+        self,
+        rules: Sequence[Rule],
+        policy: AlertPolicy,
+        thresholds: Thresholds,
+        *,
+        language: str = "en",
+        clock: Callable[[], float] = monotonic,
+        now: Callable[[], datetime] = _utc_now,
+    ) -> None:
+        self._rules = [_RunningRule(rule, policy, thresholds, language) for rule in rules]
+        self._metadata_keys = frozenset().union(*(rule.metadata_keys for rule in self._rules))
+        self.opened_calls: deque[tuple[str, Mapping[str, Any]]] | None = (
+            deque(maxlen=MAX_CALLS) if self._metadata_keys else None
+        )
+        """Where `call()` leaves its call_sid and metadata; None where no rule asks for metadata."""
+        self._clock = clock
+        self._now = now
+        self._reset()
+
+    def _reset(self) -> None:
+        self._by_kind: dict[_Kind, tuple[_RunningRule, ...]] = {}
+        self._calls: OrderedDict[str, Mapping[str, Any]] = OrderedDict()
+        self._next_look_s = float("-inf")
+        if self.opened_calls is not None:
+            self.opened_calls.clear()
+        for rule in self._rules:
+            rule.reset()
+
+    def start(self) -> None:
+        """The rules come into force."""
+        self._open(self._clock())
+
+    def restart_after_fork(self) -> None:
+        """In a forked child: what was seen so far is the parent's to tell."""
+        self._reset()
+        self.start()
+
+    def close(self) -> None:
+        """Nothing to close: what is held back is the policy's to tell."""
+
+    def report(self, batch: Sequence[LatencyMetric]) -> None:
+        """Take in finished operations; they count from now on, whenever they ended."""
+        now_s = self._clock()
+        if now_s >= self._next_look_s:
+            self._open(now_s)
+        self._take_in_calls()
+        for metric in batch:
+            rules = self._rules_for(metric)
+            if rules:
+                metadata = self._metadata_of(metric)
+                for rule in rules:
+                    contained(rule.take, metric, metadata, now_s)
+
+    def tick(self) -> None:
+        """Look at what time alone changes."""
+        now_s = self._clock()
+        if now_s < self._next_look_s:
+            return
+        self._next_look_s = now_s + LOOK_EVERY_S
+        self._open(now_s)
+        for rule in self._rules:
+            contained(rule.look, now_s, self._metadata_of)
+
+    def _open(self, now_s: float) -> None:
+        at = self._now()
+        for rule in self._rules:
+            contained(rule.open_or_close, at, now_s)
+
+    def _rules_for(self, metric: LatencyMetric) -> "tuple[_RunningRule, ...]":
+        # _value_ is what .value reads, without the cost of Enum's descriptor.
+        kind = metric.operation_type._value_, metric.operation_name, metric.provider
+        found = self._by_kind.get(kind)
+        if found is None:
+            found = tuple(rule for rule in self._rules if rule.matcher.fits_kind(*kind))
+            if len(self._by_kind) < MAX_KINDS:
+                self._by_kind[kind] = found
+        return found
+
+    # -- metadata -------------------------------------------------------------------------------------------------
+
+    def _take_in_calls(self) -> None:
+        """Whoever opened a call did so before its operations ended: what they need is here by now."""
+        opened = self.opened_calls
+        while opened:
+            call_sid, metadata = opened.popleft()
+            asked_for = {key: value for key, value in metadata.items() if key in self._metadata_keys}
+            self._calls[call_sid] = {**self._calls.get(call_sid, _NOTHING), **asked_for}
+            self._calls.move_to_end(call_sid)
+            if len(self._calls) > MAX_CALLS:
+                self._calls.popitem(last=False)
+
+    def _metadata_of(self, metric: LatencyMetric) -> Mapping[str, Any]:
+        """The operation's own, and for what it does not say, its call's."""
+        of_call = self._calls.get(metric.call_sid) if metric.call_sid is not None else None
+        if not of_call:
+            return metric.metadata
+        self._calls.move_to_end(metric.call_sid or "")
+        return {**of_call, **metric.metadata} if metric.metadata else of_call
+
+
+class _Matcher:
+    """A rule's match, made ready."""
+
+    def __init__(self, match: Match) -> None:
+        self._types = frozenset(match.operation_type)
+        self._names = _pattern(match.operation_name)
+        self._providers = _pattern(match.provider)
+        self._metadata = {key: _pattern(globs) for key, globs in match.metadata.items()}
+
+    def fits_kind(self, operation_type: str, name: str, provider: str | None) -> bool:
+        if self._types and operation_type not in self._types:
+            return False
+        return _fits(self._names, name) and _fits(self._providers, provider)
+
+    def fits_metadata(self, metadata: Mapping[str, Any]) -> bool:
+        return all(_fits(pattern, _written(metadata.get(key))) for key, pattern in self._metadata.items())
+
+
+def _pattern(globs: Sequence[str]) -> re.Pattern[str] | None:
+    return re.compile("|".join(translate(glob) for glob in globs)) if globs else None
+
+
+def _fits(pattern: re.Pattern[str] | None, value: str | None) -> bool:
+    return pattern is None or (value is not None and pattern.match(value) is not None)
+
+
+def _written(value: Any) -> str | None:
+    """A value of metadata as the file of rules writes it."""
+    if value is None or isinstance(value, str):
+        return value
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+class _RunningRule:
+    """A rule, what it has seen, and whether it fires."""
+
+    def __init__(self, rule: Rule, policy: AlertPolicy, thresholds: Thresholds, language: str) -> None:
+        self._rule = rule
+        self._policy = policy
+        self._thresholds = thresholds
+        self._judge = judge_of(rule)
+        self._hours = [each.business_hours for each in rule.hours]
+        self._statement = RuleText(TEXTS[language][rule.condition.kind], rule.fields)
+        self._text = self._statement if rule.text is None else RuleText(rule.text, rule.fields)
+        self._endings = ENDINGS[language]
+        self.matcher = _Matcher(rule.match)
+        self.metadata_keys = self._text.metadata_keys | set(rule.match.metadata)
+        self.reset()
+
+    def reset(self) -> None:
+        self._is_open = False
+        self._ended()
+
+    def _ended(self) -> None:
+        self._since_s: float | None = None
+        self._since: datetime | None = None
+        self._shown: LatencyMetric | None = None
+
+    def open_or_close(self, at: datetime, now_s: float) -> None:
+        """Outside of its hours a rule counts nothing; when they begin, it begins anew."""
+        if any_open(self._hours, at) == self._is_open:
+            return
+        self._is_open = not self._is_open
+        if self._is_open:
+            self._judge.reset(now_s)
+        elif self._since_s is not None:
+            self._end("closed", now_s)
+
+    def take(self, metric: LatencyMetric, metadata: Mapping[str, Any], now_s: float) -> None:
+        if self._is_open and self.matcher.fits_metadata(metadata):
+            finding = self._judge.add(metric, now_s)
+            if finding is not None:
+                self._act(finding, metadata, now_s)
+
+    def look(self, now_s: float, metadata_of: Callable[[LatencyMetric], Mapping[str, Any]]) -> None:
+        if self._is_open:
+            finding = self._judge.look(now_s)
+            if finding is not None:
+                metadata = _NOTHING if finding.metric is None else metadata_of(finding.metric)
+                self._act(finding, metadata, now_s)
+
+    def _act(self, finding: Finding, metadata: Mapping[str, Any], now_s: float) -> None:
+        if finding.holds:
+            self._fire(finding, metadata, now_s, lasts=self._since_s is not None and not self._judge.each_counts)
+        elif self._since_s is not None:
+            self._end("lasted" if finding.known else "unknown", now_s, finding)
+
+    def _fire(self, finding: Finding, metadata: Mapping[str, Any], now_s: float, *, lasts: bool) -> None:
+        metric = finding.metric
+        if metric is None:
+            return
+        if self._since_s is None:
+            self._since_s, self._since = now_s, datetime.now(UTC)
+        self._shown = metric
+        own = {"rule": self._rule.name, "severity": self._rule.severity}
+        text = self._text.render({**facts_of(metric), **own, **finding.facts}, metadata)
+        alert = self._alert(metric, finding, text, AlertEvent.BREACH)
+        self._policy.rule(alert, cooldown_s=self._rule.cooldown_s, lasts=lasts)
+
+    def _end(self, how: str, now_s: float, finding: Finding | None = None) -> None:
+        if self._shown is not None and self._since_s is not None:
+            text = self._endings[how].replace("{duration}", in_words(now_s - self._since_s))
+            if finding is not None and finding.known and "window" in finding.facts and "count" in finding.facts:
+                text += ": " + self._statement.render(finding.facts, _NOTHING)
+            metric = self._shown if finding is None else finding.metric or self._shown
+            self._policy.rule_over(self._alert(metric, finding, text, AlertEvent.RECOVERY))
+        self._ended()
+
+    def _alert(self, metric: LatencyMetric, finding: Finding | None, text: str, event: AlertEvent) -> Alert:
+        threshold_ms = None if finding is None else finding.threshold_ms
+        if threshold_ms is None:
+            threshold_ms = self._thresholds.breached_ms(metric.operation_type, self._rule.level)
+        return Alert(
+            metric,
+            self._rule.level,
+            threshold_ms,
+            event,
+            since=self._since,
+            worst_ms=None if finding is None else finding.value_ms,
+            channels=self._rule.channels,
+            rule=self._rule.name,
+            text=text,
+        )
