@@ -86,7 +86,7 @@ def in_words(seconds: float) -> str:
     """A duration that is read, not computed with: ``45 s``, ``5 min``, ``1.5 h``."""
     if seconds < 90:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{round(seconds / 3600, 1):g} h"
+    return f"{seconds / 60:.0f} min" if seconds < 3570 else f"{round(seconds / 3600, 1):g} h"
 
 
 _STATISTIC_EN: Final = "{kind} is {{value_ms}} over {{window}} ({{count}} measurements), limit {{threshold_ms}}"
