@@ -1,6 +1,7 @@
 """Which breaches become messages: the first, then one a cooldown, one summary of a flood, and the end."""
 
 import logging
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -62,7 +63,7 @@ class Scene:
     @property
     def stood_for(self) -> int:
         """How many breaches the messages stand for."""
-        breaches = sum(1 + alert.held_back for alert in self.log.told(AlertEvent.BREACH))
+        breaches = sum((not alert.lasts) + alert.held_back for alert in self.log.told(AlertEvent.BREACH))
         others = self.log.told(AlertEvent.RECOVERY) + self.log.told(AlertEvent.SUMMARY)
         return breaches + sum(alert.held_back for alert in others)
 
@@ -209,10 +210,56 @@ def test_a_forked_child_tells_what_is_its_own() -> None:
     assert [alert.held_back for alert in scene.log.alerts] == [0, 0]
 
 
+def rule_alert(name: str, event: AlertEvent = AlertEvent.BREACH, **more: Any) -> Alert:
+    metric = LatencyMetric("rag_inference", "search", 1, "success")  # type: ignore[arg-type]
+    return Alert(metric, Severity.WARNING, 1, event, rule=name, text="it is so", **more)
+
+
+def test_a_rule_that_flaps_within_its_cooldown_is_told_once_with_its_end() -> None:
+    """What is told after the cooldown is how it ended, and how often it fired."""
+    scene = Scene()
+    for _ in range(3):
+        scene.policy.rule(rule_alert("r"), cooldown_s=60)
+        scene.policy.rule_over(rule_alert("r", AlertEvent.RECOVERY))
+        scene.passes(1)
+    assert [alert.event.value for alert in scene.log.alerts] == ["breach", "recovery"]
+    scene.passes(60)
+    assert [(alert.event.value, alert.held_back) for alert in scene.log.alerts[2:]] == [("recovery", 2)]
+    assert scene.stood_for == 3
+
+
+def test_a_rule_that_lasts_is_a_reminder_a_cooldown() -> None:
+    """Not counted as one more; and one that began within a cooldown is told as it stands at its end."""
+    scene = Scene()
+    scene.policy.rule(rule_alert("r"), cooldown_s=60)
+    scene.policy.rule_over(rule_alert("r", AlertEvent.RECOVERY))
+    scene.policy.rule(rule_alert("r"))
+    scene.policy.rule(replace(rule_alert("r"), text="it is worse"), lasts=True)
+    scene.passes(60)
+    scene.policy.rule(rule_alert("r"), lasts=True)
+    told = scene.log.told(AlertEvent.BREACH)
+    assert [(alert.text, alert.lasts) for alert in told] == [("it is so", False), ("it is worse", False)]
+    scene.passes(60)
+    scene.policy.rule(rule_alert("r"), lasts=True)
+    assert text_of(scene.log.alerts[-1]) == "still warning: rule r: it is so"
+
+
+def test_a_summary_goes_to_the_channels_of_all_that_it_sums_up() -> None:
+    """And to every channel where one of them did."""
+    for others, expected in {("a", "b"): ("a", "b"), ("a", None): None}.items():
+        scene = Scene(burst=1)
+        scene.ends(1500)
+        for number, channel in enumerate(others):
+            scene.policy.rule(rule_alert(f"r{number}", channels=channel and (channel,)))
+        scene.passes(BURST_WINDOW_S)
+        assert scene.log.alerts[-1].channels == expected
+
+
 _STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("ends"), st.sampled_from([10, 1500, 3000]), st.sampled_from("abc")),
         st.tuples(st.just("passes"), st.sampled_from([0.1, 20, 61, 301]), st.just("")),
+        st.tuples(st.sampled_from(["fires", "lasts", "over"]), st.just(0.0), st.sampled_from("ab")),
     ),
     max_size=80,
 )
@@ -223,15 +270,20 @@ def test_messages_stand_for_exactly_the_breaches_there_were(
     steps: list[tuple[str, float, str]], cooldown_s: float, burst: int
 ) -> None:
     """Whatever happens in whatever order: none is lost, none is told twice, and callbacks get each once."""
-    scene, breaches = Scene(cooldown_s, burst), 0
+    scene, breaches, fired = Scene(cooldown_s, burst), 0, 0
     for what, amount, name in steps:
         if what == "passes":
             scene.passes(amount)
+        elif what == "over":
+            scene.policy.rule_over(rule_alert(name, AlertEvent.RECOVERY))
+        elif what != "ends":
+            scene.policy.rule(rule_alert(name), cooldown_s=30, lasts=what == "lasts")
+            fired += what == "fires"
         else:
             scene.ends(amount, name=name)
             breaches += amount >= 1000
     scene.policy.close()
-    assert scene.stood_for == breaches
+    assert scene.stood_for == breaches + fired
     assert len(scene.callbacks.alerts) == breaches
 
 

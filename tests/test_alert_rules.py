@@ -64,9 +64,7 @@ Rules = Callable[..., Scene]
 
 
 @pytest.fixture
-def rules(
-    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> Rules:
+def rules(start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Rules:
     """``rules(toml)`` starts measuring with these rules."""
     caplog.set_level(logging.INFO, "callbot_latency.alerting")
 
@@ -131,7 +129,7 @@ def test_a_percentile_over_a_window(rules: Rules) -> None:
 
 def test_a_percentile_is_over_when_the_window_has_forgotten(rules: Rules) -> None:
     """Its new value is told; and what nobody measures any more is over because there is nothing to judge by."""
-    scene = rules(EXAMPLE.read_text().partition("[[rule]]\nname = \"Speech")[0])
+    scene = rules(EXAMPLE.read_text().partition('[[rule]]\nname = "Speech')[0])
     for _ in range(20):
         scene.ends("rag_inference", 4000, metadata={"tier": "gold"})
     scene.passes(1)
@@ -380,3 +378,19 @@ def test_a_forked_child_begins_anew(rules: Rules) -> None:
     scene.runtime.rules.restart_after_fork()
     scene.ends("salesforce_api", 1, "timeout")
     assert scene.lines == []
+
+
+@pytest.mark.usefixtures("fresh_callbacks")
+def test_an_alert_of_a_rule_says_all_that_one_of_a_threshold_does(rules: Rules) -> None:
+    """Since when, how often, the worst so far, and where the trace is."""
+    heard: list[Alert] = []
+    add_alert_callback(heard.append)
+    scene = rules(
+        "[[rule]]\nname='a'\nchannels=['log', 'callbacks']\ncondition={kind='latency', threshold_ms=1000}",
+        trace_url="http://jaeger/trace/{trace_id}",
+    )
+    for latency_ms in (1000, 2500, 1500):
+        scene.ends("rag_inference", latency_ms, trace_id="ab" * 16)
+    assert scene.lines[0].endswith(f"limit 1000 ms, http://jaeger/trace/{'ab' * 16}")
+    assert [(alert.slow, alert.worst_ms) for alert in heard] == [(1, 1000), (2, 2500), (3, 2500)]
+    assert len({alert.since for alert in heard} - {None}) == 1

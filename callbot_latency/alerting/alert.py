@@ -41,9 +41,9 @@ class Alert:
     since: datetime | None = None
     """When the first breach of a row was, in UTC."""
     slow: int = 0
-    """How many were slow in that row, this one included."""
+    """How many were slow in that row, this one included; how often a rule fired."""
     worst_ms: float | None = None
-    """The longest of them."""
+    """The longest of them; the largest value of a rule that is about a time."""
     trace_url: str | None = None
     """Where the trace can be looked at, when LATENCY_TRACE_URL is set."""
     channels: tuple[str, ...] | None = None

@@ -58,6 +58,8 @@ callbacks: Final = AlertCallbacks()
 def add_alert_callback(function: Callable[[Alert], Any], severity: Severity | str | None = None) -> None:
     """Call `function(alert)` for every warning and critical breach, in order, on a thread of ours.
 
+    Alert rules reach it where their channels name ``callbacks``.
+
     Args:
         function: given an `Alert` with `.metric`, `.severity` and `.threshold_ms`.
         severity: only those of this severity.

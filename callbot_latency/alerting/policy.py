@@ -151,7 +151,8 @@ class AlertPolicy:
             row = self._rules.get(name)
             if row is None:
                 row = self._rules[name] = _Row(self._cooldown_s if cooldown_s is None else cooldown_s)
-            alert = replace(alert, trace_url=self._trace_of(alert.metric))
+            row.worst_ms = max(row.worst_ms, alert.worst_ms or 0.0)
+            alert = replace(alert, trace_url=self._trace_of(alert.metric), worst_ms=row.worst_ms or None)
             if lasts:
                 self._remind(replace(alert, slow=row.slow, lasts=True), row)
                 return
@@ -169,7 +170,7 @@ class AlertPolicy:
             if row is None or not row.slow:
                 return
             held_back = sum(cooldown.held_back for cooldown in row.cooling.values())
-            alert = replace(alert, since=row.since, slow=row.slow)
+            alert = replace(alert, since=row.since, slow=row.slow, worst_ms=row.worst_ms or None)
             if row.was_told:
                 self._tell(replace(alert, held_back=held_back))
             else:

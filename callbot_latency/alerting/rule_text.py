@@ -47,7 +47,7 @@ class RuleText:
             if field is not None and field not in fields and not _key_of(field):
                 known = ", ".join(f"{{{name}}}" for name in fields)
                 raise ValueError(
-                    f"unknown field {{{field}}}{guess(field, fields)} This kind of rule has {known} "
+                    f"unknown field {{{field}}}{guess(field, fields) or '.'} This kind of rule has {known} "
                     f"and {{metadata.<key>}}"
                 )
             self._parts.append((before, field))

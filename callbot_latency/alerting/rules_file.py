@@ -123,7 +123,7 @@ class _Fault:
         self.message = f"{_name_of(self.path, written)}{self._key()}: {self._say(message)}"
 
     def _key(self) -> str:
-        inside = self.path[2:] if self.path[:1] == ("rule",) and len(self.path) > 2 else self.path[-1:]
+        inside = self.path[2:] if self.path[:1] == ("rule",) and len(self.path) > 2 else self.path
         return ".".join(str(part) for part in inside if isinstance(part, str))
 
     def _say(self, message: str) -> str:

@@ -159,6 +159,7 @@ def heard(alert: Alert) -> None:
     assert_type(alert.threshold_ms, float)
     assert_type(alert.metric, LatencyMetric)
     assert_type(alert.metric.call_sid, str | None)
+    assert_type(alert.rule, str | None)
     alert.severity = Severity.WARNING  # type: ignore[misc]
 
 
