@@ -213,7 +213,7 @@ class AlertPolicy:
             self._overflow = None
         for alert in left:
             if self._log is not None:
-                contained(self._log.notify, alert)
+                contained(self._log.notify, replace(alert, channels=None))
 
     # -- a breach -------------------------------------------------------------------------------------------------
 
