@@ -5,9 +5,10 @@ from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Final
 
+from .alerting.alert import Alert
 from .convert import claim, running_metric
 from .guard import contained
-from .measurement import NS_PER_MS
+from .measurement import NS_PER_MS, Measurement
 from .metric import LatencyMetric
 from .session import OpenMeasurements
 from .thresholds import Thresholds
@@ -26,16 +27,22 @@ class Deadlines:
     Args:
         open_measurements: the session's table.
         thresholds: whose critical ones are the deadlines, in milliseconds.
-        tell: is given the operation as it stands, once.
+        tell: is given the operation as it stands, once, and makes the alert.
+        act: is given the operation and its alert.
 
     """
 
     def __init__(
-        self, open_measurements: OpenMeasurements, thresholds: Thresholds, tell: Callable[[LatencyMetric], None]
+        self,
+        open_measurements: OpenMeasurements,
+        thresholds: Thresholds,
+        tell: Callable[[LatencyMetric], Alert],
+        act: Callable[[Measurement, Alert], None] | None = None,
     ) -> None:
         self._open = open_measurements
         self._thresholds = thresholds
         self._tell = tell
+        self._act = act
         self._reset()
 
     def _reset(self) -> None:
@@ -74,5 +81,10 @@ class Deadlines:
             if left_ms > 0:
                 wait_ms = min(wait_ms, left_ms)
             elif claim(measurement):
-                contained(self._tell, running_metric(measurement, now_ns))
+                contained(self._due, measurement, now_ns)
         return wait_ms / 1000
+
+    def _due(self, measurement: Measurement, now_ns: int) -> None:
+        alert = self._tell(running_metric(measurement, now_ns))
+        if self._act is not None and measurement.operation.on_deadline is not None:
+            self._act(measurement, alert)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Protocol, TypeVar, overload
 
+from .alerting.alert import Alert
 from .guard import contained
 from .measurement import (
     Handle,
@@ -56,6 +57,7 @@ def measure_latency(
     call_sid_attr: str | None = None,
     stream_sid_attr: str | None = None,
     metadata: Mapping[str, Any] | None = None,
+    on_deadline: Callable[[Alert], Any] | None = None,
 ) -> _Decorator:
     """Measure every run of a function, coroutine function, generator, async generator or method.
 
@@ -70,6 +72,10 @@ def measure_latency(
             is missing or None, the id bound by `call()` is taken.
         stream_sid_attr: the same for the stream_sid.
         metadata: facts for every run, such as ``{"model": "latest_long"}``.
+        on_deadline: called once with an `Alert` when the critical threshold passes while the operation still runs, so
+            that the bot can act: play a filler, switch the provider. A function or coroutine function; it runs on the
+            event loop that awaits the operation, and for what no loop awaits on a thread of ours. What it raises is
+            logged and changes nothing.
 
     Raises:
         TypeError, ValueError: at decoration, for a missing or unknown type or a wrong argument.
@@ -84,6 +90,7 @@ def measure_latency(
         call_sid_attr=call_sid_attr,
         stream_sid_attr=stream_sid_attr,
         metadata=metadata,
+        on_deadline=on_deadline,
     )
     make(operation_name or "checked")
 
@@ -92,7 +99,7 @@ def measure_latency(
             return type(function)(decorate(function.__func__))
         if not callable(function) or inspect.isclass(function):
             raise TypeError(f"@measure_latency: expected a function or method, got {function!r}")
-        return _wrap(function, make(operation_name or _name_of(function)))
+        return _wrap(function, functools.partial(make, operation_name or _name_of(function)))
 
     return decorate
 
@@ -109,18 +116,18 @@ def _name_of(function: Any) -> str:
     return getattr(function, "__name__", None) or type(function).__name__
 
 
-def _wrap(function: Callable[..., Any], operation: Operation) -> Callable[..., Any]:
+def _wrap(function: Callable[..., Any], make: Callable[..., Operation]) -> Callable[..., Any]:
     kind = (
         function if inspect.isroutine(function) or isinstance(function, functools.partial) else type(function).__call__
     )
     if inspect.isasyncgenfunction(kind):
-        wrapper: Callable[..., Any] = measured_async_generator(function, operation)
+        wrapper: Callable[..., Any] = measured_async_generator(function, make(is_awaited=True))
     elif inspect.iscoroutinefunction(kind) or _is_awaitable_generator(kind):
-        wrapper = _measured_coroutine(function, operation)
+        wrapper = _measured_coroutine(function, make(is_awaited=True))
     elif inspect.isgeneratorfunction(kind):
-        wrapper = measured_generator(function, operation)
+        wrapper = measured_generator(function, make())
     else:
-        wrapper = _measured_function(function, operation)
+        wrapper = _measured_function(function, make())
     return functools.wraps(function)(wrapper)
 
 

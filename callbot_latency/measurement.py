@@ -7,7 +7,7 @@ from enum import Enum
 from functools import lru_cache
 from operator import attrgetter
 from time import perf_counter_ns
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanContext
@@ -17,6 +17,9 @@ from .guard import contained
 from .metric import OperationStatus, OperationType, Severity
 from .outcome import metadata_attributes
 from .text import text_of_any, well_formed
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
 
 __all__ = [
     "NS_PER_MS",
@@ -43,6 +46,10 @@ class Operation:
     call_sid: Callable[[Any], Any] | None = None
     stream_sid: Callable[[Any], Any] | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    on_deadline: Callable[[Any], Any] | None = None
+    """Called with the Alert when the critical threshold passes while the operation runs."""
+    is_awaited: bool = False
+    """Whether an event loop runs on while it does."""
     reads_owner: bool = field(init=False)
     type_value: str = field(init=False)
     span_name: str = field(init=False)
@@ -67,6 +74,8 @@ def operation_of(
     call_sid_attr: str | None = None,
     stream_sid_attr: str | None = None,
     metadata: Mapping[str, Any] | None = None,
+    on_deadline: Callable[[Any], Any] | None = None,
+    is_awaited: bool = False,
 ) -> Operation:
     """A checked Operation.
 
@@ -75,6 +84,8 @@ def operation_of(
 
     """
     kind = OperationType.of(operation_type)
+    if on_deadline is not None and not callable(on_deadline):
+        raise TypeError(f"on_deadline: expected a function of one alert, got {type(on_deadline).__name__}")
     operation_name = checked_text("operation_name", operation_name) or ""
     if not operation_name:
         raise ValueError("operation_name: expected a non-empty string")
@@ -85,6 +96,8 @@ def operation_of(
         _getter("call_sid_attr", call_sid_attr),
         _getter("stream_sid_attr", stream_sid_attr),
         dict(checked_metadata(metadata)),
+        on_deadline,
+        is_awaited,
     )
 
 
@@ -176,6 +189,8 @@ class Measurement(Handle):
     items: int | None = None
     busy_ns: int | None = None
     told_in_flight: bool = False
+    loop: "AbstractEventLoop | None" = None
+    """The event loop that awaits it, kept only for `on_deadline`."""
     outer: "Measurement | None" = None
     """The one that the same `measure_latency_context` opened before, and has not closed yet."""
 

@@ -23,6 +23,7 @@ from .guard import contained
 from .histograms import Histograms
 from .lane import Lane
 from .logs import LogReporter
+from .on_deadline import OnDeadline
 from .pipeline import Pipeline
 from .providers import Providers, open_providers
 from .reporters import LatencyReporter
@@ -56,7 +57,10 @@ class _Runtime:
         spans = SpanOpener.on(self.providers.tracers, config.trace_key.get_secret_value())
         self.session = Session(spans, config.thresholds, self.pipeline)
         self.session.opened_calls = self.rules.opened_calls
-        self.deadlines = Deadlines(self.session.open_measurements, config.thresholds, self.policy.in_flight)
+        self.on_deadline = OnDeadline()
+        self.deadlines = Deadlines(
+            self.session.open_measurements, config.thresholds, self.policy.in_flight, self.on_deadline.run
+        )
 
     def _reporters(self, rules: Sequence[Rule]) -> list[LatencyReporter]:
         config, meter = self.config, self.providers.meters.get_meter(SCOPE)
@@ -99,6 +103,7 @@ class _Runtime:
         # What runs in the parent ends in the parent.
         self.session.open_measurements.clear()
         self.pipeline.restart_after_fork()
+        self.on_deadline.restart_after_fork()
         self.deadlines.restart_after_fork()
 
 

@@ -9,6 +9,7 @@ from opentelemetry.context import get_current
 from opentelemetry.trace import INVALID_SPAN, get_current_span, set_span_in_context
 
 from . import semconv
+from .alerting.acting import running_loop
 from .binding import BINDING
 from .guard import contained
 from .measurement import NS_PER_MS, Measurement, Operation
@@ -110,6 +111,8 @@ class Session:
         measurement.key = key = span_context.span_id if span.is_recording() else -id(measurement)
         self.open_measurements[key] = measurement
         measurement.context = set_span_in_context(span, context)
+        if operation.is_awaited and operation.on_deadline is not None:
+            measurement.loop = running_loop()
         return measurement
 
     def close(self, measurement: Measurement, exc: BaseException | None) -> None:

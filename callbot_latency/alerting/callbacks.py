@@ -1,16 +1,19 @@
 """Callbacks of the application, called for every breach."""
 
-import logging
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ..metric import LatencyMetric, Severity
+from .acting import act, running_loop
 from .alert import Alert
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
 
 __all__ = ["AlertCallbacks", "add_alert_callback", "callbacks"]
 
-_log = logging.getLogger(__name__)
+_Registered = tuple[Callable[[Alert], Any], Severity | None, "AbstractEventLoop | None"]
 
 
 class AlertCallbacks:
@@ -18,7 +21,7 @@ class AlertCallbacks:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._functions: tuple[tuple[Callable[[Alert], Any], Severity | None], ...] = ()
+        self._functions: tuple[_Registered, ...] = ()
 
     def add(self, function: Callable[[Alert], Any], severity: Severity | str | None = None) -> None:
         """Call `function(alert)` for each breach, or for those of one severity.
@@ -31,7 +34,7 @@ class AlertCallbacks:
             raise TypeError(f"alert callback: expected a function of one alert, got {type(function).__name__}")
         wanted = None if severity is None else Severity(severity)
         with self._lock:
-            self._functions += ((function, wanted),)
+            self._functions += ((function, wanted, running_loop()),)
 
     def start(self) -> None:
         """Nothing to start."""
@@ -41,12 +44,9 @@ class AlertCallbacks:
 
     def notify(self, alert: Alert) -> None:
         """Call every function; one that raises is logged, and the next is called all the same."""
-        for function, severity in self._functions:
+        for function, severity, loop in self._functions:
             if severity is None or severity is alert.severity:
-                try:
-                    function(alert)
-                except BaseException:  # noqa: BLE001 - the application's own fault, on our thread: shown with its traceback
-                    _log.exception("the alert callback %r raised", getattr(function, "__qualname__", function))
+                act(function, alert, loop)
 
     def close(self) -> None:
         """Nothing to close."""
@@ -61,7 +61,8 @@ def add_alert_callback(function: Callable[[Alert], Any], severity: Severity | st
     Alert rules reach it where their channels name ``callbacks``.
 
     Args:
-        function: given an `Alert` with `.metric`, `.severity` and `.threshold_ms`.
+        function: given an `Alert` with `.metric`, `.severity` and `.threshold_ms`. A coroutine function is awaited on
+            the event loop that runs where it was added, or, where none runs, on one of ours.
         severity: only those of this severity.
 
     Raises:

@@ -130,12 +130,13 @@ class AlertPolicy:
                 elif metric.status is OperationStatus.SUCCESS and self._rows:
                     contained(self._healthy, metric)
 
-    def in_flight(self, metric: LatencyMetric) -> None:
-        """Take in an operation that still runs and has passed its critical threshold."""
+    def in_flight(self, metric: LatencyMetric) -> Alert:
+        """Take in an operation that still runs and has passed its critical threshold; gives the alert on it."""
         with self._lock:
             alert = replace(self._alert_on(metric, Severity.CRITICAL), in_flight=True)
             self._callback(alert)
             self._offer(alert, self._row_of(metric))
+        return alert
 
     def rule(self, alert: Alert, *, cooldown_s: float | None = None, lasts: bool = False) -> None:
         """Take in that a rule fired.
