@@ -62,21 +62,43 @@ def contained(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R 
         return None
 
 
-def delivered(function: Callable[[Any], Any], work: Any, reason: str, amount: int) -> None:
+def delivered(
+    function: Callable[[Any], Any],
+    work: Any,
+    reason: str,
+    amount: int,
+    answers: tuple[type[Exception], ...] = (),
+) -> BaseException | None:
     """Hand `work` over on a thread of ours; a fault of any kind is `amount` dropped for `reason`, and logged.
 
     Even SystemExit is held: it could only end our thread, never the application.
+
+    Args:
+        function: takes the work.
+        work: its one argument.
+        reason: what a fault is counted as.
+        amount: how much a fault loses; 0 where the caller counts it.
+        answers: exceptions that are no fault but an answer: given back, neither counted nor logged.
+
+    Returns:
+        What was raised, or None.
+
     """
     try:
         function(work)
+    except answers as answer:
+        return answer
     except BaseException as fault:  # noqa: BLE001 - see above
         _tell(function, fault, reason, amount)
+        return fault
+    return None
 
 
 def _tell(function: Callable[..., Any], fault: BaseException, reason: str, amount: int) -> None:
     if reraise.on:
         raise fault
-    dropped.add(reason, amount)
+    if amount:
+        dropped.add(reason, amount)
     if _speak():
         # The type and the place alone: a fault's text may quote what the caller said. A handler may raise too.
         with contextlib.suppress(Exception):

@@ -1,43 +1,112 @@
-"""A bounded buffer and a thread for one reporter that may be slow."""
+"""A bounded buffer and a thread for one reporter that may be slow, busy or away."""
 
+import logging
+import math
 import threading
-from collections import deque
+from collections import Counter
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from time import monotonic
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from opentelemetry import context
+from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY
+
 from . import semconv
+from .buffer import Buffer
 from .drops import dropped
-from .guard import contained, delivered
+from .guard import AtMostOncePer, contained, delivered
 from .metric import LatencyMetric
-from .reporters import LatencyReporter
+from .reporters.delivery import PermanentError, TransientError
+from .reporters.status import ReporterStatus
+from .retry import Retry
+from .scrub import scrub
 
 if TYPE_CHECKING:
     from .alerting import Alert
 
-__all__ = ["Lane"]
+__all__ = ["CAPACITY", "Lane"]
 
 CAPACITY: Final = 16_384
+
+
+class _Task:
+    """What the reporter has in hand, shrinking as parts of it arrive."""
+
+    __slots__ = ("act", "failed", "left", "work")
+
+    def __init__(self, act: Callable[[Any], Any], work: Any, left: int) -> None:
+        self.act = act
+        self.work = work
+        self.left = left
+        self.failed = 0
+
+    def arrived(self, amount: int) -> int:
+        """Keep the rest; how many of the beginning that were."""
+        amount = max(0, min(amount, self.left))
+        if amount:
+            self.left -= amount
+            # An alert is one: where it arrived, nothing is left.
+            self.work = self.work[amount:] if self.left else None
+            self.failed = 0
+        return amount
 
 
 class Lane:
     """Reports to `reporter` on a thread of its own, so that a slow one delays nobody else.
 
-    What arrives while `capacity` measurements wait is dropped and counted as ``<name>_lane_full``; what the reporter
-    fails on as ``<name>_failed``; what a hanging one did not confirm before the end as ``<name>_unconfirmed``.
+    What the reporter answers decides (`TransientError`, `PermanentError`): tried again in order, while new work
+    waits, or dropped. What has no room is counted as ``<name>_lane_full``, what a server refused as
+    ``<name>_refused``, what was tried too often as ``<name>_gave_up``, what the reporter failed on as
+    ``<name>_failed``, and what nobody confirmed before the end as ``<name>_unconfirmed``.
+
+    Args:
+        name: of the lane, its thread, its logger and its counts.
+        reporter: has ``report(batch)`` or ``notify(alert)`` or both, and may have ``start()`` and ``close()``.
+        capacity: how many measurements may wait; as many alerts besides.
+        batch_size: the most measurements of one batch; None for as they come.
+        interval_s: how long, in seconds, an incomplete batch waits for more; 0 for not at all.
+        suppressed: whether OpenTelemetry's instrumentations are off on the thread, so that what the reporter sends
+            makes no spans; not where the application's own code runs.
+        retry: how often the same work is handed over again.
+        after: the lane that served this reporter before; nothing is called until that one's thread has ended.
+
     """
 
-    def __init__(self, name: str, reporter: LatencyReporter, capacity: int = CAPACITY) -> None:
+    def __init__(
+        self,
+        name: str,
+        reporter: Any,
+        capacity: int = CAPACITY,
+        *,
+        batch_size: int | None = None,
+        interval_s: float = 0.0,
+        suppressed: bool = True,
+        retry: Retry | None = None,
+        after: "Lane | None" = None,
+    ) -> None:
         self.name = name
         self._reporter = reporter
         self._capacity = capacity
+        self._batch_size = batch_size
+        self._interval_s = interval_s
+        self._suppressed = suppressed
+        self._retry = retry or Retry()
+        self.turn: threading.Lock = after.turn if after else threading.Lock()
+        self._log = logging.getLogger(f"callbot_latency.reporters.{name}")
+        self._complain = AtMostOncePer()
         self._reset()
 
     def _reset(self) -> None:
-        self._work: deque[tuple[Callable[[Any], None], Any, int]] = deque()
-        self._waiting = 0
+        self._buffer = Buffer(self._capacity, self._batch_size, self._interval_s)
         self._in_hand = 0
-        self._closing = False
+        self._accepted = self._delivered = self._retried = 0
+        self._dropped: Counter[str] = Counter()
+        self._untold: Counter[str] = Counter()
+        self._last_error: tuple[str, datetime] | None = None
+        self._closing = self._abandoned = False
+        self._deadline_s = math.inf
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name=f"callbot_latency.{self.name}", daemon=True)
 
@@ -46,69 +115,214 @@ class Lane:
         self._thread.start()
 
     def restart_after_fork(self) -> None:
-        """In a forked child: the buffer is the parent's, the thread did not come along."""
+        """In a forked child: buffer and counts are the parent's, the thread did not come along."""
+        self.turn = threading.Lock()
         self._reset()
         self.start()
 
+    # -- handing over: on the worker's thread; neither waits, logs nor does I/O ---------------------------------------
+
     def report(self, batch: Sequence[LatencyMetric]) -> None:
         """Hand over a batch; never waits."""
-        self._put(self._reporter.report, batch, len(batch))
+        if hasattr(self._reporter, "report"):
+            with self._changed:
+                self._accept(len(batch), 0 if self._closing else self._buffer.put_batch(batch))
 
     def notify(self, alert: "Alert") -> None:
         """Hand over an alert that is for this lane; never waits."""
-        notify = getattr(self._reporter, "notify", None)
-        if notify is not None and (alert.channels is None or self.name in alert.channels):
-            self._put(notify, alert, 1)
+        if hasattr(self._reporter, "notify") and (alert.channels is None or self.name in alert.channels):
+            with self._changed:
+                self._accept(1, int(not self._closing and self._buffer.put_alert(alert)))
 
-    def _put(self, act: Callable[[Any], None], work: Any, amount: int) -> None:
+    def _accept(self, amount: int, room: int) -> None:
+        self._accepted += amount
+        self._drop(semconv.DROPPED_FULL_SUFFIX, amount - room)
+        self._changed.notify_all()
+
+    def _drop(self, suffix: str, amount: int) -> None:
+        """Count; under the lock. The thread says it later: a handler of the log may be what hangs."""
+        if amount:
+            dropped.add(self.name + suffix, amount)
+            self._dropped[self.name + suffix] += amount
+            self._untold[self.name + suffix] += amount
+
+    # -- from outside -------------------------------------------------------------------------------------------------
+
+    def status(self) -> ReporterStatus:
+        """Its numbers at this moment."""
         with self._changed:
-            if self._waiting + amount <= self._capacity and not self._closing:
-                self._work.append((act, work, amount))
-                self._waiting += amount
-                self._changed.notify_all()
-                return
-        dropped.add(self.name + semconv.DROPPED_FULL_SUFFIX, amount)
+            error, at = self._last_error or (None, None)
+            return ReporterStatus(
+                name=self.name,
+                accepted=self._accepted,
+                delivered=self._delivered,
+                pending=len(self._buffer) + self._in_hand,
+                retried=self._retried,
+                dropped=MappingProxyType(dict(self._dropped)),
+                last_error=error,
+                last_error_at=at,
+            )
 
     def flush(self, timeout_s: float) -> bool:
-        """Wait until all that was handed over is reported; False when the time was too short."""
+        """Wait until all that was handed over is reported; False when the time was too short.
+
+        Incomplete batches go at once, whatever the time-out; a lane that waits to try again goes on waiting.
+        """
         with self._changed:
-            return self._changed.wait_for(lambda: not self._work and not self._in_hand, timeout_s)
+            self._buffer.hurry = True
+            self._changed.notify_all()
+            return self._changed.wait_for(lambda: not self._buffer and not self._in_hand, timeout_s)
 
     def close(self, timeout_s: float = 2.0) -> bool:
-        """Report what waits, close the reporter and end the thread, within `timeout_s`; what remains is counted.
+        """`begin_close` and `wait_closed`."""
+        self.begin_close(timeout_s)
+        return self.wait_closed(timeout_s)
+
+    def begin_close(self, timeout_s: float) -> None:
+        """Take in nothing more, report what waits, close the reporter and end the thread; does not wait for it.
+
+        A lane that waits to try again tries once more at once, unless the server asked for the wait: then when that
+        is over, if it is within `timeout_s`. Where this fails too, what is left counts as unconfirmed.
+        """
+        with self._changed:
+            self._closing = self._buffer.hurry = True
+            self._deadline_s = monotonic() + timeout_s
+            self._changed.notify_all()
+
+    def wait_closed(self, timeout_s: float) -> bool:
+        """Wait for the end; False when the time was too short or something is left, which is counted.
 
         What a hanging reporter has in hand counts too: it may still arrive, but nobody will know.
         """
-        deadline_s = monotonic() + timeout_s
-        with self._changed:
-            self._closing = True
-            self._changed.notify_all()
         if threading.current_thread() is self._thread:
             # A callback that shuts us down: the lane does the rest when that returns, and ends.
-            return not self._work
-        self._thread.join(max(0.0, deadline_s - monotonic()))
+            return not self._buffer
+        deadline_s = monotonic() + timeout_s
+        if self._thread.ident is not None:
+            self._thread.join(max(0.0, deadline_s - monotonic()))
         with self._changed:
-            left, self._waiting = self._waiting + self._in_hand, 0
-            self._work.clear()
-        if left:
-            dropped.add(self.name + semconv.DROPPED_UNCONFIRMED_SUFFIX, left)
-        return not left
+            self._abandon()
+            return self.name + semconv.DROPPED_UNCONFIRMED_SUFFIX not in self._dropped
+
+    def _abandon(self) -> None:
+        """Count what is left as unconfirmed, and nothing after it; under the lock."""
+        self._abandoned = True
+        self._drop(semconv.DROPPED_UNCONFIRMED_SUFFIX, self._buffer.clear() + self._in_hand)
+        self._in_hand = 0
+        self._changed.notify_all()
+
+    # -- the thread ---------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        contained(self._reporter.start)
-        while (work := self._next()) is not None:
-            act, argument, amount = work
-            delivered(act, argument, self.name + semconv.DROPPED_FAILED_SUFFIX, amount)
-        contained(self._reporter.close)
+        if self._suppressed:
+            context.attach(context.set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
+        with self.turn:
+            if self._abandoned:
+                return
+            self._call("start")
+            while (task := self._next()) is not None:
+                self._deliver(task)
+                self._tell_drops()
+            self._call("close")
 
-    def _next(self) -> tuple[Callable[[Any], None], Any, int] | None:
+    def _call(self, method: str) -> None:
+        function = getattr(self._reporter, method, None)
+        if function is not None:
+            contained(function)
+
+    def _next(self) -> _Task | None:
         with self._changed:
-            self._in_hand = 0
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._work or self._closing)
-            if not self._work:
-                return None
-            work = self._work.popleft()
-            self._in_hand = work[2]
-            self._waiting -= work[2]
-            return work
+            while not (task := self._taken()):
+                if self._closing and not self._buffer:
+                    return None
+                self._changed.wait(self._buffer.wait_s())
+            return task
+
+    def _taken(self) -> _Task | None:
+        if (alert := self._buffer.take_alert()) is not None:
+            self._in_hand = 1
+            return _Task(self._reporter.notify, alert, 1)
+        if (batch := self._buffer.take_batch()) is not None:
+            self._in_hand = len(batch)
+            return _Task(self._reporter.report, batch, len(batch))
+        return None
+
+    def _deliver(self, task: _Task) -> None:
+        """Hand it over until it has arrived or is dropped."""
+        while (busy := self._attempt(task)) is not None:
+            if not self._wait_after(busy, task):
+                return
+            with self._changed:
+                self._retried += 1
+
+    def _attempt(self, task: _Task) -> TransientError | None:
+        """Once; what is to be tried again stays in `task`, with the reason."""
+        failed = semconv.DROPPED_FAILED_SUFFIX
+        error = delivered(task.act, task.work, self.name + failed, 0, (TransientError, PermanentError))
+        if isinstance(error, TransientError):
+            self._settle(error, task.arrived(error.delivered))
+            return error if task.left else None
+        if isinstance(error, PermanentError):
+            refused = task.left if error.refused is None else max(0, min(error.refused, task.left))
+            self._settle(error, task.left - refused, semconv.DROPPED_REFUSED_SUFFIX, refused)
+        elif error is not None:
+            self._settle(error, 0, failed, task.left)
+        else:
+            self._settle(None, task.left)
+        return None
+
+    def _settle(self, error: BaseException | None, arrived: int, suffix: str = "", lost: int = 0) -> None:
+        """Take `arrived` and `lost` out of hand, in one step; nothing once it was given up as unconfirmed."""
+        with self._changed:
+            if error is not None:
+                self._last_error = _text_of(error), datetime.now(UTC)
+            if not self._abandoned:
+                self._in_hand -= arrived + lost
+                self._delivered += arrived
+                self._drop(suffix, lost)
+        if arrived:
+            self._log.debug("delivered %d", arrived)
+
+    def _wait_after(self, busy: TransientError, task: _Task) -> bool:
+        """Wait to try again; False when it is over with this work."""
+        task.failed += 1
+        if task.failed >= self._retry.attempts:
+            self._settle(None, 0, semconv.DROPPED_GAVE_UP_SUFFIX, task.left)
+            return False
+        asked_s = self._retry.asked_s(busy)
+        wait_s = self._retry.wait_s(task.failed) if asked_s is None else asked_s
+        self._log.debug("%d again in %.1f s: %s", task.left, wait_s, _text_of(busy))
+        with self._changed:
+            if self._is_worth(wait_s, asked=asked_s is not None):
+                return True
+            self._abandon()
+            return False
+
+    def _is_worth(self, wait_s: float, *, asked: bool) -> bool:
+        """Wait, and say whether to try again: while closing only where the server named a time that is near."""
+        until_s, tried_last = monotonic() + wait_s, self._closing
+
+        def is_over() -> bool:
+            return self._abandoned or (self._closing and (not asked or until_s > self._deadline_s))
+
+        if self._changed.wait_for(is_over, wait_s):
+            return not (self._abandoned or tried_last or asked)
+        return True
+
+    def _tell_drops(self) -> None:
+        with self._changed:
+            if not self._untold:
+                return
+            lost = ", ".join(f"{reason}: {n}" for reason, n in sorted(self._untold.items()))
+            error = self._last_error[0] if self._last_error else None
+            speak = self._complain()
+            if speak or self._log.isEnabledFor(logging.DEBUG):
+                self._untold.clear()
+        level = logging.WARNING if speak else logging.DEBUG
+        self._log.log(level, "dropped since the last such line: %s%s", lost, f" ({error})" if error else "")
+
+
+def _text_of(error: BaseException) -> str:
+    """What may be shown: an answer's text; of any other exception, which may quote what the caller said, its type."""
+    return scrub(str(error)) if isinstance(error, (TransientError, PermanentError)) else type(error).__name__

@@ -64,10 +64,10 @@ class _Runtime:
 
     def _reporters(self, rules: Sequence[Rule]) -> list[LatencyReporter]:
         config, meter = self.config, self.providers.meters.get_meter(SCOPE)
-        lanes = [told := Lane("callbacks", callbacks)]
+        lanes = [told := Lane("callbacks", callbacks, suppressed=False)]
         if config.file_logging_enabled:
             lanes.append(Lane(JSONL, JsonlReporter(config.metrics_file_path)))
-        log = Lane("log", LogReporter()) if config.logging_enabled else None
+        log = Lane("log", LogReporter(), suppressed=False) if config.logging_enabled else None
         if log is not None:
             lanes.append(log)
         self.policy = AlertPolicy(

@@ -89,6 +89,8 @@ DROPPED_INTERNAL_ERROR: Final = "internal_error"
 DROPPED_NAME_LABEL: Final = "operation_name_label"
 DROPPED_FULL_SUFFIX: Final = "_lane_full"
 DROPPED_FAILED_SUFFIX: Final = "_failed"
+DROPPED_REFUSED_SUFFIX: Final = "_refused"
+DROPPED_GAVE_UP_SUFFIX: Final = "_gave_up"
 DROPPED_UNCONFIRMED_SUFFIX: Final = "_unconfirmed"
 DROPPED_AFTER_SHUTDOWN: Final = "after_shutdown"
 
