@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from .measure import measure_latency, measure_latency_context
     from .metric import LatencyMetric, OperationStatus, OperationType, Severity
     from .processor import LatencySpanProcessor
-    from .reporters import LatencyReporter
+    from .reporters import LatencyReporter, PermanentError, ReporterStatus, TransientError
+    from .reporters.manager import ReportManager, report_manager
     from .runtime import init, latency_config, shutdown
     from .session import record
     from .thresholds import Thresholds
@@ -27,8 +28,12 @@ __all__ = [
     "LatencyTracker",
     "OperationStatus",
     "OperationType",
+    "PermanentError",
+    "ReportManager",
+    "ReporterStatus",
     "Severity",
     "Thresholds",
+    "TransientError",
     "add_alert_callback",
     "add_call_context",
     "bind",
@@ -40,6 +45,7 @@ __all__ = [
     "measure_latency",
     "measure_latency_context",
     "record",
+    "report_manager",
     "shutdown",
 ]
 
@@ -52,7 +58,8 @@ _ROOMS = {
     "measure": ("measure_latency", "measure_latency_context"),
     "metric": ("LatencyMetric", "OperationStatus", "OperationType", "Severity"),
     "processor": ("LatencySpanProcessor",),
-    "reporters": ("LatencyReporter",),
+    "reporters": ("LatencyReporter", "PermanentError", "ReporterStatus", "TransientError"),
+    "reporters.manager": ("ReportManager", "report_manager"),
     "runtime": ("init", "latency_config", "shutdown"),
     "session": ("record",),
     "thresholds": ("Thresholds",),

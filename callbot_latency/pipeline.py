@@ -13,9 +13,8 @@ from . import semconv
 from .convert import to_metric
 from .drops import dropped
 from .guard import AtMostOncePer, contained
-from .lane import Lane
 from .metric import LatencyMetric
-from .reporters import LatencyReporter, Ticking
+from .reporters import Buffered, Consumer, Ticking
 from .thresholds import Thresholds
 from .tracker import LatencyTracker
 
@@ -44,14 +43,14 @@ class Pipeline:
     def __init__(
         self,
         tracker: LatencyTracker,
-        reporters: Sequence[LatencyReporter],
+        reporters: Sequence[Consumer],
         thresholds: Thresholds,
         *,
         capacity: int = CAPACITY,
     ) -> None:
         self._tracker = tracker
         self._reporters = tuple(reporters)
-        self._lanes: list[Lane] = [reporter for reporter in self._reporters if isinstance(reporter, Lane)]
+        self._lanes: list[Buffered] = [reporter for reporter in self._reporters if isinstance(reporter, Buffered)]
         self._ticks = [reporter.tick for reporter in self._reporters if isinstance(reporter, Ticking)]
         self._thresholds = thresholds
         self._capacity = capacity
@@ -171,6 +170,8 @@ class Pipeline:
         while not done.wait(min(INTERVAL_S, max(0.0, deadline_s - monotonic()))):
             if monotonic() >= deadline_s or not self._thread.is_alive():
                 return False
+        for lane in self._lanes:
+            lane.flush(0.0)  # all of them begin at once
         return all(lane.flush(max(0.0, deadline_s - monotonic())) for lane in self._lanes)
 
     def end_worker(self, timeout_s: float) -> bool:
@@ -182,14 +183,16 @@ class Pipeline:
 
     def close_reporters(self, timeout_s: float) -> bool:
         """End every reporter and its thread, after the worker; False when `timeout_s` was too short."""
+        timeout_s = max(0.05, timeout_s)
         deadline_s = monotonic() + timeout_s
-        on_time = True
         for reporter in self._reporters:
-            if isinstance(reporter, Lane):
-                on_time &= reporter.close(max(0.05, deadline_s - monotonic()))
-            else:
-                contained(reporter.close)
-        return on_time
+            if not isinstance(reporter, Buffered):
+                contained(reporter.close)  # may have a last word for a lane
+        # All of them at the same time: one that hangs does not take the others' share.
+        for lane in self._lanes:
+            contained(lane.begin_close, timeout_s)
+        closed = [contained(lane.wait_closed, max(0.0, deadline_s - monotonic())) for lane in self._lanes]
+        return all(closed)
 
     def _run(self) -> None:
         while not self._closing:

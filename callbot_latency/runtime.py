@@ -26,9 +26,9 @@ from .logs import LogReporter
 from .on_deadline import OnDeadline
 from .pipeline import Pipeline
 from .providers import Providers, open_providers
-from .reporters import LatencyReporter
-from .reporters.jsonl import NAME as JSONL
+from .reporters import Consumer, LatencyReporter, Notifier
 from .reporters.jsonl import JsonlReporter
+from .reporters.manager import report_manager
 from .semconv import SCOPE
 from .session import Session
 from .spans import SpanOpener
@@ -53,6 +53,7 @@ class _Runtime:
         # A wrong file of rules stops here, before anything is opened.
         rules = () if config.alert_rules_file is None else load_rules(config.alert_rules_file)
         self.providers: Providers = open_providers(config)
+        self._from_environment = _from_environment(config)
         self.pipeline = Pipeline(latency_tracker, self._reporters(rules), config.thresholds)
         spans = SpanOpener.on(self.providers.tracers, config.trace_key.get_secret_value())
         self.session = Session(spans, config.thresholds, self.pipeline)
@@ -62,27 +63,29 @@ class _Runtime:
             self.session.open_measurements, config.thresholds, self.policy.in_flight, self.on_deadline.run
         )
 
-    def _reporters(self, rules: Sequence[Rule]) -> list[LatencyReporter]:
+    def _reporters(self, rules: Sequence[Rule]) -> list[Consumer]:
         config, meter = self.config, self.providers.meters.get_meter(SCOPE)
+        # The application's own code runs on these two: what it instruments stays instrumented.
         lanes = [told := Lane("callbacks", callbacks, suppressed=False)]
-        if config.file_logging_enabled:
-            lanes.append(Lane(JSONL, JsonlReporter(config.metrics_file_path)))
         log = Lane("log", LogReporter(), suppressed=False) if config.logging_enabled else None
         if log is not None:
             lanes.append(log)
         self.policy = AlertPolicy(
             config.thresholds,
             callbacks=told,
+            channels=(report_manager,),
             log=log,
             cooldown_s=config.alert_cooldown_s,
             burst=config.alert_burst,
             trace_url=config.trace_url,
         )
         self.rules = RuleEngine(rules, self.policy, config.thresholds)
-        reporters: list[LatencyReporter] = [Histograms(meter, config.thresholds), self.policy]
-        return [*reporters, *([self.rules] if rules else []), *lanes]
+        consumers: list[Consumer] = [Histograms(meter, config.thresholds), self.policy]
+        return [*consumers, *([self.rules] if rules else []), *lanes, report_manager]
 
     def start(self) -> None:
+        for reporter in self._from_environment:
+            report_manager.add_from_environment(reporter)
         self.pipeline.start()
         self.deadlines.start()
         latency_tracker.connect(self.session, self.pipeline.drain, self.pipeline.discard)
@@ -105,6 +108,14 @@ class _Runtime:
         self.pipeline.restart_after_fork()
         self.on_deadline.restart_after_fork()
         self.deadlines.restart_after_fork()
+
+
+def _from_environment(config: LatencyConfig) -> list[LatencyReporter | Notifier]:
+    """The reporters that the settings name."""
+    reporters: list[LatencyReporter | Notifier] = []
+    if config.file_logging_enabled:
+        reporters.append(JsonlReporter(config.metrics_file_path))
+    return reporters
 
 
 _lifecycle = threading.Lock()
@@ -209,6 +220,8 @@ def _after_fork_in_child() -> None:
     _lifecycle = threading.Lock()
     if _runtime is not None:
         contained(_runtime.restart_after_fork)
+    else:
+        contained(report_manager.restart_after_fork)
 
 
 def _flush_at_end_of_multiprocessing_children() -> None:

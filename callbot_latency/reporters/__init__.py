@@ -5,18 +5,51 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from ..metric import LatencyMetric
 from .delivery import PermanentError, TransientError
+from .status import ReporterStatus
 
 if TYPE_CHECKING:
     from ..alerting import Alert
 
-__all__ = ["LatencyReporter", "Notifier", "PermanentError", "Ticking", "TransientError"]
+__all__ = [
+    "Buffered",
+    "Consumer",
+    "LatencyReporter",
+    "Notifier",
+    "PermanentError",
+    "ReporterStatus",
+    "Ticking",
+    "TransientError",
+]
 
 
 class LatencyReporter(Protocol):
-    """Consumes batches of finished measurements, in order. Called on our threads, never on the call's."""
+    """Consumes batches of finished measurements, in order. Called on one thread of ours, never on the call's.
+
+    It may also have ``start()``, called once before the first batch, and ``close()``, called once after the last
+    one; ``notify(alert)``, which makes it a `Notifier` too; and, as its defaults on `report_manager`, the attributes
+    ``name``, ``batch_size``, ``interval_s`` in seconds, and ``target``, by which two of one class are known as one.
+    """
 
     def report(self, batch: Sequence[LatencyMetric], /) -> None:
-        """Take in a batch; what raises here is counted, logged, and keeps no other reporter from its batch."""
+        """Take in a batch, in one attempt with a time-out of its own.
+
+        Raises:
+            TransientError: the rest is to be tried again, later.
+            PermanentError: it will never be taken.
+            Exception: any other is a fault, which loses the batch; all are counted, and keep no other reporter from it.
+
+        """
+
+
+class Notifier(Protocol):
+    """Wants alerts."""
+
+    def notify(self, alert: "Alert", /) -> None:
+        """Take in one alert; raises as `LatencyReporter.report` does."""
+
+
+class Consumer(LatencyReporter, Protocol):
+    """A reporter that runs on the worker itself, with what belongs to `init()` and `shutdown()`."""
 
     def start(self) -> None:
         """Called once before the first batch."""
@@ -25,16 +58,23 @@ class LatencyReporter(Protocol):
         """Called once after the last batch."""
 
 
-class Notifier(LatencyReporter, Protocol):
-    """A reporter that also wants alerts."""
-
-    def notify(self, alert: "Alert", /) -> None:
-        """Take in one alert."""
-
-
 @runtime_checkable
 class Ticking(Protocol):
     """A reporter of the worker that has something to do when time passes."""
 
     def tick(self) -> None:
         """Called about ten times a second, on the worker."""
+
+
+@runtime_checkable
+class Buffered(Protocol):
+    """A reporter of the worker that hands on to threads of its own: one lane, or several."""
+
+    def flush(self, timeout_s: float) -> bool:
+        """Hand on what waits; False when the time was too short."""
+
+    def begin_close(self, timeout_s: float) -> None:
+        """Begin to end, without waiting."""
+
+    def wait_closed(self, timeout_s: float) -> bool:
+        """Wait for the end; False when the time was too short."""

@@ -32,6 +32,8 @@ class JsonlReporter:
     logged at most once a minute; the next batch tries again.
     """
 
+    name = NAME
+
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: int | None = None
