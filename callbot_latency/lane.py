@@ -42,15 +42,16 @@ class _Task:
         self.left = left
         self.failed = 0
 
-    def arrived(self, amount: int) -> int:
-        """Keep the rest; how many of the beginning that were."""
-        amount = max(0, min(amount, self.left))
-        if amount:
-            self.left -= amount
+    def shrink(self, error: TransientError) -> tuple[int, int]:
+        """Keep what is to be tried again; how many of the beginning arrived, and how many were refused."""
+        arrived = max(0, min(error.delivered, self.left))
+        refused = max(0, min(error.refused, self.left - arrived))
+        if done := arrived + refused:
+            self.left -= done
             # An alert is one: where it arrived, nothing is left.
-            self.work = self.work[amount:] if self.left else None
+            self.work = self.work[done:] if self.left else None
             self.failed = 0
-        return amount
+        return arrived, refused
 
 
 class Lane:
@@ -236,7 +237,8 @@ class Lane:
             while not (task := self._taken()):
                 if self._closing and not self._buffer:
                     return None
-                self._changed.wait(self._buffer.wait_s())
+                due_s = self._buffer.wait_s()
+                self._changed.wait(None if due_s is None else min(due_s, threading.TIMEOUT_MAX))
             return task
 
     def _taken(self) -> _Task | None:
@@ -261,7 +263,8 @@ class Lane:
         failed = semconv.DROPPED_FAILED_SUFFIX
         error = delivered(task.act, task.work, self.name + failed, 0, (TransientError, PermanentError))
         if isinstance(error, TransientError):
-            self._settle(error, task.arrived(error.delivered))
+            arrived, refused = task.shrink(error)
+            self._settle(error, arrived, semconv.DROPPED_REFUSED_SUFFIX, refused)
             return error if task.left else None
         if isinstance(error, PermanentError):
             refused = task.left if error.refused is None else max(0, min(error.refused, task.left))

@@ -10,13 +10,18 @@ class TransientError(Exception):
         message: what happened and, where somebody can do something, what to do; without secrets.
         retry_after_s: how long the server asks us to wait, in seconds; where None, the wait grows with each try.
         delivered: how many of the batch, from its beginning, arrived all the same.
+        refused: how many more of that beginning were refused for good: all after the first ``delivered + refused``
+            is handed over again.
 
     """
 
-    def __init__(self, message: str, *, retry_after_s: float | None = None, delivered: int = 0) -> None:
+    def __init__(
+        self, message: str, *, retry_after_s: float | None = None, delivered: int = 0, refused: int = 0
+    ) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
         self.delivered = delivered
+        self.refused = refused
 
 
 class PermanentError(Exception):

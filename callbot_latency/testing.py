@@ -1,0 +1,180 @@
+"""What the author of a reporter needs to prove it: `check_reporter_contract`."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from itertools import cycle
+from typing import Final
+
+from .guard import reraise
+from .lane import Lane
+from .metric import LatencyMetric, OperationStatus, OperationType
+from .reporters import LatencyReporter, ReporterStatus
+from .retry import Retry
+from .semconv import (
+    DROPPED_FAILED_SUFFIX,
+    DROPPED_REFUSED_SUFFIX,
+    DROPPED_UNCONFIRMED_SUFFIX,
+)
+
+__all__ = ["Answer", "Server", "check_reporter_contract"]
+
+MEASUREMENTS: Final = 60
+BATCH_SIZE: Final = 10
+LATE_S: Final = 0.05
+TIMEOUT_S: Final = 30.0
+
+
+class Answer(StrEnum):
+    """What the server of the test does with a request."""
+
+    TAKE = "take"
+    """Takes all of it, and says so."""
+    BUSY = "busy"
+    """Takes nothing, and asks to come again: HTTP 429 or 503, a reset connection."""
+    REFUSE = "refuse"
+    """Takes nothing, and never will: HTTP 400, 401, 404."""
+
+
+_PLANS: Final[dict[str, Sequence[Answer]]] = {
+    "ok": [Answer.TAKE],
+    "transient": [Answer.BUSY, Answer.TAKE, Answer.TAKE, Answer.BUSY, Answer.BUSY],
+    "permanent": [Answer.REFUSE],
+    "mixed": [Answer.TAKE, Answer.BUSY, Answer.REFUSE, Answer.TAKE, Answer.TAKE, Answer.REFUSE, Answer.BUSY],
+    "slow": [Answer.TAKE],
+}
+
+
+@dataclass
+class Server:
+    """The server that a reporter under test talks to: it keeps what it took, and answers as the scenario says.
+
+    Safe from any thread.
+
+    Attributes:
+        scenario: ``ok``, ``transient``, ``permanent``, ``mixed`` or ``slow``.
+        requests: how many requests there were.
+        taken: the ids (`LatencyMetric.call_sid`) that it took, each as often as it came.
+
+    """
+
+    scenario: str
+    requests: int = 0
+    taken: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+        self._answers = cycle(_PLANS[self.scenario])
+
+    def request(self, ids: Iterable[str]) -> Answer:
+        """Say what becomes of a request that carries these ids; they are kept where the answer is `Answer.TAKE`."""
+        if self.scenario == "slow":
+            time.sleep(LATE_S)  # a server that takes its time, not a wait for something
+        with self._lock:
+            self.requests += 1
+            answer = next(self._answers)
+            if answer is Answer.TAKE:
+                self.taken += ids
+            return answer
+
+
+def check_reporter_contract(
+    make: Callable[[Server], LatencyReporter],
+    *,
+    scenarios: Sequence[str] = tuple(_PLANS),
+) -> None:
+    """Prove that a reporter tells the truth of what it was given: nothing lost unsaid, nothing sent twice.
+
+    For each scenario, `make(server)` gives a new reporter whose requests end at `server`: the fake behind your
+    reporter (an HTTP handler, a patched client) calls ``server.request(ids)`` with the ``call_sid`` of each
+    measurement in the request, and does what the `Answer` says. 60 measurements then go through a real `Lane` in
+    batches of 10, and afterwards ``accepted == delivered + dropped(reason) + pending`` must hold, and agree with what
+    the server took:
+
+    - ``ok`` and ``slow`` (50 ms a request): everything arrived, once;
+    - ``transient`` (busy, then takes it): everything arrived, once, after `TransientError`;
+    - ``permanent``: everything is counted as refused, after `PermanentError`, and was not tried again;
+    - ``mixed``: what was refused is counted as refused, everything else arrived, once.
+
+    Args:
+        make: gives a reporter that talks to the server.
+        scenarios: which of them to play.
+
+    Raises:
+        AssertionError: the reporter breaks the contract; the message says in which scenario, and how.
+
+    """
+    for scenario in scenarios:
+        server = Server(scenario)
+        status = _play(make(server))
+        for wrong in _findings(server, status):
+            raise AssertionError(f"scenario {scenario}: {wrong}; {status}")
+
+
+def _play(reporter: LatencyReporter) -> ReporterStatus:
+    """Send everything through a lane that waits for no back-off."""
+    retry = Retry(base_s=0.001, cap_s=0.001, asked_cap_s=0.001)
+    lane = Lane("contract", reporter, batch_size=BATCH_SIZE, interval_s=TIMEOUT_S, retry=retry)
+    before, reraise.on = reraise.on, False
+    try:
+        lane.start()
+        for n in range(MEASUREMENTS):
+            lane.report([_measurement(n)])
+        lane.flush(TIMEOUT_S)
+        lane.close(TIMEOUT_S)
+    finally:
+        reraise.on = before
+    return lane.status()
+
+
+def _call_sid(n: int) -> str:
+    return f"CA{n:032x}"
+
+
+def _measurement(n: int) -> LatencyMetric:
+    return LatencyMetric(
+        OperationType.STT, "contract", 100.0 + n, OperationStatus.SUCCESS, call_sid=_call_sid(n), provider="test"
+    )
+
+
+def _findings(server: Server, status: ReporterStatus) -> Iterable[str]:
+    """What is wrong, the most telling first."""
+    lost = {reason.removeprefix("contract"): n for reason, n in status.dropped.items()}
+    if failed := lost.get(DROPPED_FAILED_SUFFIX):
+        yield (
+            f"report() raised {status.last_error}, neither TransientError nor PermanentError: "
+            f"{failed} measurements are lost without being tried again"
+        )
+    if hanging := lost.get(DROPPED_UNCONFIRMED_SUFFIX):
+        yield f"{hanging} measurements were not confirmed in {TIMEOUT_S:.0f} s: report() needs a time-out of its own"
+    yield from _wrong_answers(server, status, lost.get(DROPPED_REFUSED_SUFFIX, 0))
+    yield from _wrong_deliveries(server.taken, status.delivered)
+    if status.pending or status.accepted != status.delivered + sum(status.dropped.values()):
+        yield "accepted is not delivered + dropped + pending"
+
+
+def _wrong_answers(server: Server, status: ReporterStatus, refused: int) -> Iterable[str]:
+    if server.scenario == "permanent" and status.retried:
+        yield "what the server refuses was tried again: raise PermanentError for it"
+    if server.scenario == "transient" and refused:
+        yield f"{refused} measurements count as refused though the server was only busy: raise TransientError for it"
+
+
+def _wrong_deliveries(taken: Sequence[str], delivered: int) -> Iterable[str]:
+    if unknown := set(taken) - {_call_sid(n) for n in range(MEASUREMENTS)}:
+        yield f"the server took what was never handed over, such as {min(unknown)!r}: are these call_sids?"
+    if twice := [each for each, n in Counter(taken).items() if n > 1]:
+        yield (
+            f"{len(twice)} measurements were delivered twice: a TransientError must say how many of the batch "
+            "had arrived (delivered=)"
+        )
+    if len(taken) < delivered:
+        yield (
+            f"the server took {len(taken)}, but report() answered as if {delivered} had arrived: "
+            "an error was swallowed, or the rest of a batch was forgotten"
+        )
+    if len(taken) > delivered:
+        yield f"the server took {len(taken)}, of which only {delivered} count as delivered"
