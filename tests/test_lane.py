@@ -1,16 +1,20 @@
 """A bounded buffer and a thread for a reporter that may be slow."""
 
+import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
 
 import pytest
+from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
-from callbot_latency import Alert, LatencyMetric, Severity
+from callbot_latency import Alert, LatencyMetric, PermanentError, ReporterStatus, Severity, TransientError
 from callbot_latency.drops import dropped
 from callbot_latency.guard import reraise
-from callbot_latency.lane import Lane
+from callbot_latency.lane import CAPACITY, Lane
+from callbot_latency.retry import Retry
 
 
 def metrics(amount: int) -> list[LatencyMetric]:
@@ -203,3 +207,371 @@ def test_closed_from_its_own_thread_it_does_the_rest_afterwards() -> None:
     assert told == [False]
     assert reporter.alerts == [first, second]
     assert reporter.events == ["start", "close"]
+
+
+# -- what the reporter answers --------------------------------------------------------------------------------------
+
+
+QUICK = Retry(base_s=0.0, cap_s=0.0, asked_cap_s=60.0)
+
+
+class Answering:
+    """Answers one attempt after the other as told, then takes everything."""
+
+    def __init__(self, *answers: BaseException | None) -> None:
+        self.answers = list(answers)
+        self.attempts: list[list[float]] = []
+        self.attempted_s: list[float] = []
+        self.attempted = threading.Event()
+        self.enough = threading.Event()
+
+    def report(self, batch: Sequence[LatencyMetric]) -> None:
+        self.attempted_s.append(monotonic())
+        self.attempts.append([metric.latency_ms for metric in batch])
+        self.attempted.set()
+        answer = self.answers.pop(0) if self.answers else None
+        if answer is not None:
+            raise answer
+
+
+class Alerted(Answering):
+    def notify(self, alert: Alert) -> None:
+        self.report([alert.metric])
+
+
+@pytest.fixture
+def lane_of() -> Iterator[Callable[..., Lane]]:
+    """``lane_of(reporter, ...)`` gives a lane that is started, and closed after the test."""
+    made: list[Lane] = []
+
+    def build(reporter: Any, name: str = "lane", capacity: int = CAPACITY, **kwargs: Any) -> Lane:
+        lane = Lane(name, reporter, capacity, **{"retry": QUICK, **kwargs})
+        made.append(lane)
+        lane.start()
+        return lane
+
+    yield build
+    for lane in made:
+        lane.close(5)
+
+
+LaneOf = Callable[..., Lane]
+
+
+def law_holds(status: ReporterStatus) -> bool:
+    return status.accepted == status.delivered + sum(status.dropped.values()) + status.pending
+
+
+def test_what_a_busy_server_did_not_take_is_tried_again_in_order(lane_of: LaneOf) -> None:
+    """The rest of the batch, from where it stopped, before anything that came later; nothing is lost."""
+    before = dropped.by_reason()
+    reporter = Answering(TransientError("busy", delivered=2), TransientError("busy", delivered=0))
+    lane = lane_of(reporter, "busy")
+    lane.report(metrics(4))
+    lane.report(metrics(1))
+    assert lane.flush(5)
+    assert reporter.attempts == [[0, 1, 2, 3], [2, 3], [2, 3], [0]]
+    assert _new_drops(before) == {}
+    status = lane.status()
+    assert (status.accepted, status.delivered, status.pending, status.retried) == (5, 5, 0, 2)
+    assert status.last_error == "busy"
+    assert status.last_error_at is not None
+    assert (datetime.now(UTC) - status.last_error_at).total_seconds() < 60
+
+
+def test_what_was_refused_is_counted_and_the_others_are_delivered(lane_of: LaneOf) -> None:
+    """All of a batch, or as many as the reporter says; never tried again."""
+    before = dropped.by_reason()
+    reporter = Answering(PermanentError("no_service"), PermanentError("one bad line", refused=1))
+    lane = lane_of(reporter, "strict")
+    for _ in range(3):
+        lane.report(metrics(3))
+    assert lane.close(5)
+    assert len(reporter.attempts) == 3
+    assert _new_drops(before) == {"strict_refused": 4}
+    assert lane.status().delivered == 5
+    assert lane.status().dropped == {"strict_refused": 4}
+
+
+def test_partly_arrived_partly_refused_and_the_rest_again(lane_of: LaneOf) -> None:
+    """One answer may say all three."""
+    reporter = Answering(TransientError("busy", delivered=2, refused=1))
+    lane = lane_of(reporter, "mixed")
+    lane.report(metrics(5))
+    assert lane.flush(5)
+    assert reporter.attempts == [[0, 1, 2, 3, 4], [3, 4]]
+    assert lane.status().delivered == 4
+    assert lane.status().dropped == {"mixed_refused": 1}
+
+
+def test_attempts_that_bring_nothing_forward_are_bounded(lane_of: LaneOf) -> None:
+    """After 16 in a row the work is given up and the next has its turn; progress begins to count anew."""
+    before = dropped.by_reason()
+    steps: list[TransientError] = [TransientError("busy") for _ in range(15)]
+    reporter = Answering(*steps, TransientError("busy", delivered=1), *[TransientError("away") for _ in range(15)])
+    lane = lane_of(reporter, "away")
+    lane.report(metrics(3))
+    lane.report(metrics(1))
+    assert lane.flush(5)
+    assert len(reporter.attempts) == 15 + 1 + 15 + 1
+    assert _new_drops(before) == {"away_gave_up": 2}
+    assert lane.status().delivered == 2
+
+
+def test_an_alert_is_tried_again_as_often(lane_of: LaneOf) -> None:
+    """An alert that a channel did not take is not lost, and alerts go before measurements."""
+    before = dropped.by_reason()
+    reporter = Alerted(*[TransientError("busy") for _ in range(17)])
+    lane = lane_of(reporter, "alerts")
+    lane.notify(an_alert())
+    lane.notify(an_alert())
+    assert lane.flush(5)
+    assert len(reporter.attempts) == 16 + 2
+    assert _new_drops(before) == {"alerts_gave_up": 1}
+
+
+def test_the_waits_grow_with_full_jitter_up_to_their_cap() -> None:
+    """Each wait is anything from 0 to a bound that doubles from 0.5 s to 30 s."""
+    retry = Retry()
+    for failed, bound_s in ((1, 0.5), (2, 1.0), (5, 8.0), (7, 30.0), (15, 30.0), (10_000, 30.0)):
+        waits = [retry.wait_s(failed) for _ in range(200)]
+        assert all(0 <= wait_s <= bound_s for wait_s in waits)
+        assert max(waits) > bound_s / 2 > min(waits)
+
+
+@pytest.mark.parametrize(
+    ("asked_s", "waited_s"), [(7.0, 7.0), (0.0, 0.0), (-1.0, 0.0), (1e9, 600.0), (float("nan"), None), (None, None)]
+)
+def test_what_a_server_may_ask_for_is_bounded(asked_s: float | None, waited_s: float | None) -> None:
+    """Ten minutes at most; what is no number of seconds is as if it had not asked."""
+    assert Retry().asked_s(TransientError("busy", retry_after_s=asked_s)) == waited_s
+
+
+def test_nothing_is_sent_before_the_time_that_the_server_named(lane_of: LaneOf) -> None:
+    """Neither the work that was put off, nor an alert that comes meanwhile."""
+    reporter = Alerted(TransientError("429", retry_after_s=0.3))
+    lane = lane_of(reporter, "limited")
+    lane.report(metrics(1))
+    assert reporter.attempted.wait(5)
+    lane.notify(an_alert())
+    assert lane.flush(5)
+    first_s, second_s, third_s = reporter.attempted_s
+    assert second_s - first_s >= 0.3
+    assert third_s >= second_s
+
+
+def test_while_it_waits_new_work_is_taken_in_up_to_the_capacity(lane_of: LaneOf) -> None:
+    """A lane that backs off buffers what there is room for, and drops the rest."""
+    before = dropped.by_reason()
+    reporter = Answering(TransientError("429", retry_after_s=0.3))
+    lane = lane_of(reporter, "waiting", 5)
+    lane.report(metrics(1))
+    assert reporter.attempted.wait(5)
+    for _ in range(3):
+        lane.report(metrics(3))
+    assert _new_drops(before) == {"waiting_lane_full": 4}
+    status = lane.status()
+    assert (status.accepted, status.pending) == (10, 6)
+    assert law_holds(status)
+    assert lane.flush(5)
+    assert lane.status().delivered == 6
+
+
+# -- the end of a lane that waits -----------------------------------------------------------------------------------
+
+SLOW = Retry(base_s=1e9, cap_s=1e9)
+
+
+@pytest.mark.parametrize("better_by_then", [True, False])
+def test_closing_makes_one_last_attempt(better_by_then: bool, lane_of: LaneOf) -> None:
+    """A lane that backs off tries once more, at once; where that fails, all that is left is unconfirmed, at once."""
+    before = dropped.by_reason()
+    answers = [TransientError("away")] if better_by_then else [TransientError("away"), TransientError("away")]
+    reporter = Answering(*answers)
+    lane = lane_of(reporter, "last", retry=SLOW)
+    lane.report(metrics(2))
+    lane.report(metrics(3))
+    assert reporter.attempted.wait(5)
+    assert not lane.flush(0.05)
+    started_s = monotonic()
+    assert lane.close(10) is better_by_then
+    assert monotonic() - started_s < 2
+    assert _new_drops(before) == ({} if better_by_then else {"last_unconfirmed": 5})
+    assert law_holds(lane.status())
+    assert lane.status().pending == 0
+
+
+def test_closing_does_not_send_before_the_servers_time(lane_of: LaneOf) -> None:
+    """Within the time-out it waits for it; beyond, nothing is sent and what is left is unconfirmed, at once."""
+    near, far = (Answering(TransientError("429", retry_after_s=after_s)) for after_s in (0.2, 60))
+    for reporter, ended_well in ((near, True), (far, False)):
+        lane = lane_of(reporter, "polite")
+        lane.report(metrics(1))
+        assert reporter.attempted.wait(5)
+        started_s = monotonic()
+        assert lane.close(5) is ended_well
+        assert monotonic() - started_s < 2
+    assert near.attempted_s[1] - near.attempted_s[0] >= 0.2
+    assert len(far.attempts) == 1
+
+
+def test_what_a_hanging_attempt_ends_with_changes_no_count_afterwards(lane_of: LaneOf) -> None:
+    """Given up as unconfirmed it stays, whether it arrived in the end or not."""
+    entered, may_go = threading.Event(), threading.Event()
+
+    class Hanging:
+        def report(self, batch: Sequence[LatencyMetric]) -> None:
+            entered.set()
+            may_go.wait(20)
+
+    lane = lane_of(Hanging(), "hung")
+    lane.report(metrics(3))
+    assert entered.wait(5)
+    assert not lane.close(0.05)
+    told = lane.status()
+    assert told.dropped == {"hung_unconfirmed": 3}
+    may_go.set()
+    lane._thread.join(5)
+    assert lane.status() == told
+
+
+# -- batches --------------------------------------------------------------------------------------------------------
+
+
+def test_batches_by_size(lane_of: LaneOf) -> None:
+    """What comes in any portions leaves in batches of the size, in order; the rest at the end."""
+    reporter = Answering()
+    lane = lane_of(reporter, batch_size=4, interval_s=60)
+    lane.report(metrics(3))
+    lane.report(metrics(7))
+    assert reporter.attempted.wait(5)
+    assert lane.close(5)
+    assert reporter.attempts == [[0, 1, 2, 0], [1, 2, 3, 4], [5, 6]]
+
+
+def test_batches_by_interval(lane_of: LaneOf) -> None:
+    """An incomplete batch goes when its oldest measurement has waited the interval."""
+    reporter = Answering()
+    lane = lane_of(reporter, batch_size=100, interval_s=0.2)
+    started_s = monotonic()
+    lane.report(metrics(2))
+    lane.report(metrics(3))
+    assert reporter.attempted.wait(5)
+    assert reporter.attempted_s[0] - started_s >= 0.2
+    assert reporter.attempts == [[0, 1, 0, 1, 2]]
+
+
+def test_a_flush_does_not_wait_for_the_interval(lane_of: LaneOf) -> None:
+    """Nor does an alert."""
+    reporter = Alerted()
+    lane = lane_of(reporter, batch_size=100, interval_s=60)
+    lane.report(metrics(2))
+    lane.notify(an_alert())
+    assert reporter.attempted.wait(5)
+    assert lane.flush(5)
+    assert reporter.attempts == [[0], [0, 1]]
+
+
+# -- what it needs, and what it says --------------------------------------------------------------------------------
+
+
+def test_start_close_report_and_notify_are_each_optional(lane_of: LaneOf) -> None:
+    """A reporter of measurements or of alerts alone is not troubled with the others, nor do they count."""
+
+    class Notified:
+        def __init__(self) -> None:
+            self.alerts: list[Alert] = []
+
+        def notify(self, alert: Alert) -> None:
+            self.alerts.append(alert)
+
+    for reporter in (Answering(), Notified()):
+        lane = lane_of(reporter)
+        lane.report(metrics(2))
+        lane.notify(an_alert())
+        assert lane.close(5)
+        assert lane.status().accepted == lane.status().delivered == (2 if isinstance(reporter, Answering) else 1)
+
+
+def test_each_delivery_retry_and_drop_stands_in_the_log(lane_of: LaneOf, caplog: pytest.LogCaptureFixture) -> None:
+    """DEBUG shows all; one WARNING a minute says what was lost, why, and what to do; a secret never."""
+    caplog.set_level(logging.DEBUG, "callbot_latency.reporters.told")
+    secret = "https://hooks.slack.com/services/T000/B000/XXXX"
+    refused = [PermanentError(f"no_service at {secret} - make a new webhook") for _ in range(3)]
+    lane = lane_of(Answering(TransientError(f"503 of {secret}"), None, *refused), "told")
+    for _ in range(4):
+        lane.report(metrics(1))
+    assert lane.flush(5)
+    assert lane.close(5)
+    said = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert said[:2] == [("DEBUG", "1 again in 0.0 s: 503 of [slack-webhook]"), ("DEBUG", "delivered 1")]
+    drop = "dropped since the last such line: told_refused: 1 (no_service at [slack-webhook] - make a new webhook)"
+    assert said[2:] == [("WARNING", drop), ("DEBUG", drop), ("DEBUG", drop)]
+    assert lane.status().last_error == "no_service at [slack-webhook] - make a new webhook"
+
+
+def test_the_text_of_a_fault_is_nowhere(
+    lane_of: LaneOf, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may quote what a caller said: its type alone is told."""
+    monkeypatch.setattr(reraise, "on", False)
+    caplog.set_level(logging.DEBUG)
+    lane = lane_of(Answering(ValueError("my card is 4970")), "faulty")
+    lane.report(metrics(1))
+    assert lane.close(5)
+    assert lane.status().last_error == "ValueError"
+    assert lane.status().dropped == {"faulty_failed": 1}
+    assert "4970" not in caplog.text
+
+
+def test_the_log_says_a_loss_once_a_minute(lane_of: LaneOf, caplog: pytest.LogCaptureFixture) -> None:
+    """A thousand refusals are one line at WARNING."""
+    lane = lane_of(Answering(*[PermanentError("unauthorized, set INFLUXDB_TOKEN") for _ in range(1000)]), "once")
+    for _ in range(1000):
+        lane.report(metrics(1))
+    assert lane.close(5)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "set INFLUXDB_TOKEN" in caplog.text
+
+
+@pytest.mark.parametrize("suppressed", [True, False])
+def test_instrumentation_is_off_on_the_thread_unless_the_applications_code_runs_there(
+    suppressed: bool, lane_of: LaneOf
+) -> None:
+    """What a reporter sends makes no spans; what a callback sends does."""
+    seen: list[bool] = []
+
+    class Looking:
+        def report(self, batch: Sequence[LatencyMetric]) -> None:
+            seen.append(is_instrumentation_enabled())
+
+    lane = lane_of(Looking(), suppressed=suppressed)
+    lane.report(metrics(1))
+    assert lane.close(5)
+    assert seen == [not suppressed]
+
+
+def test_two_lanes_of_one_reporter_never_call_it_at_once(lane_of: LaneOf) -> None:
+    """The next session's lane waits until the hanging one of the last has returned."""
+    entered, may_go, inside, most = threading.Event(), threading.Event(), [0], [0]
+
+    class Hanging:
+        def report(self, batch: Sequence[LatencyMetric]) -> None:
+            inside[0] += 1
+            most[0] = max(most[0], inside[0])
+            entered.set()
+            may_go.wait(20)
+            inside[0] -= 1
+
+    reporter = Hanging()
+    first = lane_of(reporter, "session")
+    first.report(metrics(1))
+    assert entered.wait(5)
+    assert not first.close(0.05)
+    second = lane_of(reporter, "session", after=first)
+    second.report(metrics(1))
+    assert not second.flush(0.05)
+    may_go.set()
+    assert second.close(5)
+    assert most == [1]
+    assert second.status().delivered == 1
