@@ -90,6 +90,33 @@ def test_the_tutorial_runs(tmp_path: Path) -> None:
     assert (tmp_path / "outputs" / "today.csv").exists()
 
 
+def test_the_reporters_of_the_docs_run(tmp_path: Path) -> None:
+    """The one that posts does, to a real server; the one that is proven is right."""
+    posting, proven = blocks(DOCS / "reporters.md", "python")
+    done = run_python(
+        f"""
+import http.server, requests
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        taken.extend(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(204)
+        self.end_headers()
+    def log_message(self, *_): pass
+taken = []
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+{posting.replace("localhost:8000", "127.0.0.1:{server.server_port}").replace('"http', 'f"http')}
+init()
+for _ in range(10): listen()
+shutdown()
+assert report_manager.status()["posting"].delivered == len(taken) == 10
+{proven}
+""",
+        tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_first_lines_of_the_readme_run(tmp_path: Path) -> None:
     """Ten lines of use: they measure what they say."""
     code, *_ = blocks(ROOT / "README.md", "python")

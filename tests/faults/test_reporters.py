@@ -218,7 +218,7 @@ tell(codes=codes)
 
 
 def test_our_own_requests_make_no_spans(tmp_path: Path) -> None:
-    """With `requests` instrumented: 0 spans from reporters that work or fail; the application's callbacks keep theirs."""
+    """With `requests` instrumented: 0 spans from reporters that work or fail; the callbacks keep theirs."""
     done = run_python(
         REPORTERS
         + """

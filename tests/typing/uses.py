@@ -1,12 +1,13 @@
 """What a user writes, as mypy sees it under --strict; a line that must be an error says which one."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
 from typing import Any, assert_type
 
 from callbot_latency import (
     Alert,
     LatencyMetric,
     OperationType,
+    ReporterStatus,
     Severity,
     add_alert_callback,
     bind,
@@ -17,6 +18,7 @@ from callbot_latency import (
     measure_latency,
     measure_latency_context,
     record,
+    report_manager,
     shutdown,
 )
 
@@ -179,3 +181,18 @@ def reads() -> None:
     assert_type(OperationType.register("crm_lookup", warning_ms=1, critical_ms=2), OperationType)
     latency_config.thresholds.get_warning_threshold(OperationType.STT)
     assert_type(shutdown(1.5), bool)
+
+
+class Reporting:
+    def report(self, batch: Sequence[LatencyMetric]) -> None: ...
+
+
+class Alerted:
+    def notify(self, alert: Alert) -> None: ...
+
+
+report_manager.add_reporter(Reporting(), name="mine", batch_size=500, interval_s=5)
+report_manager.add_reporter(Alerted())
+report_manager.add_reporter("mine")  # type: ignore[arg-type]
+assert_type(report_manager.remove_reporter(Alerted()), bool)
+assert_type(report_manager.status(), dict[str, ReporterStatus])
