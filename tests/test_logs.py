@@ -142,6 +142,8 @@ def test_configure_logging_writes_json_on_stderr(tmp_path: Path) -> None:
     assert facts_of(done) == {}
     assert len(done.stdout.splitlines()) == 1
     rows = [json.loads(row) for row in done.stderr.splitlines()]
+    rows, deliveries = ([row for row in rows if ("reporters" in row["logger"]) is told] for told in (False, True))
+    assert {row["event"] for row in deliveries} == {"delivered 1"}
     bot, library, failed, ours = rows
     assert (bot["event"], bot["n"], bot["level"], bot["logger"]) == ("hello", 1, "info", "bot")
     assert (library["event"], library["level"]) == ("plain text", "warning")
