@@ -5,6 +5,7 @@ import math
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from time import monotonic
 from types import MappingProxyType
@@ -285,7 +286,7 @@ class Lane:
                 self._delivered += arrived
                 self._drop(suffix, lost)
         if arrived:
-            self._log.debug("delivered %d", arrived)
+            self._say(logging.DEBUG, "delivered %d", arrived)
 
     def _wait_after(self, busy: TransientError, task: _Task) -> bool:
         """Wait to try again; False when it is over with this work."""
@@ -295,7 +296,7 @@ class Lane:
             return False
         asked_s = self._retry.asked_s(busy)
         wait_s = self._retry.wait_s(task.failed) if asked_s is None else asked_s
-        self._log.debug("%d again in %.1f s: %s", task.left, wait_s, _text_of(busy))
+        self._say(logging.DEBUG, "%d again in %.1f s: %s", task.left, wait_s, _text_of(busy))
         with self._changed:
             if self._is_worth(wait_s, asked=asked_s is not None):
                 return True
@@ -323,7 +324,11 @@ class Lane:
             if speak or self._log.isEnabledFor(logging.DEBUG):
                 self._untold.clear()
         level = logging.WARNING if speak else logging.DEBUG
-        self._log.log(level, "dropped since the last such line: %s%s", lost, f" ({error})" if error else "")
+        self._say(level, "dropped since the last such line: %s%s", lost, f" ({error})" if error else "")
+
+    def _say(self, level: int, text: str, *values: object) -> None:
+        with suppress(Exception):  # a handler of the application's log may raise
+            self._log.log(level, text, *values)
 
 
 def _text_of(error: BaseException) -> str:

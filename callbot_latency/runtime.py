@@ -43,6 +43,8 @@ EXIT_TIMEOUT_S: Final = 2.0
 """How long exit, SIGTERM and, unless told otherwise, `shutdown()` wait for files and servers."""
 SIGTERM_WAIT_S: Final = 0.25
 """How long the code that SIGTERM interrupts, and an application's own handler, are kept waiting for the file."""
+WORKER_SHARE: Final = 0.75
+"""The most of this that the worker may take."""
 
 
 class _Runtime:
@@ -94,7 +96,8 @@ class _Runtime:
         deadline_s = monotonic() + timeout_s
         latency_tracker.disconnect()
         self.deadlines.stop()
-        on_time = self.pipeline.end_worker(max(0.1, deadline_s - monotonic()))
+        # A worker that cannot keep up with threads that go on measuring leaves the reporters their share.
+        on_time = self.pipeline.end_worker(max(0.1, timeout_s * WORKER_SHARE))
         # Servers and reporters at the same time: one that hangs does not take the others' share.
         self.providers.begin_close()
         on_time &= self.pipeline.close_reporters(max(0.0, deadline_s - monotonic()))
