@@ -63,7 +63,7 @@ class OnDeadline:
     def _thread(self) -> Lane:
         with self._lock:
             if self._lane is None:
-                self._lane = Lane(NAME, _Runner())
+                self._lane = Lane(NAME, _Runner(), suppressed=False)
                 self._lane.start()
             return self._lane
 
@@ -71,25 +71,16 @@ class OnDeadline:
         """In a forked child: the thread did not come along, and is made when it is needed."""
         self._lock, self._lane = threading.Lock(), None
 
-    def close(self, timeout_s: float) -> None:
-        """End the thread, if there is one."""
+    def begin_close(self, timeout_s: float) -> None:
+        """Take in nothing more; a function that runs may end. Nobody waits: the operation that it is for has ended."""
         lane, self._lane = self._lane, None
         if lane is not None:
-            lane.close(timeout_s)
+            lane.begin_close(timeout_s)
 
 
 class _Runner:
     """What the thread does."""
 
-    def start(self) -> None:
-        """Nothing to start."""
-
-    def report(self, _: Any) -> None:
-        """Nothing: no measurements come here."""
-
     def notify(self, due: _Due) -> None:
         """Run it."""
         due.run()
-
-    def close(self) -> None:
-        """Nothing to close."""
