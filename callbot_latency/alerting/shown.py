@@ -1,0 +1,58 @@
+"""What of a measurement may stand in a message: one line, nothing invisible, no phone number, no secret."""
+
+import re
+import unicodedata
+from typing import Final
+from urllib.parse import quote
+
+from ..scrub import scrub
+
+__all__ = ["inert", "one_line", "shown", "shown_id", "shown_url"]
+
+NAME_CHARS: Final = 120
+ID_CHARS: Final = 120
+URL_CHARS: Final = 1_000
+UNNAMED: Final = "?"
+"""Stands for a text in which nothing can be seen."""
+
+_INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
+"""Control characters, those that turn the direction of writing or have no width, and what is no character."""
+_URL: Final = re.compile(r"https?://[^/\s]+", re.IGNORECASE)
+_ADDRESSED: Final = re.compile(r"@(?=(?:here|channel|everyone)\b)", re.IGNORECASE)
+_BRACKETS: Final = str.maketrans("<>", "‹›")
+
+
+def one_line(text: str, limit: int) -> str:
+    """`text` without control, bidi and invisible characters, white space as single blanks, cut to `limit`."""
+    # What is looked at is bounded too: a megabyte of name costs no more than a line.
+    text = text[: 4 * limit]
+    if not text.isascii() or not text.isprintable():
+        spaced = " ".join(text.split())
+        text = "".join(char for char in spaced if unicodedata.category(char) not in _INVISIBLE)
+    text = " ".join(text.split())
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def shown(text: object, limit: int = NAME_CHARS) -> str:
+    """A name or another text of the application's, phone numbers and secrets scrubbed."""
+    return one_line(scrub(one_line(str(text), 4 * limit)), limit) or UNNAMED
+
+
+def shown_id(text: object) -> str:
+    """An id as it is: what a person copies must be found again. One that holds an address or a number is scrubbed."""
+    line = one_line(str(text), ID_CHARS)
+    return scrub(line) if re.search(r"[+@/]", line) else line or UNNAMED
+
+
+def shown_url(url: str | None) -> str | None:
+    """`url`, safe to stand in a link; None where it is none."""
+    if url is None or len(url) > URL_CHARS or not _URL.match(url):
+        return None
+    safe = quote(one_line(url, URL_CHARS), safe="%/:?#[]@!$&'()*+,;=~", errors="replace")
+    host = safe.split("/", 3)[2]
+    return safe.replace(host, host.rpartition("@")[2], 1) if "@" in host else safe
+
+
+def inert(text: str) -> str:
+    """`text` in which no chat finds a command, a mention or a link: ``<!channel>``, ``<url|text>``, ``@here``."""
+    return _ADDRESSED.sub("@\u200b", text.translate(_BRACKETS))
