@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from . import semconv
+from .alerting.language import Language
 from .metric import OperationType, ThresholdsMs
 from .scrub import scrub
 from .thresholds import DEFAULT_THRESHOLDS, Thresholds
@@ -24,7 +25,7 @@ Milliseconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Exporters = Annotated[tuple[str, ...], NoDecode]
 Protocol = Literal["grpc", "http/protobuf"]
 
-_SECRETS = {semconv.ENV_SLACK_WEBHOOK_URL, semconv.ENV_INFLUXDB_TOKEN, semconv.ENV_TRACE_KEY}
+_SECRETS = {semconv.ENV_SLACK_WEBHOOK_URL, semconv.ENV_INFLUXDB_TOKEN, semconv.ENV_TRACE_KEY, semconv.ENV_APPRISE_URLS}
 _STT, _TTS, _SALESFORCE, _RAG = (DEFAULT_THRESHOLDS[kind.value] for kind in OperationType)
 
 _EXPECTED = {
@@ -89,6 +90,14 @@ class LatencyConfig(BaseSettings):
     influxdb_bucket: str | None = Field(default=None, validation_alias=semconv.ENV_INFLUXDB_BUCKET)
     slack_webhook_url: SecretStr | None = Field(default=None, validation_alias=semconv.ENV_SLACK_WEBHOOK_URL)
     slack_channel: str | None = Field(default=None, validation_alias=semconv.ENV_SLACK_CHANNEL)
+    slack_severity: Literal["warning", "critical"] = Field(
+        default="critical", validation_alias=semconv.ENV_SLACK_SEVERITY
+    )
+    apprise_urls: SecretStr | None = Field(default=None, validation_alias=semconv.ENV_APPRISE_URLS)
+    apprise_severity: Literal["warning", "critical"] = Field(
+        default="critical", validation_alias=semconv.ENV_APPRISE_SEVERITY
+    )
+    language: Language = Field(default="en", validation_alias=semconv.ENV_LANGUAGE)
 
     traces_exporter: Exporters | None = Field(default=None, validation_alias=semconv.OTEL_TRACES_EXPORTER)
     metrics_exporter: Exporters | None = Field(default=None, validation_alias=semconv.OTEL_METRICS_EXPORTER)

@@ -10,6 +10,7 @@ from opentelemetry import trace
 
 from . import semconv
 from .alerting.alert import Alert, AlertEvent
+from .alerting.language import Language
 from .alerting.message import said, text_of
 from .binding import bound
 from .metric import LatencyMetric, Severity
@@ -26,7 +27,14 @@ class LogReporter:
     """One line a measurement (logger ``callbot_latency.tracker``, DEBUG), one an alert (``callbot_latency.alerting``).
 
     Each line carries its ids as `extra`, since the worker that writes it is not bound to the call.
+
+    Args:
+        language: of the lines, ``en`` or ``fr``.
+
     """
+
+    def __init__(self, language: Language = "en") -> None:
+        self._language = language
 
     def start(self) -> None:
         """Nothing to start."""
@@ -35,12 +43,12 @@ class LogReporter:
         """Log measurements, where the logger's level asks for them."""
         if _measurements.isEnabledFor(logging.DEBUG):
             for metric in batch:
-                _measurements.debug("%s %s", said(metric), metric.status.value, extra=_ids(metric))
+                _measurements.debug("%s %s", said(metric, self._language), metric.status.value, extra=_ids(metric))
 
     def notify(self, alert: Alert) -> None:
         """Log an alert: warning or error; that it is over, as information."""
         level = logging.INFO if alert.event is AlertEvent.RECOVERY else _LEVELS[alert.severity]
-        _alerts.log(level, "%s", text_of(alert), extra=_ids(alert.metric))
+        _alerts.log(level, "%s", text_of(alert, self._language), extra=_ids(alert.metric))
 
     def close(self) -> None:
         """Nothing to close."""

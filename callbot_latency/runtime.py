@@ -69,7 +69,7 @@ class _Runtime:
         config, meter = self.config, self.providers.meters.get_meter(SCOPE)
         # The application's own code runs on these two: what it instruments stays instrumented.
         lanes = [told := Lane("callbacks", callbacks, suppressed=False)]
-        log = Lane("log", LogReporter(), suppressed=False) if config.logging_enabled else None
+        log = Lane("log", LogReporter(config.language), suppressed=False) if config.logging_enabled else None
         if log is not None:
             lanes.append(log)
         self.policy = AlertPolicy(
@@ -81,7 +81,7 @@ class _Runtime:
             burst=config.alert_burst,
             trace_url=config.trace_url,
         )
-        self.rules = RuleEngine(rules, self.policy, config.thresholds)
+        self.rules = RuleEngine(rules, self.policy, config.thresholds, language=config.language)
         consumers: list[Consumer] = [Histograms(meter, config.thresholds), self.policy]
         return [*consumers, *([self.rules] if rules else []), *lanes, report_manager]
 

@@ -42,6 +42,10 @@ SETTINGS: dict[str, tuple[str, str, Any]] = {
         "https://hooks.slack.com/services/x",
     ),
     "SLACK_CHANNEL": ("#ops", "slack_channel", "#ops"),
+    "LATENCY_SLACK_SEVERITY": ("warning", "slack_severity", "warning"),
+    "LATENCY_APPRISE_URLS": ("json://host/secret", "apprise_urls", "json://host/secret"),
+    "LATENCY_APPRISE_SEVERITY": ("warning", "apprise_severity", "warning"),
+    "LATENCY_LANGUAGE": ("fr", "language", "fr"),
     "OTEL_TRACES_EXPORTER": ("otlp, console", "traces_exporter", ("otlp", "console")),
     "OTEL_METRICS_EXPORTER": ("prometheus,none", "metrics_exporter", ("prometheus",)),
     "OTEL_EXPORTER_OTLP_ENDPOINT": ("http://c:4317", "otlp_endpoint", "http://c:4317"),
@@ -142,6 +146,9 @@ def test_the_dotenv_file_names_the_service_of_our_resource(tmp_path: Path) -> No
         ("OTEL_TRACES_EXPORTER", "jaeger", "expected a comma-separated list of none, console, otlp, got"),
         ("OTEL_METRICS_EXPORTER", "x", "expected a comma-separated list of none, console, otlp, prometheus, got"),
         ("SLACK_WEBHOOK_URL", "T000/B000/secret", "expected a URL that starts with https://"),
+        ("LATENCY_SLACK_SEVERITY", "all", "expected 'warning' or 'critical', got 'all'"),
+        ("LATENCY_APPRISE_SEVERITY", "all", "expected 'warning' or 'critical', got 'all'"),
+        ("LATENCY_LANGUAGE", "de", "expected 'en' or 'fr', got 'de'"),
     ],
 )
 def test_a_bad_value_is_one_error_that_says_it_all(

@@ -11,7 +11,7 @@ FRENCH: Final[Mapping[str, str]] = {
     # One line, as the log has it.
     "{what} took {ms} ms{call}": "{what} a pris {ms} ms{call}",
     "{what} for {ms} ms{call}": "{what} depuis {ms} ms{call}",
-    " in call {call_sid}": " dans l’appel {call_sid}",
+    " in call {call_sid}": " dans l'appel {call_sid}",
     "{severity}: {said}, {severity} from {ms} ms{alike}": "{severity} : {said}, {severity} à partir de {ms} ms{alike}",
     "{severity}: still running: {said}, {severity} from {ms} ms{alike}": (
         "{severity} : toujours en cours : {said}, {severity} à partir de {ms} ms{alike}"

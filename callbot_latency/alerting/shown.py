@@ -19,7 +19,7 @@ _INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
 """Control characters, those that turn the direction of writing or have no width, and what is no character."""
 _URL: Final = re.compile(r"https?://[^/\s]+", re.IGNORECASE)
 _ADDRESSED: Final = re.compile(r"@(?=(?:here|channel|everyone)\b)", re.IGNORECASE)
-_BRACKETS: Final = str.maketrans("<>", "‹›")
+_BRACKETS: Final = str.maketrans("<>", "\u2039\u203a")
 
 
 def one_line(text: str, limit: int) -> str:

@@ -1,0 +1,377 @@
+"""Alerts in a Slack channel, through an incoming webhook."""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from ..alerting.alert import Alert
+from ..alerting.language import Language, checked
+from ..alerting.shown import one_line
+from ..metric import LatencyMetric, Severity
+from ..semconv import ENV_SLACK_CHANNEL, ENV_SLACK_WEBHOOK_URL
+from .delivery import PermanentError, TransientError
+from .http import opened_pool, retry_after_s
+from .settings import checked_severity, explained
+from .unlogged import unlogged
+
+if TYPE_CHECKING:
+    from ..config import LatencyConfig
+
+__all__ = ["ANSWER_BYTES", "SlackReporter", "slack_reporter"]
+
+ANSWER_BYTES: Final = 65_536
+"""So much of an answer is read, and no more."""
+
+_ADVICE: Final[Mapping[str, str]] = {
+    "action_prohibited": "an administrator restricts posting: ask for this webhook to be allowed in the channel",
+    "channel_is_archived": "the channel is archived: unarchive it, or set SLACK_CHANNEL or the webhook to another",
+    "channel_not_found": "the channel does not exist or the app is no member: check SLACK_CHANNEL, invite the app",
+    "invalid_blocks": "Slack does not take the message's layout: please report it to callbot_latency",
+    "invalid_payload": "Slack does not understand the message: check that SLACK_WEBHOOK_URL is an incoming webhook",
+    "invalid_token": "the webhook's secret is wrong or revoked: make a new one and set SLACK_WEBHOOK_URL",
+    "no_active_hooks": "the webhook is disabled: enable incoming webhooks in the Slack app",
+    "no_service": "the webhook was removed or disabled: make a new one and set SLACK_WEBHOOK_URL",
+    "no_service_id": "the address is incomplete: copy the whole webhook into SLACK_WEBHOOK_URL",
+    "no_team": "the workspace is gone, or the address is incomplete: check SLACK_WEBHOOK_URL",
+    "posting_to_general_channel_denied": "only some members may post to #general: set SLACK_CHANNEL to another",
+    "team_disabled": "the Slack workspace is disabled: set SLACK_WEBHOOK_URL to a webhook of another",
+    "too_many_attachments": "Slack does not take the message's layout: please report it to callbot_latency",
+    "user_not_found": "SLACK_CHANNEL names nobody: set it to a channel such as #alerts",
+}
+_BY_STATUS: Final[Mapping[int, str]] = {
+    401: "the address is not accepted: check SLACK_WEBHOOK_URL, and the proxy if there is one",
+    403: "posting is forbidden: check SLACK_WEBHOOK_URL, and what the workspace allows",
+    404: "nothing is there: check SLACK_WEBHOOK_URL",
+    407: "the proxy wants a password: put it into HTTPS_PROXY",
+    410: "the webhook or its channel is gone: make a new one and set SLACK_WEBHOOK_URL",
+}
+_CHECK: Final = "check SLACK_WEBHOOK_URL"
+_BUSY: Final = frozenset({408, 425, 429})
+_CHANNEL: Final = re.compile(r"[#@]?[^\s#@<>&,:]{1,80}")
+_CODE: Final = re.compile(r"[a-z][a-z0-9_]{1,63}")
+
+
+class SlackReporter:
+    """Posts each alert as one message; measurements do not concern it.
+
+    One attempt an alert, by a connection of its own, answered within `timeout_s`; no redirect is followed and at most
+    64 kB of an answer are read. What a server says decides whether a lane tries again. The webhook is a secret: it is
+    in no repr, log line or error. ``HTTPS_PROXY`` and ``NO_PROXY`` are honoured.
+
+    Args:
+        webhook_url: address of an incoming webhook.
+        channel: instead of the webhook's own, where it allows that (webhooks of Slack apps do not).
+        severity: `Severity.CRITICAL` for critical alerts alone, `Severity.WARNING` for both. An alert that names this
+            channel is posted whatever its severity.
+        language: of the messages, ``en`` or ``fr``.
+        timeout_s: how long connecting, and then each wait for the answer, may take, in seconds.
+
+    Raises:
+        TypeError, ValueError: a bad argument; the message names it, and never quotes the webhook.
+        ImportError: the extra ``slack`` is not installed.
+
+    """
+
+    name = "slack"
+
+    def __init__(
+        self,
+        webhook_url: str,
+        channel: str | None = None,
+        *,
+        severity: Severity | str = Severity.CRITICAL,
+        language: Language | str = "en",
+        timeout_s: float = 5.0,
+    ) -> None:
+        self._webhook_url, self._host = _checked_url(webhook_url)
+        self._channel = _checked_channel(channel)
+        self._severity = checked_severity(severity)
+        self._language = checked(language)
+        if not 0 < timeout_s <= 60:
+            raise ValueError(f"timeout_s: expected seconds above 0 and at most 60, got {timeout_s!r}")
+        self._timeout_s = timeout_s
+        self._message = _load()
+        self._pool = opened_pool(webhook_url, timeout_s)
+
+    def __repr__(self) -> str:
+        return f"SlackReporter(<webhook of {self._host}>, channel={self._channel!r}, severity={self._severity.value!r})"
+
+    def start(self) -> None:
+        """Nothing to start: a message opens its own connection."""
+
+    def report(self, batch: Sequence[LatencyMetric]) -> None:
+        """Nothing: alerts alone are of interest."""
+
+    def notify(self, alert: Alert) -> None:
+        """Post one alert, unless it is below the severity that was asked for.
+
+        Raises:
+            TransientError: Slack is busy, ails, or cannot be reached.
+            PermanentError: Slack refuses; the message says what to do.
+
+        """
+        if alert.channels is None and self._severity is Severity.CRITICAL and alert.severity is not Severity.CRITICAL:
+            return
+        message = self._message(alert, self._language)
+        if self._channel is not None:
+            message["channel"] = self._channel
+        try:
+            self._post(message)
+        except _BlocksRefusedError:
+            # Better a plain line that arrives than a fine message that does not.
+            del message["blocks"]
+            self._post(message)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._pool.clear()
+
+    def _post(self, message: dict[str, Any]) -> None:
+        status, headers, answer = self._answer_to(json.dumps(message).encode())
+        code = _code_in(answer)
+        if 300 <= status < 400:
+            raise PermanentError(f"Slack: the webhook redirects elsewhere ({status}), which is not followed: {_CHECK}")
+        if status >= 500 or status in _BUSY:
+            told = f"Slack: {status} {code}".rstrip()
+            raise TransientError(told, retry_after_s=retry_after_s(headers))
+        if status == 200:
+            _check_accepted(answer, code)
+            return
+        if "blocks" in message and code.startswith("invalid_blocks"):
+            raise _BlocksRefusedError(_refusal(status, code))
+        raise PermanentError(_refusal(status, code))
+
+    def _answer_to(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
+        from urllib3.exceptions import HTTPError
+
+        failed = ""
+        with unlogged():
+            try:
+                response = self._pool.request(
+                    "POST",
+                    self._webhook_url.get_secret_value(),
+                    body=body,
+                    headers={"Content-Type": "application/json; charset=utf-8", "Connection": "close"},
+                    redirect=False,
+                    retries=False,
+                    preload_content=False,
+                )
+                try:
+                    return response.status, response.headers, self._read(response)
+                finally:
+                    # Not drained: what was not read is none of our business.
+                    response.close()
+            except (HTTPError, OSError) as error:
+                # Its text quotes host and path.
+                failed = type(error).__name__
+        # Raised out here, so that not even the context of what is raised holds the address.
+        raise TransientError(f"Slack: cannot be reached ({failed})")
+
+    def _read(self, response: Any) -> bytes:
+        """At most `ANSWER_BYTES`, and no longer than `timeout_s` however slowly they drip."""
+        from urllib3.exceptions import HTTPError
+
+        answer, until_s = b"", monotonic() + self._timeout_s
+        # The status has come: an answer that breaks off after it changes nothing, and must not post a second message.
+        with suppress(HTTPError, OSError):
+            while len(answer) < ANSWER_BYTES and monotonic() < until_s:
+                part: bytes = response.read1(ANSWER_BYTES - len(answer), decode_content=False)
+                if not part:
+                    break
+                answer += part
+        return answer
+
+
+def _code_in(answer: bytes) -> str:
+    """Slack's word for what is wrong, or nothing; never a text that quotes what we sent."""
+    text = answer[:4096].decode("utf-8", "replace").strip()
+    said = _json_in(text).get("error") if text.startswith("{") else text
+    word = str(said).lower().replace(" ", "_")
+    return word if _CODE.fullmatch(word) else ""
+
+
+def _json_in(text: str) -> Mapping[str, Any]:
+    try:
+        read = json.loads(text)
+    except ValueError:
+        return {}
+    return read if isinstance(read, dict) else {}
+
+
+def _check_accepted(answer: bytes, code: str) -> None:
+    """Slack's documentation calls every 200 a success; two kinds of them are none.
+
+    A JSON object may say that it is not ``ok`` (Slack's own API and look-alikes), and a page of HTML is a proxy's.
+    """
+    text = answer[:4096].decode("utf-8", "replace").strip()
+    if text.startswith("<"):
+        raise PermanentError(
+            f"Slack: a web page answered instead of a webhook: {_CHECK}, and the proxy if there is one"
+        )
+    told = _json_in(text)
+    if told.get("ok", True) is False or told.get("success", True) is False:
+        raise PermanentError(_refusal(200, code))
+
+
+def _refusal(status: int, code: str) -> str:
+    told = f"{status} {code}".rstrip()
+    return f"Slack refused the message: {told}: {_ADVICE.get(code) or _BY_STATUS.get(status) or _CHECK}"
+
+
+def _load() -> Callable[[Alert, Language], dict[str, Any]]:
+    try:
+        import urllib3  # noqa: F401 - here rather than at the first alert
+
+        from ..alerting.blocks import slack_message
+    except ImportError as missing:
+        raise ImportError(f"SlackReporter needs {missing.name}: pip install callbot-latency[slack]") from missing
+    return slack_message
+
+
+def _checked_url(url: str) -> tuple[SecretStr, str]:
+    if not isinstance(url, str):
+        raise TypeError(f"webhook_url: expected the URL of an incoming webhook, got {type(url).__name__}")
+    host = None
+    if url.isascii() and url.isprintable() and " " not in url:
+        # What is wrong with a port or a bracket; the text would quote it.
+        with suppress(ValueError):
+            parts = urlsplit(url)
+            host = parts.hostname if parts.scheme in {"https", "http"} and parts.port != 0 else None
+    if not host:
+        raise ValueError(
+            "webhook_url: expected a URL such as https://hooks.slack.com/services/T.../B.../..., got another"
+        )
+    return SecretStr(url), host
+
+
+def _checked_channel(channel: str | None) -> str | None:
+    if not channel:
+        return None
+    if not isinstance(channel, str):
+        raise TypeError(f"channel: expected a channel such as '#alerts' or an ID, got {type(channel).__name__}")
+    if not _CHANNEL.fullmatch(channel):
+        raise ValueError(f"channel: expected a channel such as '#alerts' or an ID, got {one_line(channel, 80)!r}")
+    return channel
+
+
+class _BlocksRefusedError(PermanentError):
+    """The layout, not the message, was refused."""
+
+
+def slack_reporter(config: "LatencyConfig") -> SlackReporter | None:
+    """The Slack channel that the settings name; None where they name none.
+
+    Raises:
+        ConfigError: a setting that Slack cannot be reached with, or the extra ``slack`` is missing.
+
+    """
+    if config.slack_webhook_url is None:
+        return None
+    with explained(webhook_url=ENV_SLACK_WEBHOOK_URL, channel=ENV_SLACK_CHANNEL, needs=ENV_SLACK_WEBHOOK_URL):
+        return SlackReporter(
+            config.slack_webhook_url.get_secret_value(),
+            config.slack_channel,
+            severity=config.slack_severity,
+            language=config.language,
+        )
+
+
+def _code_in(answer: bytes) -> str:
+    """Slack's word for what is wrong, or nothing; never a text that quotes what we sent."""
+    text = answer[:4096].decode("utf-8", "replace").strip()
+    said = _json_in(text).get("error") if text.startswith("{") else text
+    word = str(said).lower().replace(" ", "_")
+    return word if _CODE.fullmatch(word) else ""
+
+
+def _json_in(text: str) -> Mapping[str, Any]:
+    try:
+        read = json.loads(text)
+    except ValueError:
+        return {}
+    return read if isinstance(read, dict) else {}
+
+
+def _check_accepted(answer: bytes, code: str) -> None:
+    """Slack's documentation calls every 200 a success; two kinds of them are none.
+
+    A JSON object may say that it is not ``ok`` (Slack's own API and look-alikes), and a page of HTML is a proxy's.
+    """
+    text = answer[:4096].decode("utf-8", "replace").strip()
+    if text.startswith("<"):
+        raise PermanentError(
+            f"Slack: a web page answered instead of a webhook: {_CHECK}, and the proxy if there is one"
+        )
+    told = _json_in(text)
+    if told.get("ok", True) is False or told.get("success", True) is False:
+        raise PermanentError(_refusal(200, code))
+
+
+def _refusal(status: int, code: str) -> str:
+    told = f"{status} {code}".rstrip()
+    return f"Slack refused the message: {told}: {_ADVICE.get(code) or _BY_STATUS.get(status) or _CHECK}"
+
+
+def _load() -> Callable[[Alert, Language], dict[str, Any]]:
+    try:
+        import urllib3  # noqa: F401 - here rather than at the first alert
+
+        from ..alerting.blocks import slack_message
+    except ImportError as missing:
+        raise ImportError(f"SlackReporter needs {missing.name}: pip install callbot-latency[slack]") from missing
+    return slack_message
+
+
+def _checked_url(url: str) -> tuple[SecretStr, str]:
+    if not isinstance(url, str):
+        raise TypeError(f"webhook_url: expected the URL of an incoming webhook, got {type(url).__name__}")
+    host = None
+    if url.isascii() and url.isprintable() and " " not in url:
+        # What is wrong with a port or a bracket; the text would quote it.
+        with suppress(ValueError):
+            parts = urlsplit(url)
+            host = parts.hostname if parts.scheme in {"https", "http"} and parts.port != 0 else None
+    if not host:
+        raise ValueError(
+            "webhook_url: expected a URL such as https://hooks.slack.com/services/T.../B.../..., got another"
+        )
+    return SecretStr(url), host
+
+
+def _checked_channel(channel: str | None) -> str | None:
+    if not channel:
+        return None
+    if not isinstance(channel, str):
+        raise TypeError(f"channel: expected a channel such as '#alerts' or an ID, got {type(channel).__name__}")
+    if not _CHANNEL.fullmatch(channel):
+        raise ValueError(f"channel: expected a channel such as '#alerts' or an ID, got {one_line(channel, 80)!r}")
+    return channel
+
+
+def _checked_severity(severity: Severity | str) -> Severity:
+    try:
+        return Severity(severity)
+    except ValueError:
+        raise ValueError(f"severity: expected 'warning' or 'critical', got {severity!r}") from None
+
+
+class _BlocksRefusedError(PermanentError):
+    """The layout, not the message, was refused."""
+
+
+def slack_reporter(config: "LatencyConfig") -> SlackReporter | None:
+    """The Slack channel that the settings name; None where they name none."""
+    if config.slack_webhook_url is None:
+        return None
+    return SlackReporter(
+        config.slack_webhook_url.get_secret_value(),
+        config.slack_channel,
+        severity=config.slack_severity,
+        language=config.language,
+    )
