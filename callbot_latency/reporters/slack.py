@@ -188,82 +188,6 @@ class SlackReporter:
         return answer
 
 
-def _code_in(answer: bytes) -> str:
-    """Slack's word for what is wrong, or nothing; never a text that quotes what we sent."""
-    text = answer[:4096].decode("utf-8", "replace").strip()
-    said = _json_in(text).get("error") if text.startswith("{") else text
-    word = str(said).lower().replace(" ", "_")
-    return word if _CODE.fullmatch(word) else ""
-
-
-def _json_in(text: str) -> Mapping[str, Any]:
-    try:
-        read = json.loads(text)
-    except ValueError:
-        return {}
-    return read if isinstance(read, dict) else {}
-
-
-def _check_accepted(answer: bytes, code: str) -> None:
-    """Slack's documentation calls every 200 a success; two kinds of them are none.
-
-    A JSON object may say that it is not ``ok`` (Slack's own API and look-alikes), and a page of HTML is a proxy's.
-    """
-    text = answer[:4096].decode("utf-8", "replace").strip()
-    if text.startswith("<"):
-        raise PermanentError(
-            f"Slack: a web page answered instead of a webhook: {_CHECK}, and the proxy if there is one"
-        )
-    told = _json_in(text)
-    if told.get("ok", True) is False or told.get("success", True) is False:
-        raise PermanentError(_refusal(200, code))
-
-
-def _refusal(status: int, code: str) -> str:
-    told = f"{status} {code}".rstrip()
-    return f"Slack refused the message: {told}: {_ADVICE.get(code) or _BY_STATUS.get(status) or _CHECK}"
-
-
-def _load() -> Callable[[Alert, Language], dict[str, Any]]:
-    try:
-        import urllib3  # noqa: F401 - here rather than at the first alert
-
-        from ..alerting.blocks import slack_message
-    except ImportError as missing:
-        raise ImportError(f"SlackReporter needs {missing.name}: pip install callbot-latency[slack]") from missing
-    return slack_message
-
-
-def _checked_url(url: str) -> tuple[SecretStr, str]:
-    if not isinstance(url, str):
-        raise TypeError(f"webhook_url: expected the URL of an incoming webhook, got {type(url).__name__}")
-    host = None
-    if url.isascii() and url.isprintable() and " " not in url:
-        # What is wrong with a port or a bracket; the text would quote it.
-        with suppress(ValueError):
-            parts = urlsplit(url)
-            host = parts.hostname if parts.scheme in {"https", "http"} and parts.port != 0 else None
-    if not host:
-        raise ValueError(
-            "webhook_url: expected a URL such as https://hooks.slack.com/services/T.../B.../..., got another"
-        )
-    return SecretStr(url), host
-
-
-def _checked_channel(channel: str | None) -> str | None:
-    if not channel:
-        return None
-    if not isinstance(channel, str):
-        raise TypeError(f"channel: expected a channel such as '#alerts' or an ID, got {type(channel).__name__}")
-    if not _CHANNEL.fullmatch(channel):
-        raise ValueError(f"channel: expected a channel such as '#alerts' or an ID, got {one_line(channel, 80)!r}")
-    return channel
-
-
-class _BlocksRefusedError(PermanentError):
-    """The layout, not the message, was refused."""
-
-
 def slack_reporter(config: "LatencyConfig") -> SlackReporter | None:
     """The Slack channel that the settings name; None where they name none.
 
@@ -285,7 +209,7 @@ def slack_reporter(config: "LatencyConfig") -> SlackReporter | None:
 def _code_in(answer: bytes) -> str:
     """Slack's word for what is wrong, or nothing; never a text that quotes what we sent."""
     text = answer[:4096].decode("utf-8", "replace").strip()
-    said = _json_in(text).get("error") if text.startswith("{") else text
+    said = _json_in(text).get("error", "") if text.startswith("{") else text
     word = str(said).lower().replace(" ", "_")
     return word if _CODE.fullmatch(word) else ""
 
@@ -324,7 +248,9 @@ def _load() -> Callable[[Alert, Language], dict[str, Any]]:
 
         from ..alerting.blocks import slack_message
     except ImportError as missing:
-        raise ImportError(f"SlackReporter needs {missing.name}: pip install callbot-latency[slack]") from missing
+        raise ImportError(
+            f"SlackReporter needs {str(missing.name).partition('.')[0]}: pip install callbot-latency[slack]"
+        ) from missing
     return slack_message
 
 
@@ -354,24 +280,5 @@ def _checked_channel(channel: str | None) -> str | None:
     return channel
 
 
-def _checked_severity(severity: Severity | str) -> Severity:
-    try:
-        return Severity(severity)
-    except ValueError:
-        raise ValueError(f"severity: expected 'warning' or 'critical', got {severity!r}") from None
-
-
 class _BlocksRefusedError(PermanentError):
     """The layout, not the message, was refused."""
-
-
-def slack_reporter(config: "LatencyConfig") -> SlackReporter | None:
-    """The Slack channel that the settings name; None where they name none."""
-    if config.slack_webhook_url is None:
-        return None
-    return SlackReporter(
-        config.slack_webhook_url.get_secret_value(),
-        config.slack_channel,
-        severity=config.slack_severity,
-        language=config.language,
-    )
