@@ -52,6 +52,7 @@ FRENCH: Final[Mapping[str, str]] = {
     "The last": "La dernière",
     "Lasted": "Durée",
     "Trace": "Trace",
+    "{label}: {value}": "{label} : {value}",
     "open the trace": "ouvrir la trace",
 }
 """Each English text of an alert, and its French. What stands in braces is filled in, and is never translated."""

@@ -1,0 +1,160 @@
+"""Alerts by e-mail, Teams, Telegram, PagerDuty and whatever else Apprise has an URL for."""
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from ..alerting.alert import Alert, AlertEvent
+from ..alerting.language import Language, checked, say
+from ..alerting.message import facts_of, title_of
+from ..alerting.shown import inert, shown, shown_url
+from ..metric import LatencyMetric, Severity
+from ..semconv import ENV_APPRISE_SEVERITY, ENV_APPRISE_URLS
+from .delivery import TransientError
+from .settings import checked_severity, explained
+from .unlogged import unlogged
+
+if TYPE_CHECKING:
+    from ..config import LatencyConfig
+
+__all__ = ["AppriseReporter", "apprise_reporter"]
+
+_TYPES: Final = {Severity.WARNING: "warning", Severity.CRITICAL: "failure"}
+_URLS: Final = "expected URLs of Apprise such as mailto://... or msteams://..., separated by blanks or commas"
+
+
+class AppriseReporter:
+    """Sends each alert to every service once; measurements do not concern it.
+
+    When a lane tries again, those that took the alert are not asked a second time. Redirects are not followed. The
+    URLs are secrets: they are in no repr, log line or error. Each service has the time-outs of its own URL, 4 s
+    for connecting and for each wait where it says nothing (``cto=`` and ``rto=``, in seconds).
+
+    Args:
+        urls: one or several, separated as Apprise does it.
+        severity: `Severity.CRITICAL` for critical alerts alone, `Severity.WARNING` for both. An alert that names this
+            channel is sent whatever its severity.
+        language: of the messages, ``en`` or ``fr``.
+
+    Raises:
+        TypeError, ValueError: a bad argument; the message names it, and quotes no URL.
+        ImportError: the extra ``apprise`` is not installed.
+
+    """
+
+    name = "apprise"
+
+    def __init__(
+        self,
+        urls: str | Sequence[str],
+        *,
+        severity: Severity | str = Severity.CRITICAL,
+        language: Language | str = "en",
+    ) -> None:
+        self._severity = checked_severity(severity)
+        self._language = checked(language)
+        self._services = _services(urls)
+        self._alert: Alert | None = None
+        self._left: list[Any] = []
+
+    def __repr__(self) -> str:
+        services = ", ".join(_name(service) for service in self._services)
+        return f"AppriseReporter(<{services}>, severity={self._severity.value!r})"
+
+    def start(self) -> None:
+        """Nothing to start: a message opens its own connection."""
+
+    def report(self, batch: Sequence[LatencyMetric]) -> None:
+        """Nothing: alerts alone are of interest."""
+
+    def notify(self, alert: Alert) -> None:
+        """Send one alert to those services that do not have it yet.
+
+        Raises:
+            TransientError: a service did not take it; Apprise does not tell whether it ever would.
+
+        """
+        if alert.channels is None and self._severity is Severity.CRITICAL and alert.severity is not Severity.CRITICAL:
+            return
+        if alert is not self._alert:
+            self._alert, self._left = alert, list(self._services)
+        message = self._message(alert)
+        failed = {service: reason for service in self._left if (reason := _sent(service, message)) is not None}
+        self._left = list(failed)
+        if failed:
+            raise TransientError("Apprise: " + "; ".join(failed.values()))
+        self._alert = None
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+    def _message(self, alert: Alert) -> dict[str, str]:
+        lines = [
+            say(self._language, "{label}: {value}", label=fact.label, value=fact.value)
+            for fact in facts_of(alert, self._language)
+        ]
+        url = shown_url(alert.trace_url)
+        return {
+            "title": inert(title_of(alert, self._language)),
+            "body": inert("\n".join([*lines, url] if url else lines)),
+            "notify_type": "success" if alert.event is AlertEvent.RECOVERY else _TYPES[alert.severity],
+            "body_format": "text",
+        }
+
+
+def apprise_reporter(config: "LatencyConfig") -> AppriseReporter | None:
+    """The services that the settings name; None where they name none.
+
+    Raises:
+        ConfigError: an URL that Apprise does not know, or the extra ``apprise`` is missing.
+
+    """
+    if config.apprise_urls is None:
+        return None
+    with explained(urls=ENV_APPRISE_URLS, severity=ENV_APPRISE_SEVERITY, needs=ENV_APPRISE_URLS):
+        return AppriseReporter(
+            config.apprise_urls.get_secret_value(), severity=config.apprise_severity, language=config.language
+        )
+
+
+def _services(urls: str | Sequence[str]) -> tuple[Any, ...]:
+    try:
+        import apprise
+    except ImportError as missing:
+        raise ImportError("AppriseReporter needs apprise: pip install callbot-latency[apprise]") from missing
+    # On the lane's thread, within the services' own time-outs: a thread of Apprise's would keep the exit waiting.
+    asset = apprise.AppriseAsset(async_mode=False, service_timeout=0, http_redirects=False)
+    known = apprise.Apprise(asset=asset)
+    # What is wrong with an URL is logged together with it.
+    with unlogged():
+        # A text may hold several; in a list each stands for itself.
+        understood = known.add(urls if isinstance(urls, str) else list(urls))
+    if not understood or not len(known):
+        raise ValueError(f"urls: {_URLS}, got at least one that is none")
+    services = []
+    for service in known:
+        services.append(one := apprise.Apprise(asset=asset))
+        one.add(service)
+    return tuple(services)
+
+
+def _sent(service: Any, message: dict[str, str]) -> str | None:
+    """None when it was taken, else what Apprise complains of, without a part of the URL."""
+    with unlogged() as complaints:
+        taken = service.notify(**message)
+    if taken:
+        return None
+    told = complaints[-1] if complaints else "did not take the message"
+    for secret in _secrets_in(service):
+        told = told.replace(secret, "[secret]")
+    return f"{_name(service)}: {shown(told, 200)}"
+
+
+def _secrets_in(service: Any) -> list[str]:
+    """Every part of the URL, the longest first."""
+    parts = {part for part in re.split(r"[/:@?&=,+;\s]+", service[0].url().partition("://")[2]) if len(part) > 3}
+    return sorted(parts, key=len, reverse=True)
+
+
+def _name(service: Any) -> str:
+    return str(service[0].service_name)
