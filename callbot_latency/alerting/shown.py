@@ -18,7 +18,10 @@ UNNAMED: Final = "?"
 _INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
 """Control characters, those that turn the direction of writing or have no width, and what is no character."""
 _URL: Final = re.compile(r"https?://[^/\s]+", re.IGNORECASE)
+_CREDENTIALS: Final = re.compile(r"^(https?://)[^/?#]*@", re.IGNORECASE)
 _ADDRESSED: Final = re.compile(r"@(?=(?:here|channel|everyone)\b)", re.IGNORECASE)
+_AT: Final = "\uff20"
+"""Looks like it, and calls nobody."""
 _BRACKETS: Final = str.maketrans("<>", "\u2039\u203a")
 
 
@@ -48,11 +51,12 @@ def shown_url(url: str | None) -> str | None:
     """`url`, safe to stand in a link; None where it is none."""
     if url is None or len(url) > URL_CHARS or not _URL.match(url):
         return None
-    safe = quote(one_line(url, URL_CHARS), safe="%/:?#[]@!$&'()*+,;=~", errors="replace")
-    host = safe.split("/", 3)[2]
-    return safe.replace(host, host.rpartition("@")[2], 1) if "@" in host else safe
+    return quote(_CREDENTIALS.sub(r"\1", one_line(url, URL_CHARS)), safe="%/:?#[]!$&'()*+,;=~")
 
 
 def inert(text: str) -> str:
-    """`text` in which no chat finds a command, a mention or a link: ``<!channel>``, ``<url|text>``, ``@here``."""
-    return _ADDRESSED.sub("@\u200b", text.translate(_BRACKETS))
+    """`text` in which no chat finds a command, a mention or a link: ``<!channel>``, ``<url|text>``, ``@here``.
+
+    As long as it was, so that limits are kept.
+    """
+    return _ADDRESSED.sub(_AT, text.translate(_BRACKETS))
