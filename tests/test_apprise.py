@@ -36,11 +36,7 @@ def service() -> Iterator[Webhook]:
 def test_an_alert_is_one_message(service: Webhook) -> None:
     """A title and the facts as lines, with the link at the end."""
     alert = an_alert(trace_url="http://jaeger/trace/1", held_back=2)
-    reporter = AppriseReporter(address(service))
-    reporter.start()
-    reporter.report([alert.metric])
-    reporter.notify(alert)
-    reporter.close()
+    AppriseReporter(address(service)).notify(alert)
     (message,) = service.messages()
     assert message["title"] == "Critical: salesforce_api query took 4000 ms"
     assert message["message"].splitlines() == [
@@ -158,6 +154,13 @@ except ImportError as error:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "AppriseReporter needs apprise: pip install callbot-latency[apprise]"
+
+
+def test_the_same_services_are_one_target(service: Webhook) -> None:
+    """Whether the environment or the application names them, in whatever order."""
+    one, two = address(service, "one"), address(service, "two")
+    assert AppriseReporter([one, two]).target == AppriseReporter(f"{two},{one}").target
+    assert AppriseReporter(one).target != AppriseReporter(two).target
 
 
 def test_nothing_in_a_message_is_live(service: Webhook) -> None:

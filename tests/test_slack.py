@@ -66,13 +66,27 @@ def test_the_first_versions_arguments_work(slack: Webhook) -> None:
     assert slack.messages()[0]["channel"] == "#ops"
 
 
-def test_measurements_are_not_posted(slack: Webhook) -> None:
-    """Alerts alone concern it."""
+def test_it_takes_alerts_alone(slack: Webhook) -> None:
+    """Without `report`, a lane counts no measurement as delivered to Slack. It may be started and closed again."""
     reporter = SlackReporter(slack.url)
-    reporter.start()
-    reporter.report([an_alert().metric])
-    reporter.close()
-    assert slack.requests == []
+    assert not hasattr(reporter, "report")
+    for _ in range(2):
+        reporter.start()
+        reporter.notify(an_alert())
+        reporter.close()
+    assert len(slack.requests) == 2
+
+
+def test_one_channel_is_one_target() -> None:
+    """The same webhook by hand and from the environment; another channel of one webhook is another target."""
+    url = f"https://hooks.slack.com/services/{SECRET}"
+    reporter, there, elsewhere = SlackReporter(url), SlackReporter(url, "#a"), SlackReporter(url, "#b")
+    assert reporter.target == there.target == SlackReporter(url, "#a").target
+    assert hash(reporter.target) == hash(there.target)
+    assert there.target != elsewhere.target
+    assert reporter.target != SlackReporter(f"{url}2").target
+    assert reporter.target != url
+    assert "HUSH" not in repr(reporter.target)
 
 
 def test_warnings_are_posted_where_they_are_asked_for(slack: Webhook) -> None:

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from time import monotonic
 from typing import Any
 
 LOCALHOST = "127.0.0.1"
@@ -34,11 +35,12 @@ HANG = Answer(hangs=True)
 
 @dataclass
 class Request:
-    """What was sent."""
+    """What was sent, and when, on a monotonic clock."""
 
     path: str
     headers: dict[str, str]
     body: bytes
+    at_s: float = field(default_factory=monotonic)
 
     @property
     def json(self) -> Any:

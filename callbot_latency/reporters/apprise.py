@@ -4,11 +4,13 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from pydantic import SecretStr
+
 from ..alerting.alert import Alert, AlertEvent
 from ..alerting.language import Language, checked, say
 from ..alerting.message import facts_of, title_of
 from ..alerting.shown import inert, shown, shown_url
-from ..metric import LatencyMetric, Severity
+from ..metric import Severity
 from ..semconv import ENV_APPRISE_SEVERITY, ENV_APPRISE_URLS
 from .delivery import TransientError
 from .settings import checked_severity, explained
@@ -24,7 +26,7 @@ _URLS: Final = "expected URLs of Apprise such as mailto://... or msteams://..., 
 
 
 class AppriseReporter:
-    """Sends each alert to every service once; measurements do not concern it.
+    """Sends each alert to every service once; it takes no measurements.
 
     When a lane tries again, those that took the alert are not asked a second time. Redirects are not followed. The
     URLs are secrets: they are in no repr, log line or error. Each service has the time-outs of its own URL, 4 s
@@ -54,18 +56,13 @@ class AppriseReporter:
         self._severity = checked_severity(severity)
         self._language = checked(language)
         self._services = _services(urls)
+        self.target = SecretStr(" ".join(sorted(service[0].url() for service in self._services)))
         self._alert: Alert | None = None
         self._left: list[Any] = []
 
     def __repr__(self) -> str:
         services = ", ".join(_name(service) for service in self._services)
         return f"AppriseReporter(<{services}>, severity={self._severity.value!r})"
-
-    def start(self) -> None:
-        """Nothing to start: a message opens its own connection."""
-
-    def report(self, batch: Sequence[LatencyMetric]) -> None:
-        """Nothing: alerts alone are of interest."""
 
     def notify(self, alert: Alert) -> None:
         """Send one alert to those services that do not have it yet.
@@ -84,9 +81,6 @@ class AppriseReporter:
         if failed:
             raise TransientError("Apprise: " + "; ".join(failed.values()))
         self._alert = None
-
-    def close(self) -> None:
-        """Nothing to close."""
 
     def _message(self, alert: Alert) -> dict[str, str]:
         lines = [

@@ -2,8 +2,9 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -13,7 +14,7 @@ from pydantic import SecretStr
 from ..alerting.alert import Alert
 from ..alerting.language import Language, checked
 from ..alerting.shown import one_line
-from ..metric import LatencyMetric, Severity
+from ..metric import Severity
 from ..semconv import ENV_SLACK_CHANNEL, ENV_SLACK_WEBHOOK_URL
 from .delivery import PermanentError, TransientError
 from .http import opened_pool, retry_after_s
@@ -58,7 +59,7 @@ _CODE: Final = re.compile(r"[a-z][a-z0-9_]{1,63}")
 
 
 class SlackReporter:
-    """Posts each alert as one message; measurements do not concern it.
+    """Posts each alert as one message; it takes no measurements.
 
     One attempt an alert, by a connection of its own, answered within `timeout_s`; no redirect is followed and at most
     64 kB of an answer are read. What a server says decides whether a lane tries again. The webhook is a secret: it is
@@ -98,15 +99,19 @@ class SlackReporter:
         self._timeout_s = timeout_s
         self._message = _load()
         self._pool = opened_pool(webhook_url, timeout_s)
+        self._target = _Target(self._webhook_url, self._channel)
 
     def __repr__(self) -> str:
         return f"SlackReporter(<webhook of {self._host}>, channel={self._channel!r}, severity={self._severity.value!r})"
 
-    def start(self) -> None:
-        """Nothing to start: a message opens its own connection."""
+    @property
+    def target(self) -> object:
+        """What two reporters of one channel have in common, so that an alert is posted there once."""
+        return self._target
 
-    def report(self, batch: Sequence[LatencyMetric]) -> None:
-        """Nothing: alerts alone are of interest."""
+    def start(self) -> None:
+        """In a forked child, let go of what the parent had open."""
+        self._pool = opened_pool(self._webhook_url.get_secret_value(), self._timeout_s)
 
     def notify(self, alert: Alert) -> None:
         """Post one alert, unless it is below the severity that was asked for.
@@ -278,6 +283,22 @@ def _checked_channel(channel: str | None) -> str | None:
     if not _CHANNEL.fullmatch(channel):
         raise ValueError(f"channel: expected a channel such as '#alerts' or an ID, got {one_line(channel, 80)!r}")
     return channel
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Target:
+    """One webhook, and a channel unless that is the webhook's own: without one, it may be any."""
+
+    webhook_url: SecretStr
+    channel: str | None
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Target) or self.webhook_url != other.webhook_url:
+            return False
+        return None in {self.channel, other.channel} or self.channel == other.channel
+
+    def __hash__(self) -> int:
+        return hash(self.webhook_url)
 
 
 class _BlocksRefusedError(PermanentError):
