@@ -11,7 +11,7 @@ from callbot_latency.lane import Lane
 from callbot_latency.reporters.apprise import AppriseReporter
 from callbot_latency.reporters.slack import SlackReporter
 from tests.test_slack import an_alert
-from tests.webhook import HANG, RESET, Answer, Webhook, webhook
+from tests.webhook import HANG, RESET, Answer, webhook
 
 Retry = pytest.importorskip("callbot_latency.retry").Retry
 QUICK = {"base_s": 0.01, "cap_s": 0.05}
@@ -57,12 +57,11 @@ def test_a_server_that_ails_gets_it_when_it_is_well() -> None:
 @pytest.mark.usefixtures("_faults_are_contained")
 def test_tries_are_bounded() -> None:
     """A server that never gets well is given up, and counted; the next alert is tried anew."""
-    with webhook(*[Answer(500)] * 5) as slack:
-        with lane_to(SlackReporter(slack.url), attempts=5) as lane:
-            lane.notify(an_alert())
-            lane.notify(an_alert())
-            assert lane.flush(10)
-            status = lane.status()
+    with webhook(*[Answer(500)] * 5) as slack, lane_to(SlackReporter(slack.url), attempts=5) as lane:
+        lane.notify(an_alert())
+        lane.notify(an_alert())
+        assert lane.flush(10)
+        status = lane.status()
     assert len(slack.requests) == 6
     assert (status.delivered, dict(status.dropped)) == (1, {"slack_gave_up": 1})
 
@@ -71,11 +70,10 @@ def test_tries_are_bounded() -> None:
 @pytest.mark.parametrize("answer", [Answer(404, b"no_service"), Answer(302, b"", {"Location": "http://evil.test"})])
 def test_a_refusal_is_not_tried_again(answer: Answer, caplog: pytest.LogCaptureFixture) -> None:
     """It is one line of the log that says what to do."""
-    with webhook(answer) as slack:
-        with lane_to(SlackReporter(slack.url)) as lane:
-            lane.notify(an_alert())
-            assert lane.flush(10)
-            status = lane.status()
+    with webhook(answer) as slack, lane_to(SlackReporter(slack.url)) as lane:
+        lane.notify(an_alert())
+        assert lane.flush(10)
+        status = lane.status()
     assert len(slack.requests) == 1
     assert dict(status.dropped) == {"slack_refused": 1}
     (line,) = [record.getMessage() for record in caplog.records if record.name == "callbot_latency.reporters.slack"]
