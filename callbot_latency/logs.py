@@ -29,7 +29,7 @@ class LogReporter:
     Each line carries its ids as `extra`, since the worker that writes it is not bound to the call.
 
     Args:
-        language: of the lines, ``en`` or ``fr``.
+        language: of the lines about alerts, ``en`` or ``fr``.
 
     """
 
@@ -43,7 +43,7 @@ class LogReporter:
         """Log measurements, where the logger's level asks for them."""
         if _measurements.isEnabledFor(logging.DEBUG):
             for metric in batch:
-                _measurements.debug("%s %s", said(metric, self._language), metric.status.value, extra=_ids(metric))
+                _measurements.debug("%s %s", said(metric), metric.status.value, extra=_ids(metric))
 
     def notify(self, alert: Alert) -> None:
         """Log an alert: warning or error; that it is over, as information."""

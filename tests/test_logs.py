@@ -187,3 +187,14 @@ def test_import_and_init_configure_no_logging(tmp_path: Path) -> None:
     done = run_python(code, tmp_path)
     assert facts_of(done) == {"same": True, "handlers": []}
     assert done.stderr == ""
+
+
+def test_alerts_are_logged_in_the_language_that_is_set(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    """LATENCY_LANGUAGE=fr: the lines about alerts; those about measurements stay as they are."""
+    caplog.set_level(logging.DEBUG, "callbot_latency")
+    start(language="fr")
+    record(LatencyMetric("rag_inference", "search", 3000, "success"))  # type: ignore[arg-type]
+    shutdown()
+    lines = [line.getMessage() for line in caplog.records]
+    assert "avertissement : rag_inference search a pris 3000 ms, avertissement à partir de 3000 ms" in lines
+    assert "rag_inference search took 3000 ms success" in lines

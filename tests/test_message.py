@@ -55,6 +55,8 @@ IN_FLIGHT = Alert(
 RECOVERY = replace(
     BREACH, metric=metric(latency_ms=200, severity=None), threshold_ms=1000, event=AlertEvent.RECOVERY, trace_url=None
 )
+RULE = replace(BREACH, rule="VIP queue", text="p95 is 1200 ms over 5 min", since=AT, slow=3, lasts=True, held_back=0)
+RULE_OVER = replace(RULE, event=AlertEvent.RECOVERY, text="after 6 min", lasts=False, trace_url=None)
 SUMMARY = replace(BREACH, event=AlertEvent.SUMMARY, held_back=80)
 
 
@@ -78,7 +80,8 @@ SUMMARY = replace(BREACH, event=AlertEvent.SUMMARY, held_back=80)
         (
             RECOVERY,
             "recovered: salesforce_api query back under 1000 ms after 6 min, 42 slow, worst 9300 ms",
-            "rétabli : salesforce_api query de nouveau sous 1000 ms après 6 min, lents : 42, au pire 9300 ms",
+            "rétabli : salesforce_api query de nouveau sous 1000 ms après 6 min, opérations lentes : 42, "
+            "au pire 9300 ms",
         ),
         (
             SUMMARY,
@@ -87,8 +90,30 @@ SUMMARY = replace(BREACH, event=AlertEvent.SUMMARY, held_back=80)
             "critique : opérations lentes en plus, non annoncées une à une : 80 ; la dernière : salesforce_api query "
             f"(salesforce) a pris 4000 ms dans l'appel CA1, {URL}",
         ),
+        (
+            RULE,
+            f"still critical: rule VIP queue: p95 is 1200 ms over 5 min, see call CA1, {URL}",
+            f"toujours critique : règle VIP queue : p95 is 1200 ms over 5 min, voir l'appel CA1, {URL}",
+        ),
+        (
+            replace(RULE, text="slow in CA1", lasts=False, held_back=2, trace_url=None),
+            "critical: rule VIP queue: slow in CA1, and 2 more like it",
+            "critique : règle VIP queue : slow in CA1, et 2 de plus du même genre",
+        ),
+        (
+            RULE_OVER,
+            "recovered: rule VIP queue is over after 6 min, fired 3 times",
+            "rétabli : règle VIP queue terminée after 6 min, déclenchée 3 fois",
+        ),
+        (
+            replace(RULE, event=AlertEvent.SUMMARY, held_back=8, trace_url=None),
+            "critical: 8 more slow operations, not told one by one; the last: rule VIP queue: "
+            "p95 is 1200 ms over 5 min",
+            "critique : opérations lentes en plus, non annoncées une à une : 8 ; la dernière : règle VIP queue : "
+            "p95 is 1200 ms over 5 min",
+        ),
     ],
-    ids=["breach", "in flight", "recovery", "summary"],
+    ids=["breach", "in flight", "recovery", "summary", "rule", "rule of a call", "rule over", "summary of rules"],
 )
 def test_the_line(alert: Alert, english: str, french: str) -> None:
     """As the log has it."""
@@ -142,7 +167,7 @@ def shown_by(message: dict[str, Any]) -> list[str]:
                 "Rétabli : salesforce_api query de nouveau sous 1000 ms",
                 "Fournisseur  salesforce",
                 "Durée  6 min",
-                "Lents  42, au pire 9300 ms",
+                "Lentes  42, au pire 9300 ms",
             ],
         ),
         (
@@ -155,8 +180,34 @@ def shown_by(message: dict[str, Any]) -> list[str]:
                 "ouvrir la trace",
             ],
         ),
+        (
+            RULE,
+            "en",
+            [
+                "Still critical: rule VIP queue",
+                "Message  p95 is 1200 ms over 5 min",
+                "Call  CA1",
+                "Turn  3",
+                "Provider  salesforce",
+                "Since  2026-01-01 12:06:00 UTC",
+                "Fired  3 times",
+                f"Trace  {'ab' * 16}",
+                "open the trace",
+            ],
+        ),
+        (
+            RULE_OVER,
+            "fr",
+            [
+                "Rétabli : règle VIP queue",
+                "Message  after 6 min",
+                "Fournisseur  salesforce",
+                "Depuis  2026-01-01 12:06:00 UTC",
+                "Déclenchée  3 fois",
+            ],
+        ),
     ],
-    ids=["in flight", "breach", "recovery", "summary"],
+    ids=["in flight", "breach", "recovery", "summary", "rule", "rule over"],
 )
 def test_what_stands_in_slack(alert: Alert, language: Language, lines: list[str]) -> None:
     """A title, a line a fact, and the link."""
@@ -191,10 +242,11 @@ def test_every_kind_has_its_words(
     language: Language, event: AlertEvent, severity: Severity, status: OperationStatus
 ) -> None:
     """No combination is without a line, a title and blocks."""
-    alert = replace(BREACH, metric=metric(status=status), event=event, severity=severity)
-    assert text_of(alert, language)
-    assert title_of(alert, language)
-    assert slack_message(alert, language)["blocks"]
+    slow = replace(BREACH, metric=metric(status=status), event=event, severity=severity)
+    for alert in (slow, replace(slow, rule="r", text="it is so")):
+        assert text_of(alert, language)
+        assert title_of(alert, language)
+        assert slack_message(alert, language)["blocks"]
 
 
 def test_the_table_of_french_has_what_is_said_and_nothing_else() -> None:

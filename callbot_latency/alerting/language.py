@@ -18,12 +18,18 @@ FRENCH: Final[Mapping[str, str]] = {
     ),
     ", and {count} more like it": ", et {count} de plus du même genre",
     "recovered: {what} back under {ms} ms{after}, {count} slow, worst {worst} ms": (
-        "rétabli : {what} de nouveau sous {ms} ms{after}, lents : {count}, au pire {worst} ms"
+        "rétabli : {what} de nouveau sous {ms} ms{after}, opérations lentes : {count}, au pire {worst} ms"
     ),
     " after {duration}": " après {duration}",
     "{severity}: {count} more slow operations, not told one by one; the last: {said}": (
         "{severity} : opérations lentes en plus, non annoncées une à une : {count} ; la dernière : {said}"
     ),
+    "{severity}: rule {rule}: {text}{call}{alike}": "{severity} : règle {rule} : {text}{call}{alike}",
+    "recovered: rule {rule} is over {text}{fired}": "rétabli : règle {rule} terminée {text}{fired}",
+    "rule {rule}: {text}": "règle {rule} : {text}",
+    ", see call {call_sid}": ", voir l'appel {call_sid}",
+    ", fired {count} times": ", déclenchée {count} fois",
+    "still {severity}": "toujours {severity}",
     "warning": "avertissement",
     "critical": "critique",
     # Title and facts, as messages have them.
@@ -31,6 +37,12 @@ FRENCH: Final[Mapping[str, str]] = {
     "{severity}: {what} still running after {ms} ms": "{severity} : {what} toujours en cours après {ms} ms",
     "Recovered: {what} back under {ms} ms": "Rétabli : {what} de nouveau sous {ms} ms",
     "{severity}: {count} more slow operations": "{severity} : opérations lentes en plus : {count}",
+    "{severity}: rule {rule}": "{severity} : règle {rule}",
+    "Recovered: rule {rule}": "Rétabli : règle {rule}",
+    "Message": "Message",
+    "Since": "Depuis",
+    "Fired": "Déclenchée",
+    "{count} times": "{count} fois",
     "Call": "Appel",
     "Turn": "Tour",
     "Provider": "Fournisseur",
@@ -44,7 +56,7 @@ FRENCH: Final[Mapping[str, str]] = {
     "timeout": "délai dépassé",
     "cancelled": "annulé",
     "Slow since": "Lent depuis",
-    "Slow": "Lents",
+    "Slow": "Lentes",
     "{count}, worst {worst} ms": "{count}, au pire {worst} ms",
     "Held back": "Retenues",
     "{count} more like it since the last message": "{count} de plus du même genre depuis le dernier message",

@@ -45,11 +45,11 @@ def test_429_is_waited_for_and_nothing_sent_early() -> None:
 
 def test_a_server_that_ails_gets_it_when_it_is_well() -> None:
     """500, a reset, 503: the same message again, and it arrives once."""
-    with webhook(Answer(500, b"rollup_error"), RESET, Answer(503)) as slack:
-        with lane_to(SlackReporter(slack.url)) as lane:
-            lane.notify(an_alert())
-            assert lane.flush(10)
-            status = lane.status()
+    ailing = (Answer(500, b"rollup_error"), RESET, Answer(503))
+    with webhook(*ailing) as slack, lane_to(SlackReporter(slack.url)) as lane:
+        lane.notify(an_alert())
+        assert lane.flush(10)
+        status = lane.status()
     assert (status.delivered, status.retried, len(slack.requests)) == (1, 3, 4)
     assert all(one == other for one, other in pairwise(slack.messages()))
 

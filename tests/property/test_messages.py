@@ -50,6 +50,9 @@ alerts = st.builds(
     since=st.none() | st.just(datetime(2026, 1, 1, tzinfo=UTC) - timedelta(hours=1)),
     slow=st.integers(0, 10**9),
     worst_ms=st.none() | st.floats(0, 1e300),
+    rule=st.none() | texts,
+    text=st.none() | texts,
+    lasts=st.booleans(),
     trace_url=st.none() | texts.map(lambda text: f"http://jaeger/trace/{text}"),
 )
 
