@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from .metric import LatencyMetric, OperationStatus, OperationType, Severity
     from .processor import LatencySpanProcessor
     from .reporters import LatencyReporter, PermanentError, ReporterStatus, TransientError
+    from .reporters.apprise import AppriseReporter
     from .reporters.manager import ReportManager, report_manager
+    from .reporters.slack import SlackReporter
     from .runtime import init, latency_config, shutdown
     from .session import record
     from .thresholds import Thresholds
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Alert",
+    "AppriseReporter",
     "ConfigError",
     "LatencyConfig",
     "LatencyMetric",
@@ -32,6 +35,7 @@ __all__ = [
     "ReportManager",
     "ReporterStatus",
     "Severity",
+    "SlackReporter",
     "Thresholds",
     "TransientError",
     "add_alert_callback",
@@ -60,6 +64,8 @@ _ROOMS = {
     "processor": ("LatencySpanProcessor",),
     "reporters": ("LatencyReporter", "PermanentError", "ReporterStatus", "TransientError"),
     "reporters.manager": ("ReportManager", "report_manager"),
+    "reporters.apprise": ("AppriseReporter",),
+    "reporters.slack": ("SlackReporter",),
     "runtime": ("init", "latency_config", "shutdown"),
     "session": ("record",),
     "thresholds": ("Thresholds",),
