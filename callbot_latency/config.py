@@ -29,6 +29,8 @@ _SECRETS = {semconv.ENV_SLACK_WEBHOOK_URL, semconv.ENV_INFLUXDB_TOKEN, semconv.E
 _STT, _TTS, _SALESFORCE, _RAG = (DEFAULT_THRESHOLDS[kind.value] for kind in OperationType)
 
 _EXPECTED = {
+    semconv.ENV_METRICS_FILE_MAX_MB: "a number of MB, or 0 for no rotation",
+    semconv.ENV_METRICS_FILE_BACKUPS: "how many rotated files are kept, 0 or more",
     semconv.ENV_ALERT_COOLDOWN_S: "a number of seconds, 0 or more",
     semconv.ENV_ALERT_BURST: "how many messages a minute, 1 or more",
 }
@@ -64,6 +66,10 @@ class LatencyConfig(BaseSettings):
     metrics_file_path: Path = Field(
         default=Path("outputs/logs/latency_metrics.jsonl"), validation_alias=semconv.ENV_METRICS_FILE_PATH
     )
+    metrics_file_max_mb: float = Field(
+        default=100, ge=0, allow_inf_nan=False, validation_alias=semconv.ENV_METRICS_FILE_MAX_MB
+    )
+    metrics_file_backups: int = Field(default=14, ge=0, validation_alias=semconv.ENV_METRICS_FILE_BACKUPS)
     stt_warning_ms: Milliseconds = Field(default=_STT.warning_ms, validation_alias=semconv.ENV_STT_WARNING_MS)
     stt_critical_ms: Milliseconds = Field(default=_STT.critical_ms, validation_alias=semconv.ENV_STT_CRITICAL_MS)
     tts_warning_ms: Milliseconds = Field(default=_TTS.warning_ms, validation_alias=semconv.ENV_TTS_WARNING_MS)

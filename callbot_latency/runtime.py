@@ -27,8 +27,10 @@ from .on_deadline import OnDeadline
 from .pipeline import Pipeline
 from .providers import Providers, open_providers
 from .reporters import Consumer, LatencyReporter, Notifier
+from .reporters.apprise import apprise_reporter
 from .reporters.jsonl import JsonlReporter
 from .reporters.manager import report_manager
+from .reporters.slack import slack_reporter
 from .semconv import SCOPE
 from .session import Session
 from .spans import SpanOpener
@@ -52,10 +54,10 @@ class _Runtime:
 
     def __init__(self, config: LatencyConfig) -> None:
         self.config = config
-        # A wrong file of rules stops here, before anything is opened.
+        # What is wrong in a file of rules or about a reporter stops here, before anything is opened.
         rules = () if config.alert_rules_file is None else load_rules(config.alert_rules_file)
-        self.providers: Providers = open_providers(config)
         self._from_environment = _from_environment(config)
+        self.providers: Providers = open_providers(config)
         self.pipeline = Pipeline(latency_tracker, self._reporters(rules), config.thresholds)
         spans = SpanOpener.on(self.providers.tracers, config.trace_key.get_secret_value())
         self.session = Session(spans, config.thresholds, self.pipeline)
@@ -114,11 +116,19 @@ class _Runtime:
 
 
 def _from_environment(config: LatencyConfig) -> list[LatencyReporter | Notifier]:
-    """The reporters that the settings name."""
-    reporters: list[LatencyReporter | Notifier] = []
+    """The reporters that the settings name.
+
+    Raises:
+        ConfigError: one that cannot be made, or whose extra is not installed.
+
+    """
+    file = None
     if config.file_logging_enabled:
-        reporters.append(JsonlReporter(config.metrics_file_path))
-    return reporters
+        file = JsonlReporter(
+            config.metrics_file_path, max_mb=config.metrics_file_max_mb, backups=config.metrics_file_backups
+        )
+    reporters = (file, slack_reporter(config), apprise_reporter(config))
+    return [reporter for reporter in reporters if reporter is not None]
 
 
 _lifecycle = threading.Lock()

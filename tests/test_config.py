@@ -18,6 +18,8 @@ SETTINGS: dict[str, tuple[str, str, Any]] = {
     "LATENCY_LOGGING_ENABLED": ("0", "logging_enabled", False),
     "LATENCY_FILE_LOGGING_ENABLED": ("False", "file_logging_enabled", False),
     "LATENCY_METRICS_FILE_PATH": ("a/b.jsonl", "metrics_file_path", Path("a/b.jsonl")),
+    "LATENCY_METRICS_FILE_MAX_MB": ("0.5", "metrics_file_max_mb", 0.5),
+    "LATENCY_METRICS_FILE_BACKUPS": ("3", "metrics_file_backups", 3),
     "LATENCY_STT_WARNING_MS": ("1", "stt_warning_ms", 1.0),
     "LATENCY_STT_CRITICAL_MS": ("9001", "stt_critical_ms", 9001.0),
     "LATENCY_TTS_WARNING_MS": ("1.5", "tts_warning_ms", 1.5),
@@ -133,6 +135,9 @@ def test_the_dotenv_file_names_the_service_of_our_resource(tmp_path: Path) -> No
         ("LATENCY_RAG_CRITICAL_MS", "-5", "expected a number of milliseconds above 0, got '-5'"),
         ("LATENCY_RAG_CRITICAL_MS", "nan", "expected a number of milliseconds above 0, got 'nan'"),
         ("LATENCY_TTS_CRITICAL_MS", "inf", "expected a number of milliseconds above 0, got 'inf'"),
+        ("LATENCY_METRICS_FILE_MAX_MB", "-1", "expected a number of MB, or 0 for no rotation, got '-1'"),
+        ("LATENCY_METRICS_FILE_MAX_MB", "inf", "expected a number of MB, or 0 for no rotation, got 'inf'"),
+        ("LATENCY_METRICS_FILE_BACKUPS", "1.5", "expected how many rotated files are kept, 0 or more, got '1.5'"),
         ("LATENCY_ALERT_COOLDOWN_S", "-1", "expected a number of seconds, 0 or more, got '-1'"),
         ("LATENCY_ALERT_COOLDOWN_S", "soon", "expected a number of seconds, 0 or more, got 'soon'"),
         ("LATENCY_ALERT_BURST", "0", "expected how many messages a minute, 1 or more, got '0'"),
@@ -201,6 +206,7 @@ def test_defaults() -> None:
     config = load_config()
     assert (config.tracking_enabled, config.logging_enabled, config.file_logging_enabled) == (True, True, True)
     assert config.metrics_file_path == Path("outputs/logs/latency_metrics.jsonl")
+    assert (config.metrics_file_max_mb, config.metrics_file_backups) == (100, 14)
     assert config.traces_exporters() == config.metrics_exporters() == ()
     for kind, thresholds in {
         "speech_to_text": (2000, 5000),

@@ -1,13 +1,12 @@
 """A line of JSON for each measurement, in a file that several processes may share."""
 
 import errno
-import fcntl
 import json
 import logging
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +14,7 @@ from ..drops import dropped
 from ..guard import AtMostOncePer, delivered
 from ..metric import LatencyMetric
 from ..semconv import DROPPED_FAILED_SUFFIX
+from .rotation import Rotation, locked
 
 __all__ = ["JsonlReporter"]
 
@@ -24,24 +24,39 @@ NAME: Final = "jsonl"
 _FAILED: Final = NAME + DROPPED_FAILED_SUFFIX
 _FLAGS: Final = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
+ATTEMPTS: Final = 100
+"""How often the file may be moved away between our opening and our locking it. More is no rotation."""
+
 
 class JsonlReporter:
     """Appends each batch by one ``write`` on ``O_APPEND``, whole lines only; mode 0600, folders are made.
 
-    A file that was rotated or removed is opened anew. What cannot be written is counted as ``jsonl_failed`` and
-    logged at most once a minute; the next batch tries again.
+    A file that was rotated or removed, by whomever, is opened anew. What cannot be written is counted as
+    ``jsonl_failed`` and logged at most once a minute; the next batch tries again.
+
+    Args:
+        path: the file, not a symbolic link; a relative one is meant from the folder that is the working one now.
+        max_mb: a file that would exceed so many MB (of 1,000,000 bytes), or whose UTC day is over, is moved aside to
+            ``<path>.<day>.<number>`` and compressed; 0: never.
+        backups: how many of those are kept.
+
     """
 
     name = NAME
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, max_mb: float = 0, backups: int = 14) -> None:
+        # Where even the working folder is gone, each write says so.
+        with suppress(OSError):
+            path = path.absolute()
         self._path = path
         self._file: int | None = None
+        self._rotation = Rotation(path, max_mb, backups)
         self._complain = AtMostOncePer()
 
     def start(self) -> None:
         """In a forked child: give up the parent's open file, whose lock would be shared. The first batch opens ours."""
         self._close()
+        self._rotation.restart_after_fork()
 
     def report(self, batch: Sequence[LatencyMetric]) -> None:
         """Write a batch."""
@@ -59,17 +74,16 @@ class JsonlReporter:
                     "cannot write %s: %s; measurements are lost to the file until it can be written "
                     "(LATENCY_METRICS_FILE_PATH names it)",
                     self._path,
-                    error.strerror or error,
+                    self._explained(error),
                 )
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, without waiting for what is being compressed."""
         self._close()
+        self._rotation.close()
 
     def _append(self, lines: bytes) -> None:
-        file = self._opened()
-        with _locked(file):
-            size = os.fstat(file).st_size
+        with self._current(len(lines)) as (file, size):
             # A process that was killed in the middle of a write leaves half a line: ours starts on a line of its own.
             torn = size > 0 and os.pread(file, 1, size - 1) != b"\n"
             data = b"\n" + lines if torn else lines
@@ -78,24 +92,44 @@ class JsonlReporter:
                 os.ftruncate(file, size)
                 raise OSError(errno.ENOSPC, "No space left on device")
 
+    @contextmanager
+    def _current(self, more: int) -> Iterator[tuple[int, int]]:
+        """The file that is at the path, with room for `more` bytes, locked; and its size."""
+        for _ in range(ATTEMPTS):
+            file = self._opened()
+            with locked(file):
+                # Only now: while we waited for the lock, another process may have moved the file aside.
+                there = os.fstat(file)
+                if self._leads_to(there) and not (
+                    self._rotation.is_due(there, more) and self._rotation.move_aside(there)
+                ):
+                    yield file, there.st_size
+                    return
+            self._close()
+        raise OSError(errno.EBUSY, "it is replaced again and again")
+
     def _opened(self) -> int:
-        if self._file is not None and self._is_current(self._file):
+        if self._file is not None:
             return self._file
-        self._close()
         self._path.parent.mkdir(parents=True, exist_ok=True)
         file = os.open(self._path, _FLAGS, 0o600)
         if not stat.S_ISREG(os.fstat(file).st_mode):
             os.close(file)
             raise OSError(errno.EINVAL, "not a regular file")
         self._file = file
+        self._rotation.start()
         return file
 
-    def _is_current(self, file: int) -> bool:
+    def _leads_to(self, there: os.stat_result) -> bool:
         try:
-            there = self._path.stat()
+            return os.path.samestat(self._path.lstat(), there)
         except FileNotFoundError:
             return False
-        return os.path.samestat(there, os.fstat(file))
+
+    def _explained(self, error: OSError) -> str:
+        if error.errno == errno.ELOOP and self._path.is_symlink():
+            return "is a symbolic link, which is not followed; name the file that is meant, or link its folder"
+        return error.strerror or str(error)
 
     def _close(self) -> None:
         file, self._file = self._file, None
@@ -105,12 +139,3 @@ class JsonlReporter:
 
 def _line(metric: LatencyMetric) -> bytes:
     return json.dumps(metric.to_dict()).encode() + b"\n"
-
-
-@contextmanager
-def _locked(file: int) -> Iterator[None]:
-    fcntl.flock(file, fcntl.LOCK_EX)
-    try:
-        yield
-    finally:
-        fcntl.flock(file, fcntl.LOCK_UN)
