@@ -227,24 +227,32 @@ class Backups:
         """Remove the oldest, then compress the others, the oldest first, until `stop` is set."""
         try:
             found = backups_of(self._path)
-            for backup in sorted(found)[: max(0, len(found) - self._keep)]:
-                for form in found.pop(backup):
-                    backup.beside(self._path, form).unlink(missing_ok=True)
-            for backup, forms in sorted(found.items()):
-                if "" in forms:
+        except OSError as error:
+            self._tell(error)
+            return
+        keep_from = max(0, len(found) - self._keep)
+        for age, (backup, forms) in enumerate(sorted(found.items())):
+            if stop.is_set():
+                return
+            try:
+                if age < keep_from:
+                    for form in forms:
+                        backup.beside(self._path, form).unlink(missing_ok=True)
+                elif "" in forms:
                     self._compress(backup, stop)
                 elif _HALF in forms:
                     self._remove_half(backup)
-                if stop.is_set():
-                    return
-        except OSError as error:
-            if self._complain():
-                _log.error(
-                    "cannot compress or remove what was moved aside of %s: %s; nothing is lost, it is tried again at "
-                    "the next rotation or start",
-                    self._path,
-                    error.strerror or error,
-                )
+            except OSError as error:  # the next one may do all the same
+                self._tell(error)
+
+    def _tell(self, error: OSError) -> None:
+        if self._complain():
+            _log.error(
+                "cannot compress or remove what was moved aside of %s: %s; nothing is lost, it is tried again at the "
+                "next rotation or start",
+                self._path,
+                error.strerror or error,
+            )
 
     def _compress(self, backup: Backup, stop: threading.Event) -> None:
         plain, half = backup.beside(self._path), backup.beside(self._path, _HALF)
