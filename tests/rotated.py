@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,23 @@ from callbot_latency.reporters.rotation import backups_of
 
 
 def rows_of(path: Path) -> list[Any]:
-    """Every line, the oldest first, each of which must be whole. An archive goes before what it was made of."""
+    """Every line, the oldest first, each of which must be whole."""
+    lines = _lines_of(path)
+    assert all(line.endswith("\n") for line in lines)
+    return [json.loads(line) for line in lines]
+
+
+def whole_rows_of(path: Path) -> list[Any]:
+    """Every line but those of which a killed process wrote the half."""
+    rows = []
+    for line in _lines_of(path):
+        with suppress(ValueError):
+            rows.append(json.loads(line))
+    return rows
+
+
+def _lines_of(path: Path) -> list[str]:
+    """An archive goes before what it was made of."""
     texts = []
     for backup, forms in sorted(backups_of(path).items()):
         if ".gz" in forms:
@@ -17,5 +34,4 @@ def rows_of(path: Path) -> list[Any]:
         elif "" in forms:
             texts.append(backup.beside(path).read_text())
     texts.append(path.read_text() if path.exists() else "")
-    assert all(not text or text.endswith("\n") for text in texts)
-    return [json.loads(line) for text in texts for line in text.splitlines()]
+    return [line for text in texts for line in text.splitlines(keepends=True)]

@@ -140,6 +140,45 @@ def test_a_truncated_file_goes_on_from_its_start(tmp_path: Path) -> None:
     assert [row["latency_ms"] for row in lines_of(tmp_path / "m.jsonl")] == [2]
 
 
+def test_a_relative_path_stays_where_it_was_when_the_reporter_was_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An application that changes its working folder does not spread its lines."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    reporter = JsonlReporter(Path("logs/m.jsonl"))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    reporter.report([metric(1)])
+    reporter.close()
+    assert len(lines_of(tmp_path / "logs" / "m.jsonl")) == 1
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_half_a_character_breaks_no_line(tmp_path: Path) -> None:
+    """A lone surrogate, as a broken decoder leaves it, and every kind of line end."""
+    texts = ["\ud83d", "\udcff", "\r", "\x00", "\x85", "\u2029", "\u202e"]
+    reporter = JsonlReporter(tmp_path / "m.jsonl")
+    reporter.report([metric(error_message=text, metadata={"text": text}) for text in texts])
+    reporter.close()
+    data = (tmp_path / "m.jsonl").read_bytes()
+    assert data.isascii()
+    assert [json.loads(line)["metadata"]["text"] for line in data.split(b"\n")[:-1]] == texts
+
+
+def test_a_link_that_takes_the_files_place_is_not_followed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Not even to the file that was written so far."""
+    path, before = tmp_path / "m.jsonl", failed()
+    reporter = JsonlReporter(path)
+    reporter.report([metric(1)])
+    path.rename(tmp_path / "moved")
+    path.symlink_to(tmp_path / "moved")
+    reporter.report([metric(2)])
+    reporter.close()
+    assert failed() - before == 1
+    assert "is a symbolic link" in caplog.text
+    assert len(lines_of(tmp_path / "moved")) == 1
+
+
 def unusable(kind: str, folder: Path) -> Path:
     path = folder / "m.jsonl"
     if kind == "a folder":
@@ -168,6 +207,7 @@ def test_a_path_that_cannot_be_opened_is_one_line_and_a_counter(
     (line,) = caplog.records
     assert line.levelno == logging.ERROR
     assert str(path) in line.getMessage()
+    assert ("is a symbolic link" in line.getMessage()) == (kind == "a link")
     assert "LATENCY_METRICS_FILE_PATH" in line.getMessage()
     if kind == "a folder":
         path.rmdir()

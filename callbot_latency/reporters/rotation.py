@@ -17,16 +17,17 @@ import os
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from queue import SimpleQueue
+from tempfile import TemporaryFile
 from time import monotonic, time
 from typing import Final, NamedTuple
 
 from ..guard import AtMostOncePer, contained
 
-__all__ = ["Backup", "Backups", "Rotation", "backups_of", "is_at", "locked"]
+__all__ = ["Backup", "Backups", "Rotation", "backups_of", "locked"]
 
 _log = logging.getLogger(__name__)
 
@@ -125,9 +126,9 @@ class Rotation:
         try:
             day = datetime.fromtimestamp(there.st_mtime, UTC).strftime("%Y-%m-%d")
             taken = [backup.number for backup in backups_of(self._path) if backup.day == day]
-            moved = Backup(day, max(taken, default=0) + 1).beside(self._path)
-            self._path.rename(moved)
-            self._begin_anew(moved)
+            # A disk may have room for lines, but for no other file: then the one that there is goes on.
+            TemporaryFile(dir=self._path.parent).close()
+            self._path.rename(Backup(day, max(taken, default=0) + 1).beside(self._path))
         except OSError as error:
             self._not_before_s = monotonic() + RETRY_S
             _log.error(
@@ -139,20 +140,6 @@ class Rotation:
             return False
         self.backups.wake()
         return True
-
-    def _begin_anew(self, moved: Path) -> None:
-        """Make the new file while the old one can still be had back: a disk may have room for lines, but for no file.
-
-        Should another process have been quicker, either file is there and either is well.
-        """
-        try:
-            os.close(os.open(self._path, _OPEN | os.O_CREAT, _PRIVATE))
-        except OSError:
-            with suppress(FileExistsError):
-                # A link, since a rename would take away what another process may have begun meanwhile.
-                os.link(moved, self._path)
-                moved.unlink()
-                raise
 
     def restart_after_fork(self) -> None:
         """In a forked child: the thread is the parent's."""
@@ -259,9 +246,9 @@ class Backups:
         file = self._file = os.open(half, _OPEN | os.O_CREAT, _PRIVATE)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not is_at(half, file):
+            if not _is_at(half, file):
                 return  # another process has just finished it
-            if self._compressed(plain, file, stop) and is_at(half, file):
+            if self._compressed(plain, file, stop) and _is_at(half, file):
                 half.rename(backup.beside(self._path, _ARCHIVE))
                 plain.unlink(missing_ok=True)
             else:
@@ -279,9 +266,7 @@ class Backups:
     def _compressed(self, plain: Path, archive: int, stop: threading.Event) -> bool:
         with open(os.open(plain, _OPEN), "rb", buffering=0) as source:  # noqa: PTH123 - by its number
             with locked(source.fileno()):
-                # Whoever was writing into it has finished, and nobody begins; unless it was moved back.
-                if not is_at(plain, source.fileno()):
-                    return False
+                pass  # whoever was writing into it has finished, and nobody begins
             os.ftruncate(archive, 0)
             with (
                 os.fdopen(archive, "wb", closefd=False) as target,
@@ -308,7 +293,7 @@ class Backups:
         os.close(file)
 
 
-def is_at(path: Path, file: int) -> bool:
+def _is_at(path: Path, file: int) -> bool:
     """Whether `path` leads to the open `file`, itself and not by a link."""
     try:
         there = path.lstat()

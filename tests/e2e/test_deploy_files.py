@@ -1,11 +1,14 @@
 """Each file of the deployment is read by the server it is meant for; they agree with each other and with the code."""
 
+import gzip
 import json
 import os
 import re
 import subprocess
 import sys
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -340,22 +343,86 @@ def test_the_dashboard_uses_provisioned_data_sources_and_shows_every_metric() ->
 # -- logrotate --------------------------------------------------------------------------------------------------------
 
 
-def test_logrotate_moves_the_file_and_the_writer_makes_a_new_one(tmp_path: Path, binary: Binary) -> None:
-    """A real rotation under a live writer loses no line."""
-    logrotate = binary("logrotate")
-    path = tmp_path / "latency_metrics.jsonl"
+WRITE_ON = """
+import json, os, sys, time
+from pathlib import Path
+from callbot_latency import LatencyMetric
+from callbot_latency.drops import dropped
+from callbot_latency.reporters.jsonl import JsonlReporter
+
+reporter, n = JsonlReporter(Path(sys.argv[1])), 0
+reporter.start()
+while not Path(sys.argv[2]).exists():
+    reporter.report([LatencyMetric("speech_to_text", f"p{os.getpid()}", k, "success") for k in range(n, n + 5)])
+    n += 5
+reporter.close()
+print(json.dumps({"name": f"p{os.getpid()}", "wrote": n, "dropped": dropped.by_reason()}))
+"""
+
+
+def lines_of(folder: Path) -> Iterator[Any]:
+    for file in folder.glob("latency_metrics.jsonl*"):
+        data = file.read_bytes()
+        for line in (gzip.decompress(data) if file.suffix == ".gz" else data).splitlines():
+            yield json.loads(line)
+
+
+@pytest.mark.parametrize("name", ["latency_metrics.conf", "latency_metrics_copytruncate.conf"])
+def test_logrotate_under_writers_loses_no_line(name: str, tmp_path: Path, binary: Binary) -> None:
+    """Four rotations while three processes write as fast as they can; what they wrote is there once and whole."""
+    logrotate, path, done = binary("logrotate"), tmp_path / "latency_metrics.jsonl", tmp_path / "done"
     config = tmp_path / "config"
-    text = (DEPLOY / "logrotate" / "callbot_latency").read_text()
+    text = (DEPLOY / "logrotate" / name).read_text()
+    assert "/var/log/callbot/latency_metrics.jsonl {" in text
     config.write_text(text.replace("/var/log/callbot/latency_metrics.jsonl", str(path)))
     config.chmod(0o644)
     tmp_path.chmod(0o755)
     run(logrotate, "-d", "-s", tmp_path / "state", config)
+    command = [sys.executable, "-c", WRITE_ON, str(path), str(done)]
+    writers = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    try:
+        for _ in range(4):
+            began_s = time.time()
+            # The names of what logrotate moves tell seconds apart, and each rotation needs lines.
+            until(lambda: time.time() > began_s + 1.1 and path.exists() and path.stat().st_size > 10_000)  # noqa: B023
+            run(logrotate, "-f", "-s", tmp_path / "state", config)
+        until(lambda: path.exists() and path.stat().st_size > 0)
+    finally:
+        done.touch()
+        told = [json.loads(writer.communicate(timeout=30)[0]) for writer in writers]
+    assert len(list(tmp_path.glob("latency_metrics.jsonl-*"))) == 4
+    found = Counter((row["operation_name"], row["latency_ms"]) for row in lines_of(tmp_path))
+    assert found == Counter((fact["name"], float(n)) for fact in told for n in range(fact["wrote"]))
+    assert [fact["dropped"] for fact in told] == [{}] * 3
+
+
+def until(true: Callable[[], bool], timeout_s: float = 20) -> None:
+    deadline_s = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+
+
+def test_a_logrotate_that_is_killed_holds_the_file_for_nobody(tmp_path: Path) -> None:
+    """The lock that its script took for copytruncate ends with it: the file is not truncated, and written again."""
+    text = (DEPLOY / "logrotate" / "latency_metrics_copytruncate.conf").read_text()
+    script = text.partition("prerotate\n")[2].partition("endscript")[0]
+    path = tmp_path / "latency_metrics.jsonl"
     reporter = JsonlReporter(path)
-    metric = LatencyMetric(OperationType.STT, "transcribe", 12.0, OperationStatus.SUCCESS)
-    reporter.report([metric])
-    run(logrotate, "-f", "-s", tmp_path / "state", config)
-    assert not path.exists()
-    reporter.report([metric, metric])
+    reporter.report([LatencyMetric(OperationType.STT, "transcribe", 12.0, OperationStatus.SUCCESS)])
+    # As logrotate runs it: a shell of its own, whose end is not the end of logrotate.
+    parent = 'sh -c "$1" logrotate_script "$2"; echo taken; exec sleep 60'
+    with subprocess.Popen(["sh", "-c", parent, "sh", script, path], stdout=subprocess.PIPE, text=True) as logrotate:
+        assert logrotate.stdout
+        assert logrotate.stdout.readline() == "taken\n"
+        writer = threading.Thread(
+            target=reporter.report, args=([LatencyMetric(OperationType.STT, "late", 1.0, OperationStatus.SUCCESS)],)
+        )
+        writer.start()
+        writer.join(0.5)
+        assert writer.is_alive()
+        assert len(path.read_text().splitlines()) == 1
+        logrotate.kill()
+    writer.join(10)
     reporter.close()
-    (moved,) = tmp_path.glob("latency_metrics.jsonl-*")
-    assert [len(file.read_text().splitlines()) for file in (moved, path)] == [1, 2]
+    assert len(path.read_text().splitlines()) == 2
