@@ -21,7 +21,7 @@ import pytest
 from callbot_latency import LatencyMetric
 from callbot_latency.drops import dropped
 from callbot_latency.reporters.jsonl import JsonlReporter
-from callbot_latency.reporters.rotation import Backup, Backups, backups_of
+from callbot_latency.reporters.rotation import Backup, Backups, Rotation, backups_of
 
 from .rotated import rows_of
 from .subprocesses import clean_environment, command
@@ -197,7 +197,7 @@ def test_what_an_earlier_process_left_is_finished_at_the_first_line(path: Path) 
     left_behind(path, "2025-01-01", 3, '{"latency_ms": 3}\n')
     left_behind(path, "2025-01-01", 3, '{"latency_ms": 3}\n', ".gz")
     left_behind(path, "2025-01-01", 4, "half", ".gz.part")
-    with reporting(path, lines=1000) as reporter:
+    with reporting(path, lines=1000, backups=3) as reporter:
         reporter.report([metric(4)])
         until(compressed(path, 3))
     assert numbers(path) == [1, 2, 3, 4]
@@ -320,6 +320,19 @@ def test_close_does_not_wait_for_a_large_archive(path: Path) -> None:
         reporter.close()
         assert monotonic() - began_s < 0.5
     until(lambda: list(backups_of(path).values()) == [{""}])
+
+
+@pytest.mark.parametrize("mtime_s", [2**38, 2**62])
+def test_a_file_of_no_day_that_has_a_name_stays(mtime_s: int, path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Some file systems know the year 10680. One line in the log, and the next attempt waits."""
+    path.write_text("{}\n")
+    there = os.stat_result((stat.S_IFREG, 0, 0, 1, 0, 0, 3, mtime_s, mtime_s, mtime_s))
+    rotation = Rotation(path, 1e-6, 1)
+    assert rotation.is_due(there, 1)
+    assert not rotation.move_aside(there)
+    assert not rotation.is_due(there, 1)
+    assert list(path.parent.iterdir()) == [path]
+    assert "nothing is lost" in caplog.text
 
 
 def test_an_obstacle_is_passed_over(path: Path, caplog: pytest.LogCaptureFixture) -> None:

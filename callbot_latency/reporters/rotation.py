@@ -124,17 +124,17 @@ class Rotation:
 
         """
         try:
-            day = datetime.fromtimestamp(there.st_mtime, UTC).strftime("%Y-%m-%d")
+            day = datetime.fromtimestamp(there.st_mtime, UTC).date().isoformat()
             taken = [backup.number for backup in backups_of(self._path) if backup.day == day]
             # A disk may have room for lines, but for no other file: then the one that there is goes on.
             TemporaryFile(dir=self._path.parent).close()
             self._path.rename(Backup(day, max(taken, default=0) + 1).beside(self._path))
-        except OSError as error:
+        except (OSError, ValueError, OverflowError) as error:  # a file may be of the year 10000
             self._not_before_s = monotonic() + RETRY_S
             _log.error(
                 "cannot rotate %s: %s; it grows on, and nothing is lost; next attempt in %g s",
                 self._path,
-                error.strerror or error,
+                getattr(error, "strerror", None) or error,
                 RETRY_S,
             )
             return False
@@ -158,7 +158,7 @@ class Backups:
         self._path = path
         self._keep = keep
         self._complain = AtMostOncePer()
-        self._file: int | None = None
+        self._held: set[int] = set()
         self._reset()
 
     def _reset(self) -> None:
@@ -197,12 +197,11 @@ class Backups:
             self._reset()
 
     def restart_after_fork(self) -> None:
-        """In a forked child: give up the archive that the parent is making, whose lock would outlive the parent."""
+        """In a forked child: give up what the parent is compressing, whose lock and bytes would outlive the parent."""
         if self._thread is None or self._thread.is_alive():
             return
-        file, self._file = self._file, None
-        if file is not None:
-            os.close(file)
+        while self._held:
+            os.close(self._held.pop())
         self._reset()
 
     def _run(self) -> None:
@@ -217,12 +216,13 @@ class Backups:
         except OSError as error:
             self._tell(error)
             return
-        keep_from = max(0, len(found) - self._keep)
-        for age, (backup, forms) in enumerate(sorted(found.items())):
+        whole = sorted(backup for backup, forms in found.items() if forms != {_HALF})
+        too_old = set(whole[: max(0, len(whole) - self._keep)])
+        for backup, forms in sorted(found.items()):
             if stop.is_set():
                 return
             try:
-                if age < keep_from:
+                if backup in too_old:
                     for form in forms:
                         backup.beside(self._path, form).unlink(missing_ok=True)
                 elif "" in forms:
@@ -243,36 +243,36 @@ class Backups:
 
     def _compress(self, backup: Backup, stop: threading.Event) -> None:
         plain, half = backup.beside(self._path), backup.beside(self._path, _HALF)
-        file = self._file = os.open(half, _OPEN | os.O_CREAT, _PRIVATE)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not _is_at(half, file):
-                return  # another process has just finished it
-            if self._compressed(plain, file, stop) and _is_at(half, file):
-                half.rename(backup.beside(self._path, _ARCHIVE))
-                plain.unlink(missing_ok=True)
-            else:
+        with self._open(half, os.O_CREAT) as archive:
+            try:
+                fcntl.flock(archive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not _is_at(half, archive):
+                    return  # another process has just finished it
+                if self._compressed(plain, archive, stop) and _is_at(half, archive):
+                    half.rename(backup.beside(self._path, _ARCHIVE))
+                    plain.unlink(missing_ok=True)
+                else:
+                    half.unlink(missing_ok=True)
+            except BlockingIOError:
+                return  # another process is at it
+            except FileNotFoundError:
+                half.unlink(missing_ok=True)  # it was compressed, or removed as the oldest, since we looked
+            except OSError:
                 half.unlink(missing_ok=True)
-        except BlockingIOError:
-            return  # another process is at it
-        except FileNotFoundError:
-            half.unlink(missing_ok=True)  # it was compressed, or removed as the oldest, since we looked
-        except OSError:
-            half.unlink(missing_ok=True)
-            raise
-        finally:
-            self._give_up(file)
+                raise
+            finally:
+                fcntl.flock(archive, fcntl.LOCK_UN)
 
     def _compressed(self, plain: Path, archive: int, stop: threading.Event) -> bool:
-        with open(os.open(plain, _OPEN), "rb", buffering=0) as source:  # noqa: PTH123 - by its number
-            with locked(source.fileno()):
+        with self._open(plain) as source:
+            with locked(source):
                 pass  # whoever was writing into it has finished, and nobody begins
             os.ftruncate(archive, 0)
             with (
                 os.fdopen(archive, "wb", closefd=False) as target,
                 gzip.GzipFile(fileobj=target, filename="", mode="wb", compresslevel=6) as packed,
             ):
-                while part := source.read(SLICE_BYTES):
+                while part := os.read(source, SLICE_BYTES):
                     began_s = monotonic()
                     packed.write(part)
                     # As long a pause as a slice took: the application keeps half a core, whatever the size.
@@ -281,16 +281,20 @@ class Backups:
         os.fsync(archive)
         return True
 
+    @contextmanager
+    def _open(self, path: Path, flags: int = 0) -> Iterator[int]:
+        file = os.open(path, _OPEN | flags, _PRIVATE)
+        self._held.add(file)
+        try:
+            yield file
+        finally:
+            self._held.discard(file)
+            os.close(file)
+
     def _remove_half(self, backup: Backup) -> None:
         """Half an archive whose source somebody took away; one that is being finished has another name by now."""
         if not backup.beside(self._path).exists():
             backup.beside(self._path, _HALF).unlink(missing_ok=True)
-
-    def _give_up(self, file: int) -> None:
-        if self._file == file:
-            self._file = None
-        fcntl.flock(file, fcntl.LOCK_UN)
-        os.close(file)
 
 
 def _is_at(path: Path, file: int) -> bool:

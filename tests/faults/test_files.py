@@ -370,6 +370,7 @@ def test_a_fork_in_the_middle_of_an_archive_holds_it_up_for_nobody(tmp_path: Pat
         if os.fork():
             time.sleep(60)
         os.kill(parent, signal.SIGKILL)
+        until(lambda: os.getppid() != parent)
         listen()
         cl.runtime._runtime.pipeline.flush(5)
         until(lambda: list(backups_of(path).values()) == [{".gz"}])
