@@ -116,6 +116,11 @@ class Lane:
         """Start the thread."""
         self._thread.start()
 
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """The name by which alerts may ask for it, if it takes alerts."""
+        return (self.name,) if hasattr(self._reporter, "notify") else ()
+
     def restart_after_fork(self) -> None:
         """In a forked child: buffer and counts are the parent's, the thread did not come along."""
         self.turn = threading.Lock()

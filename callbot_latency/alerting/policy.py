@@ -288,7 +288,7 @@ class AlertPolicy:
         for channel in self._channels:
             contained(channel.notify, alert)
         if alert.channels is not None:
-            there = {CALLBACKS, *(getattr(channel, "name", None) for channel in self._channels)}
+            there = {CALLBACKS, *(name for channel in self._channels for name in getattr(channel, "channel_names", ()))}
             missing = [name for name in alert.channels if name not in there]
             if missing and self._tell_nobody():
                 _log.warning("rule %s names channels that are not set up: %s", alert.rule, ", ".join(missing))

@@ -6,7 +6,8 @@ from string import Formatter
 from typing import Any, Final
 
 from ..metric import LatencyMetric
-from ..scrub import scrub
+from ..text import text_of_any
+from .shown import shown, shown_id
 
 __all__ = ["COMMON_FIELDS", "ENDINGS", "TEXTS", "RuleText", "facts_of", "guess", "in_words"]
 
@@ -66,7 +67,7 @@ class RuleText:
             return ""
         if key := _key_of(field):
             value = metadata.get(key)
-            return _UNKNOWN if value is None else scrub(str(value)[:_MAX_VALUE_CHARS])
+            return _UNKNOWN if value is None else shown(text_of_any(value), _MAX_VALUE_CHARS)
         return facts.get(field, _UNKNOWN)
 
 
@@ -77,9 +78,11 @@ def _key_of(field: str) -> str:
 
 def facts_of(metric: LatencyMetric) -> dict[str, str]:
     """What fields may say of a measurement."""
-    facts = {"operation_type": metric.operation_type.value, "operation_name": metric.operation_name}
-    ids = ("provider", "call_sid", "stream_sid", "trace_id")
-    return facts | {name: str(value) for name in ids if (value := getattr(metric, name)) is not None}
+    facts = {"operation_type": metric.operation_type.value, "operation_name": shown(metric.operation_name)}
+    if metric.provider:
+        facts["provider"] = shown(metric.provider)
+    ids = ("call_sid", "stream_sid", "trace_id")
+    return facts | {name: shown_id(value) for name in ids if (value := getattr(metric, name)) is not None}
 
 
 def in_words(seconds: float) -> str:

@@ -10,10 +10,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from ..drops import dropped
-from ..guard import AtMostOncePer, delivered
+from ..guard import AtMostOncePer
 from ..metric import LatencyMetric
-from ..semconv import DROPPED_FAILED_SUFFIX
+from .delivery import TransientError
 from .rotation import Rotation, locked
 
 __all__ = ["JsonlReporter"]
@@ -21,9 +20,10 @@ __all__ = ["JsonlReporter"]
 _log = logging.getLogger(__name__)
 
 NAME: Final = "jsonl"
-_FAILED: Final = NAME + DROPPED_FAILED_SUFFIX
 _FLAGS: Final = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
+AGAIN_S: Final = 0.5
+"""When a file that could not be written is tried again, in seconds."""
 ATTEMPTS: Final = 100
 """How often the file may be moved away between our opening and our locking it. More is no rotation."""
 
@@ -31,8 +31,8 @@ ATTEMPTS: Final = 100
 class JsonlReporter:
     """Appends each batch by one ``write`` on ``O_APPEND``, whole lines only; mode 0600, folders are made.
 
-    A file that was rotated or removed, by whomever, is opened anew. What cannot be written is counted as
-    ``jsonl_failed`` and logged at most once a minute; the next batch tries again.
+    A file that was rotated or removed, by whomever, is opened anew. What cannot be
+    written waits, which is logged at most once a minute; see `Lane` for how long.
 
     Args:
         path: the file, not a symbolic link; a relative one is meant from the folder that is the working one now.
@@ -59,23 +59,20 @@ class JsonlReporter:
         self._rotation.restart_after_fork()
 
     def report(self, batch: Sequence[LatencyMetric]) -> None:
-        """Write a batch."""
-        lines: list[bytes] = []
-        for metric in batch:
-            delivered(lambda m: lines.append(_line(m)), metric, _FAILED, 1)
+        """Write a batch.
+
+        Raises:
+            TransientError: it cannot be written now.
+
+        """
         try:
-            if lines:
-                self._append(b"".join(lines))
+            self._append(b"".join(map(_line, batch)))
         except OSError as error:
             self._close()
-            dropped.add(_FAILED, len(lines))
+            said = f"cannot write {self._path}: {self._explained(error)}"
             if self._complain():
-                _log.error(
-                    "cannot write %s: %s; measurements are lost to the file until it can be written "
-                    "(LATENCY_METRICS_FILE_PATH names it)",
-                    self._path,
-                    self._explained(error),
-                )
+                _log.error("%s (LATENCY_METRICS_FILE_PATH names it); measurements wait, as many as have room", said)
+            raise TransientError(said, retry_after_s=AGAIN_S) from error
 
     def close(self) -> None:
         """Close the file, without waiting for what is being compressed."""

@@ -121,6 +121,11 @@ class ReportManager:
         """How each reporter fares, by its name; after `shutdown()` how it fared until then."""
         return {entry.name: entry.status() for entry in self._entries}
 
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """The names by which alerts may ask for its reporters."""
+        return tuple(name for lane in self._lanes for name in lane.channel_names)
+
     # -- for init() and the pipeline -----------------------------------------------------------------------------------
 
     def add_from_environment(self, reporter: Any, *, name: str | None = None) -> None:

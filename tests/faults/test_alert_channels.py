@@ -10,10 +10,10 @@ import pytest
 from callbot_latency.lane import Lane
 from callbot_latency.reporters.apprise import AppriseReporter
 from callbot_latency.reporters.slack import SlackReporter
+from callbot_latency.retry import Retry
 from tests.test_slack import an_alert
 from tests.webhook import HANG, RESET, Answer, webhook
 
-Retry = pytest.importorskip("callbot_latency.retry").Retry
 QUICK = {"base_s": 0.01, "cap_s": 0.05}
 
 
