@@ -15,6 +15,7 @@ from opentelemetry import context
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY
 
 from . import semconv
+from .alerting.probe import Probe
 from .buffer import Buffer
 from .drops import dropped
 from .guard import AtMostOncePer, contained, delivered
@@ -135,11 +136,18 @@ class Lane:
             with self._changed:
                 self._accept(len(batch), 0 if self._closing else self._buffer.put_batch(batch))
 
-    def notify(self, alert: "Alert") -> None:
+    def notify(self, alert: "Alert | Probe") -> None:
         """Hand over an alert that is for this lane; never waits."""
         if hasattr(self._reporter, "notify") and (alert.channels is None or self.name in alert.channels):
             with self._changed:
                 self._accept(1, int(not self._closing and self._buffer.put_alert(alert)))
+
+    def probe(self, alert: "Alert") -> "dict[str, Probe]":
+        """Hand over a test alert, to be tried once; by the lane's name, if its reporter takes alerts."""
+        probes = {name: Probe(alert) for name in self.channel_names}
+        for probe in probes.values():
+            self.notify(probe)
+        return probes
 
     def _accept(self, amount: int, room: int) -> None:
         self._accepted += amount
@@ -250,11 +258,23 @@ class Lane:
     def _taken(self) -> _Task | None:
         if (alert := self._buffer.take_alert()) is not None:
             self._in_hand = 1
-            return _Task(self._reporter.notify, alert, 1)
+            return _Task(self._notify, alert, 1)
         if (batch := self._buffer.take_batch()) is not None:
             self._in_hand = len(batch)
             return _Task(self._reporter.report, batch, len(batch))
         return None
+
+    def _notify(self, alert: "Alert | Probe") -> None:
+        if not isinstance(alert, Probe):
+            self._reporter.notify(alert)
+            return
+        try:
+            self._reporter.notify(alert.alert)
+        except BaseException as error:
+            alert.end(error)
+            # A test is asked for once: what is away now is said now.
+            raise PermanentError(_text_of(error)) from error
+        alert.end(None)
 
     def _deliver(self, task: _Task) -> None:
         """Hand it over until it has arrived or is dropped."""

@@ -98,6 +98,7 @@ class _Runtime:
         deadline_s = monotonic() + timeout_s
         latency_tracker.disconnect()
         self.deadlines.stop()
+        self.on_deadline.begin_close(timeout_s)
         # A worker that cannot keep up with threads that go on measuring leaves the reporters their share.
         on_time = self.pipeline.end_worker(max(0.1, timeout_s * WORKER_SHARE))
         # Servers and reporters at the same time: one that hangs does not take the others' share.
@@ -194,6 +195,12 @@ def init_for_auto_instrumentation() -> None:
     except Exception as error:  # noqa: BLE001 - what is raised here would end every other instrumentation too
         switch.session = None
         _log.error("callbot_latency is off: %s", error)
+
+
+def running_policy() -> AlertPolicy | None:
+    """The policy of the running session."""
+    runtime = _runtime
+    return runtime.policy if runtime else None
 
 
 def effective_config() -> LatencyConfig:

@@ -1,5 +1,6 @@
 """From a breach to whoever must know."""
 
+import asyncio
 import logging
 import threading
 from typing import Any
@@ -97,6 +98,50 @@ def test_a_callback_that_raises_hurts_no_other(fault: type[BaseException], caplo
     assert "raises" in line.getMessage()
     assert line.exc_info is not None
     assert line.exc_info[0] is fault
+
+
+@pytest.mark.usefixtures("fresh_callbacks")
+def test_a_coroutine_function_is_awaited_where_it_was_added(start: Start) -> None:
+    """On the loop that ran there, so that it may use what belongs to that loop."""
+
+    async def main() -> None:
+        heard: asyncio.Queue[tuple[Alert, object]] = asyncio.Queue()
+
+        async def told(a: Alert) -> None:
+            await asyncio.sleep(0)
+            heard.put_nowait((a, asyncio.get_running_loop()))
+
+        add_alert_callback(told)
+        record(metric(severity=None))
+        a, loop = await asyncio.wait_for(heard.get(), 10)
+        assert a.severity is Severity.WARNING
+        assert loop is asyncio.get_running_loop()
+
+    start()
+    asyncio.run(main())
+    record(metric(severity=None))  # the loop is closed: awaited on ours, where its queue still takes it
+    assert shutdown()
+
+
+@pytest.mark.usefixtures("fresh_callbacks")
+def test_a_coroutine_function_added_without_a_loop_is_awaited_on_ours(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    """To its end, before the next callback; what it raises is logged."""
+    heard: list[str] = []
+
+    async def first(_: Alert) -> None:
+        await asyncio.sleep(0.001)
+        heard.append("first")
+        raise ValueError
+
+    add_alert_callback(first)
+    add_alert_callback(lambda _: heard.append("second"))
+    start()
+    record(metric(severity=None))
+    shutdown()
+    assert heard == ["first", "second"]
+    assert "first' raised" in caplog.text
 
 
 def test_a_wrong_callback_is_an_error_at_once() -> None:

@@ -3,5 +3,6 @@
 from .alert import Alert, AlertEvent
 from .callbacks import AlertCallbacks, add_alert_callback
 from .policy import AlertPolicy
+from .probe import send_test
 
-__all__ = ["Alert", "AlertCallbacks", "AlertEvent", "AlertPolicy", "add_alert_callback"]
+__all__ = ["Alert", "AlertCallbacks", "AlertEvent", "AlertPolicy", "add_alert_callback", "send_test"]

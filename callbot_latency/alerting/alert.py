@@ -17,6 +17,8 @@ class AlertEvent(Enum):
     """Operations of this kind are back under their warning threshold."""
     SUMMARY = "summary"
     """More kinds of operations were slow at once than are told one by one."""
+    TEST = "test"
+    """Nothing was slow: `send_test()` asks whether the channel works."""
 
 
 @dataclass(frozen=True, slots=True)

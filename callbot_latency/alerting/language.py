@@ -32,6 +32,7 @@ FRENCH: Final[Mapping[str, str]] = {
     "still {severity}": "toujours {severity}",
     "warning": "avertissement",
     "critical": "critique",
+    "test: this channel works; nothing is slow": "test : ce canal fonctionne ; rien n'est lent",
     # Title and facts, as messages have them.
     "{severity}: {what} took {ms} ms": "{severity} : {what} a pris {ms} ms",
     "{severity}: {what} still running after {ms} ms": "{severity} : {what} toujours en cours après {ms} ms",
@@ -39,6 +40,8 @@ FRENCH: Final[Mapping[str, str]] = {
     "{severity}: {count} more slow operations": "{severity} : opérations lentes en plus : {count}",
     "{severity}: rule {rule}": "{severity} : règle {rule}",
     "Recovered: rule {rule}": "Rétabli : règle {rule}",
+    "Test of the alerts": "Test des alertes",
+    "this channel works; nothing is slow": "ce canal fonctionne ; rien n'est lent",
     "Message": "Message",
     "Since": "Depuis",
     "Fired": "Déclenchée",

@@ -39,6 +39,8 @@ def text_of(alert: Alert, language: Language = "en") -> str:
 
 def title_of(alert: Alert, language: Language = "en") -> str:
     """What happened, in the few words that a telephone shows."""
+    if alert.event is AlertEvent.TEST:
+        return say(language, "Test of the alerts")
     severity = _severity(alert, language).capitalize()
     if alert.event is AlertEvent.SUMMARY:
         return say(language, "{severity}: {count} more slow operations", severity=severity, count=alert.held_back)
@@ -55,6 +57,8 @@ def title_of(alert: Alert, language: Language = "en") -> str:
 
 def facts_of(alert: Alert, language: Language = "en") -> list[Fact]:
     """What a person on call asks next; what is unknown is not there."""
+    if alert.event is AlertEvent.TEST:
+        return [Fact(say(language, "Message"), say(language, "this channel works; nothing is slow"))]
     metric, is_breach = alert.metric, alert.event is AlertEvent.BREACH
     if alert.event is AlertEvent.SUMMARY:
         count = say(language, "{count} not told one by one", count=alert.held_back)
@@ -151,6 +155,10 @@ def _summary(alert: Alert, language: Language) -> str:
     return say(language, words, severity=_severity(alert, language), count=alert.held_back, said=last)
 
 
+def _test(_: Alert, language: Language) -> str:
+    return say(language, "test: this channel works; nothing is slow")
+
+
 def _last(alert: Alert, language: Language) -> str:
     if alert.rule is None:
         return said(alert.metric, language)
@@ -191,8 +199,13 @@ def _alike(alert: Alert, language: Language) -> str:
     return say(language, ", and {count} more like it", count=alert.held_back) if alert.held_back else ""
 
 
-_LINES: Final = {AlertEvent.BREACH: _breach, AlertEvent.RECOVERY: _recovery, AlertEvent.SUMMARY: _summary}
-_RULE_LINES: Final = {AlertEvent.BREACH: _rule, AlertEvent.RECOVERY: _rule_over, AlertEvent.SUMMARY: _summary}
+_LINES: Final = {
+    AlertEvent.BREACH: _breach,
+    AlertEvent.RECOVERY: _recovery,
+    AlertEvent.SUMMARY: _summary,
+    AlertEvent.TEST: _test,
+}
+_RULE_LINES: Final = {**_LINES, AlertEvent.BREACH: _rule, AlertEvent.RECOVERY: _rule_over}
 
 
 def _what(metric: LatencyMetric) -> str:

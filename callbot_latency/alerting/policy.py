@@ -11,7 +11,7 @@ from typing import Final
 from .. import semconv
 from ..guard import AtMostOncePer, contained
 from ..metric import LatencyMetric, OperationStatus, Severity
-from ..reporters import Notifier
+from ..reporters import Channel, Notifier
 from ..thresholds import Thresholds
 from .alert import Alert, AlertEvent
 
@@ -87,8 +87,8 @@ class AlertPolicy:
         thresholds: Thresholds,
         *,
         callbacks: Notifier | None = None,
-        channels: Sequence[Notifier] = (),
-        log: Notifier | None = None,
+        channels: Sequence[Channel] = (),
+        log: Channel | None = None,
         cooldown_s: float = 300.0,
         burst: int = 20,
         trace_url: str | None = None,
@@ -96,7 +96,7 @@ class AlertPolicy:
     ) -> None:
         self._thresholds = thresholds
         self._callbacks = callbacks
-        self._channels = tuple(channels) if log is None else (log, *channels)
+        self.channels: Final = tuple(channels) if log is None else (log, *channels)
         self._log = log
         self._cooldown_s = cooldown_s
         self._burst = burst
@@ -285,10 +285,10 @@ class AlertPolicy:
         self._tell(alert)
 
     def _tell(self, alert: Alert) -> None:
-        for channel in self._channels:
+        for channel in self.channels:
             contained(channel.notify, alert)
         if alert.channels is not None:
-            there = {CALLBACKS, *(name for channel in self._channels for name in getattr(channel, "channel_names", ()))}
+            there = {CALLBACKS, *(name for channel in self.channels for name in getattr(channel, "channel_names", ()))}
             missing = [name for name in alert.channels if name not in there]
             if missing and self._tell_nobody():
                 _log.warning("rule %s names channels that are not set up: %s", alert.rule, ", ".join(missing))

@@ -1,6 +1,6 @@
 """The one extension point: whatever consumes finished measurements."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from ..metric import LatencyMetric
@@ -9,9 +9,11 @@ from .status import ReporterStatus
 
 if TYPE_CHECKING:
     from ..alerting import Alert
+    from ..alerting.probe import Probe
 
 __all__ = [
     "Buffered",
+    "Channel",
     "Consumer",
     "LatencyReporter",
     "Notifier",
@@ -46,6 +48,17 @@ class Notifier(Protocol):
 
     def notify(self, alert: "Alert", /) -> None:
         """Take in one alert; raises as `LatencyReporter.report` does."""
+
+
+class Channel(Notifier, Protocol):
+    """A way by which alerts reach people, or several ways."""
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """The names by which alerts may ask for it."""
+
+    def probe(self, alert: "Alert", /) -> "Mapping[str, Probe]":
+        """Hand over a test alert, by name."""
 
 
 class Consumer(LatencyReporter, Protocol):

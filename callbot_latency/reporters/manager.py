@@ -15,6 +15,7 @@ from .status import ReporterStatus
 
 if TYPE_CHECKING:
     from ..alerting import Alert
+    from ..alerting.probe import Probe
     from . import LatencyReporter, Notifier
 
 __all__ = ["ReportManager", "ReporterStatus", "report_manager"]
@@ -147,6 +148,10 @@ class ReportManager:
         """Hand an alert to every lane whose reporter takes alerts; never waits."""
         for lane in self._lanes:
             contained(lane.notify, alert)
+
+    def probe(self, alert: "Alert") -> "dict[str, Probe]":
+        """Hand a test alert to every lane whose reporter takes alerts, by its name."""
+        return {name: probe for lane in self._lanes for name, probe in lane.probe(alert).items()}
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until every lane has reported what it had; False when the time was too short."""

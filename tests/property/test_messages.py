@@ -36,7 +36,7 @@ metrics = st.builds(
     provider=st.none() | texts,
     error_message=st.none() | texts,
     metadata=st.dictionaries(texts, texts, max_size=2),
-    trace_id=st.none() | texts,
+    trace_id=st.none() | st.text("0123456789abcdef", min_size=32, max_size=32),
     turn=st.none() | st.integers(0, 1000),
 )
 alerts = st.builds(
