@@ -1,6 +1,5 @@
 """The OpenTelemetry instruments, and the Views that give their histograms exact edges."""
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -12,8 +11,8 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_s
 from . import semconv
 from .drops import dropped
 from .guard import contained
-from .metric import LatencyMetric, OperationType
-from .switch import switch
+from .labels import NameLabels, running_by_type
+from .metric import LatencyMetric
 from .thresholds import Thresholds
 
 __all__ = ["Histograms", "edges_s", "views"]
@@ -55,7 +54,7 @@ class Histograms:
 
     def __init__(self, meter: Meter, thresholds: Thresholds) -> None:
         edges = edges_s(thresholds)
-        self._names: set[str] = set()
+        self._names = NameLabels(counted=True)
         self._duration = meter.create_histogram(
             semconv.OPERATION_DURATION,
             unit="s",
@@ -93,7 +92,7 @@ class Histograms:
         context = _trace_of(metric)
         labels: dict[str, Any] = {
             semconv.OPERATION_TYPE: metric.operation_type.value,
-            semconv.OPERATION_NAME: self._label(metric.operation_name),
+            semconv.OPERATION_NAME: self._names.of(metric.operation_name),
         }
         if metric.provider:
             labels[semconv.PROVIDER] = metric.provider
@@ -104,22 +103,9 @@ class Histograms:
             labels.pop(semconv.OPERATION_NAME)
             self._breaches.add(1, {**labels, semconv.SEVERITY: metric.severity.value}, context)
 
-    def _label(self, name: str) -> str:
-        if name in self._names:
-            return name
-        if len(self._names) < semconv.MAX_OPERATION_NAMES:
-            self._names.add(name)
-            return name
-        dropped.add(semconv.DROPPED_NAME_LABEL)
-        return semconv.OTHER
-
 
 def _active(_: CallbackOptions) -> Iterable[Observation]:
-    """What runs now, by type; a type of which nothing runs is 0, since an absent one would keep its last value."""
-    session = switch.session
-    open_now = list(session.open_measurements.values()) if session else []
-    running = Counter(m.operation.type_value for m in open_now)
-    return [Observation(running[kind.value], {semconv.OPERATION_TYPE: kind.value}) for kind in OperationType.known()]
+    return [Observation(n, {semconv.OPERATION_TYPE: kind}) for kind, n in running_by_type().items()]
 
 
 def _dropped(_: CallbackOptions) -> Iterable[Observation]:

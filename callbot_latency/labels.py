@@ -1,0 +1,43 @@
+"""What stands in a metric's labels, the same for every exporter: a bounded number of names, and what runs now."""
+
+from collections import Counter
+
+from . import semconv
+from .drops import dropped
+from .metric import OperationType
+from .switch import switch
+
+__all__ = ["NameLabels", "running_by_type"]
+
+
+class NameLabels:
+    """The label of an operation's name: itself for the first `MAX_OPERATION_NAMES`, ``other`` for later ones.
+
+    Args:
+        counted: whether each ``other`` is counted as ``operation_name_label``; by one consumer of the measurements
+            alone, or it would be counted several times.
+
+    """
+
+    def __init__(self, *, counted: bool) -> None:
+        self._names: set[str] = set()
+        self._counted = counted
+
+    def of(self, name: str) -> str:
+        """The label."""
+        if name in self._names:
+            return name
+        if len(self._names) < semconv.MAX_OPERATION_NAMES:
+            self._names.add(name)
+            return name
+        if self._counted:
+            dropped.add(semconv.DROPPED_NAME_LABEL)
+        return semconv.OTHER
+
+
+def running_by_type() -> dict[str, int]:
+    """What runs now, by type; a type of which nothing runs is 0, since an absent one would keep its last value."""
+    session = switch.session
+    open_now = list(session.open_measurements.values()) if session else []
+    running = Counter(m.operation.type_value for m in open_now)
+    return {kind.value: running[kind.value] for kind in OperationType.known()}

@@ -1,0 +1,232 @@
+"""To Prometheus' Pushgateway, for teams without a Collector."""
+
+import base64
+import logging
+import os
+import re
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from time import monotonic
+from typing import Any, ClassVar, Final
+
+from prometheus_client import delete_from_gateway, push_to_gateway
+
+from .. import semconv
+from ..drops import dropped
+from ..guard import contained
+from ..metric import LatencyMetric
+from ..thresholds import Thresholds
+from .delivery import PermanentError, TransientError
+from .registry import Registry
+from .transport import AnswerError, Attempts, Basic, address_of
+
+__all__ = ["PrometheusReporter"]
+
+NAME: Final = "pushgateway"
+MAX_WAIT_S: Final = 600.0
+"""The longest wait that a server may ask for."""
+_LABEL: Final = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
+_TAKEN: Final = {*semconv.METRIC_LABELS, "job", "le"}
+_ADVICE: Final = {
+    400: "another program pushes a metric of the same name with another type or other labels, "
+    "or there is a proxy between; give this bot a Pushgateway of its own, or delete the other group",
+    401: "give auth=, or user and password in the address",
+    403: "these credentials may not push",
+    404: "is this the address of a Pushgateway, without /metrics?",
+    405: "is this the address of a Pushgateway, without /metrics?",
+    413: "something before the Pushgateway limits what may be sent",
+}
+
+_log = logging.getLogger(__name__)
+
+
+class PrometheusReporter:
+    """Counts measurements like the Collector's Prometheus exporter, and pushes all counts as one group of this process.
+
+    The group is ``job`` and ``instance``, host and process id: each worker has its own, and a container that is
+    started anew takes its old one over. A push replaces the group, so that nothing is ever counted twice.
+
+    Counts are cumulative, so a push that fails loses nothing: each measurement is counted here once, whatever
+    becomes of the push, and the next push carries them all. Hence a `TransientError` of this reporter says
+    that all of the batch was ``delivered``, and nothing is handed over again; with `PermanentError`, the batch counts
+    as refused until somebody mends the cause, and the next push that is accepted carries it all the same. While a
+    server asks us to wait (``Retry-After``, at most 600 s), measurements are counted and not pushed. An empty batch
+    pushes too. `close` pushes a last time; what did not arrive then is counted as ``pushgateway_unconfirmed``.
+
+    Args:
+        url: of the Pushgateway, such as ``http://localhost:9091``; user and password may stand in it.
+        job: the label ``job``: the bot's name.
+        grouping_key: labels that the group has besides, or another ``instance``.
+        auth: user and password, or a bearer token; never shown.
+        timeout_s: how long one push may take, in seconds.
+        delete_at_close: delete the group at a clean shutdown instead of pushing a last time. What Prometheus has not
+            scraped by then is lost to it; without this, the group of a process that is gone stays as it last was.
+        thresholds: become edges of the histograms; the default ones unless given.
+        interval_s: from one push to the next, in seconds.
+
+    Raises:
+        ValueError: an argument is not what it should be; the message names it and shows no secret.
+
+    """
+
+    name: ClassVar[str] = NAME
+    batch_size: int = 8_192
+    """So many measurements are pushed at once, before `interval_s` is over."""
+    interval_s: float = 15.0
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        job: str = "callbot",
+        grouping_key: Mapping[str, str] | None = None,
+        auth: Basic | str | None = None,
+        timeout_s: float = 5.0,
+        delete_at_close: bool = False,
+        thresholds: Thresholds | None = None,
+        interval_s: float | None = None,
+    ) -> None:
+        address = address_of("url", url)
+        if auth is not None and address.basic is not None:
+            raise ValueError("auth: the address has a user and password already; give one of the two")
+        self._url = address.url
+        self._auth = _checked_auth(auth) if auth is not None else address.basic
+        self._job = _checked_job(job)
+        self._labels = _checked_labels(grouping_key or {})
+        self._timeout_s = _checked_seconds("timeout_s", timeout_s)
+        self._delete_at_close = delete_at_close
+        self._thresholds = thresholds or Thresholds()
+        if interval_s is not None:
+            self.interval_s = _checked_seconds("interval_s", interval_s)
+        self._reset()
+
+    def _reset(self) -> None:
+        self._process = os.getpid()
+        self._group = {"instance": f"{socket.gethostname()}:{self._process}", **self._labels}
+        self._registry = Registry(self._thresholds)
+        self._attempts = Attempts(f"Pushgateway {self._url}", self._timeout_s, _secrets(self._auth))
+        self._unpushed = 0
+        self._has_group = False
+        self._not_before_s = float("-inf")
+
+    def start(self) -> None:
+        """In a forked child: the counts and the connection are the parent's."""
+        if os.getpid() != self._process:
+            self._reset()
+
+    def report(self, batch: Sequence[LatencyMetric]) -> None:
+        """Count a batch and push all counts.
+
+        Raises:
+            TransientError: the Pushgateway cannot be reached or is busy; the next push carries the counts.
+            PermanentError: it refuses; the message says what to do.
+
+        """
+        for metric in batch:
+            contained(self._registry.count, metric)
+        self._unpushed += len(batch)
+        if monotonic() < self._not_before_s:
+            return
+        try:
+            self._push()
+        except TransientError as busy:
+            self._not_before_s = monotonic() + min(busy.retry_after_s or 0.0, MAX_WAIT_S)
+            raise TransientError(
+                f"{busy}; the counts are kept, the next push carries them",
+                retry_after_s=busy.retry_after_s,
+                delivered=len(batch),
+            ) from None
+
+    def close(self) -> None:
+        """Push a last time, or delete the group; one attempt."""
+        try:
+            if self._delete_at_close:
+                self._delete()
+            elif self._unpushed or self._has_group:
+                self._close_by_push()
+        except (TransientError, PermanentError) as error:
+            dropped.add(NAME + semconv.DROPPED_UNCONFIRMED_SUFFIX, self._unpushed)
+            _log.warning("the last push failed, %d measurements are lost to Prometheus: %s", self._unpushed, error)
+            self._unpushed = 0
+        finally:
+            self._attempts.clear()
+
+    def _close_by_push(self) -> None:
+        left_s = self._not_before_s - monotonic()
+        if left_s > 0:
+            raise TransientError(f"Pushgateway {self._url} asked to wait {left_s:.0f} s more")
+        self._push()
+
+    def _push(self) -> None:
+        # Of a registry, prometheus_client uses `collect` alone.
+        registry: Any = self._registry
+        self._use(lambda: push_to_gateway(self._url, self._job, registry, self._group, handler=self._send))
+        _log.debug("pushed %d new measurements", self._unpushed)
+        self._unpushed, self._has_group = 0, True
+
+    def _delete(self) -> None:
+        if self._has_group:
+            self._use(lambda: delete_from_gateway(self._url, self._job, self._group, handler=self._send))
+            self._has_group = False
+
+    def _use(self, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except AnswerError as answer:
+            raise answer.as_delivery(f"Pushgateway {self._url}", _ADVICE) from None
+
+    def _send(
+        self, url: str, method: str, timeout: float | None, headers: Sequence[tuple[str, str]], data: bytes
+    ) -> Callable[[], None]:
+        """How prometheus_client lets somebody else speak HTTP; the time-out is ours."""
+        sent = {**dict(headers), **_authorization(self._auth)}
+
+        def attempt() -> None:
+            self._attempts.request(method, url, body=data, headers=sent)
+
+        return attempt
+
+
+def _authorization(auth: Basic | str | None) -> dict[str, str]:
+    if auth is None:
+        return {}
+    if isinstance(auth, str):
+        return {"Authorization": f"Bearer {auth}"}
+    return {"Authorization": "Basic " + base64.b64encode(":".join(auth).encode()).decode()}
+
+
+def _secrets(auth: Basic | str | None) -> list[str]:
+    if auth is None:
+        return []
+    return [auth] if isinstance(auth, str) else [auth[1], ":".join(auth)]
+
+
+def _checked_auth(auth: Any) -> Basic | str:
+    # What has no place in a header would be refused by http.client, whose message quotes it.
+    if isinstance(auth, str) and auth and auth.isascii() and auth.isprintable():
+        return auth
+    match auth:
+        case (str(user), str(password)) if ":" not in user and (user + password).isprintable():
+            return user, password
+    raise ValueError("auth: expected (user, password), or a bearer token of printable ASCII characters")
+
+
+def _checked_job(job: Any) -> str:
+    if not isinstance(job, str) or not job or not job.isprintable():
+        raise ValueError(f"job: expected a non-empty name, got {job!r}")
+    return job
+
+
+def _checked_labels(labels: Mapping[str, str]) -> dict[str, str]:
+    for name, value in labels.items():
+        if not isinstance(name, str) or not _LABEL.fullmatch(name) or name in _TAKEN:
+            raise ValueError(f"grouping_key: expected names of labels other than those of the metrics, got {name!r}")
+        if not isinstance(value, str) or not value.isprintable():
+            raise ValueError(f"grouping_key: expected text as the value of {name!r}, got {value!r}")
+    return dict(labels)
+
+
+def _checked_seconds(what: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+        raise ValueError(f"{what}: expected a number of seconds above 0, got {value!r}")
+    return float(value)

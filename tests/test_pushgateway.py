@@ -1,0 +1,318 @@
+"""The reporter for the Pushgateway: what it counts, how it pushes, and what it says of a bad day."""
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+from callbot_latency import LatencyMetric, Thresholds, measure_latency_context
+from callbot_latency.drops import dropped
+from callbot_latency.histograms import edges_s
+from callbot_latency.metric import ThresholdsMs
+from callbot_latency.reporters import PermanentError, TransientError
+from callbot_latency.reporters.pushgateway import PrometheusReporter
+from callbot_latency.reporters.registry import MAX_SERIES
+
+from .conftest import Start
+from .faults.scripted import DRIP, ECHO, HANG, RESET, Answer, Request, Server, paths, scripted
+from .faults.servers import refusing
+
+DURATION = "callbot_operation_duration_seconds"
+
+
+def metric(latency_ms: float = 1.0, **more: Any) -> LatencyMetric:
+    return LatencyMetric(
+        **{
+            "operation_type": "speech_to_text",
+            "operation_name": "f",
+            "latency_ms": latency_ms,
+            "status": "success",
+            "provider": "google",
+            **more,
+        }
+    )
+
+
+def values(request: Request) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """Each sample of a push, by name and labels."""
+    families = text_string_to_metric_families(request.body.decode())
+    return {(s.name, frozenset(s.labels.items())): s.value for family in families for s in family.samples}
+
+
+def total(request: Request, name: str) -> float:
+    return sum(value for (sample, _), value in values(request).items() if sample == name)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with scripted(Answer()) as running:
+        yield running
+
+
+def test_a_push_is_one_put_of_a_group_of_this_process(server: Server) -> None:
+    """Labels job and instance, host and process id: another worker's group is never replaced."""
+    PrometheusReporter(server.url, job="bot").report([metric()])
+    assert paths(server.requests) == [f"PUT /metrics/job/bot/instance/{socket.gethostname()}%3A{os.getpid()}"]
+
+
+def test_the_grouping_key_adds_labels_or_names_another_instance(server: Server) -> None:
+    """What stands in an address is escaped."""
+    reporter = PrometheusReporter(f"{server.url}/prefix/", grouping_key={"instance": "a b", "site": "Köln"})
+    reporter.report([metric()])
+    assert paths(server.requests) == ["PUT /prefix/metrics/job/callbot/instance@base64/YSBi/site/K%C3%B6ln"]
+
+
+def test_counts_are_cumulative(server: Server) -> None:
+    """Each push carries everything, so that it may replace the last."""
+    reporter = PrometheusReporter(server.url)
+    reporter.report([metric(), metric()])
+    reporter.report([metric()])
+    assert [total(request, f"{DURATION}_count") for request in server.requests] == [2, 3]
+
+
+def test_names_labels_and_edges_are_those_of_the_collector(server: Server) -> None:
+    """Seconds; every threshold an edge; ids are no labels; nothing else is pushed."""
+    thresholds = Thresholds({"speech_to_text": ThresholdsMs(777, 1234.5)})
+    PrometheusReporter(server.url, thresholds=thresholds).report(
+        [metric(1300, severity="critical", call_sid="CA1", stream_sid="MZ1", time_to_first_output_ms=50)]
+    )
+    (request,) = server.requests
+    found = values(request)
+    named = {("operation_type", "speech_to_text"), ("operation_name", "f"), ("provider", "google")}
+    assert found[f"{DURATION}_sum", frozenset({*named, ("status", "success")})] == 1.3
+    assert found["callbot_operation_time_to_first_output_seconds_sum", frozenset(named)] == 0.05
+    severe = {("operation_type", "speech_to_text"), ("provider", "google"), ("severity", "critical")}
+    assert found["callbot_threshold_breaches_total", frozenset(severe)] == 1
+    edges = {float(dict(labels)["le"]) for name, labels in found if name == f"{DURATION}_bucket"}
+    assert edges == {*edges_s(thresholds), float("inf")}
+    assert {0.777, 1.2345} < edges
+    assert {name.rsplit("_", 1)[0] for name, _ in found} <= {
+        DURATION,
+        "callbot_operation_time_to_first_output_seconds",
+        "callbot_threshold_breaches",
+        "callbot_operations",
+        "callbot_telemetry_dropped",
+    }
+    assert b"CA1" not in request.body
+    assert b"MZ1" not in request.body
+
+
+def test_what_runs_and_what_was_dropped_is_told_as_it_is_now(server: Server, start: Start) -> None:
+    """A type of which nothing runs is 0."""
+    start()
+    dropped.add("test_pushgateway", 3)
+    reporter = PrometheusReporter(server.url)
+    with measure_latency_context("rag_inference", "query"):
+        reporter.report([metric()])
+    reporter.report([])
+    running, ended = map(values, server.requests)
+    rag, stt = (frozenset({("operation_type", kind)}) for kind in ("rag_inference", "speech_to_text"))
+    assert (running["callbot_operations_active", rag], running["callbot_operations_active", stt]) == (1, 0)
+    assert ended["callbot_operations_active", rag] == 0
+    assert ended["callbot_telemetry_dropped_total", frozenset({("reason", "test_pushgateway")})] >= 3
+
+
+def test_what_cannot_be_pushed_is_bounded(server: Server) -> None:
+    """After 200 names, and after 1,000 pairs of name and provider, series are `other`; no count is lost."""
+    reporter = PrometheusReporter(server.url)
+    reporter.report([metric(operation_name=f"f{i}") for i in range(300)])
+    reporter.report([metric(operation_name=f"f{i % 200}", provider=f"p{i}") for i in range(5000)])
+    found = values(server.requests[-1])
+    counts = [dict(labels) for name, labels in found if name == f"{DURATION}_count"]
+    assert len(counts) <= MAX_SERIES + 1
+    assert total(server.requests[-1], f"{DURATION}_count") == 5300
+    assert any(labels["operation_name"] == labels["provider"] == "other" for labels in counts)
+
+
+@given(st.lists(st.tuples(st.text(min_size=1), st.text()), max_size=20))
+def test_any_text_makes_lines_that_can_be_read(names: list[tuple[str, str]]) -> None:
+    """Newlines, quotes, halves of surrogates: the text format stays whole, and counts them all."""
+    from prometheus_client import generate_latest
+
+    reporter = PrometheusReporter("http://unused")
+    for name, provider in names:
+        reporter._registry.count(metric(operation_name=name, provider=provider))
+    text = generate_latest(reporter._registry).decode()  # type: ignore[arg-type]
+    samples = [s for family in text_string_to_metric_families(text) for s in family.samples]
+    assert sum(s.value for s in samples if s.name == f"{DURATION}_count") == len(names)
+
+
+def test_a_push_that_fails_loses_nothing_and_counts_nothing_twice() -> None:
+    """The lane hands nothing over again; the next push carries all."""
+    with scripted(Answer(500), RESET, Answer()) as server:
+        reporter = PrometheusReporter(server.url)
+        for batch in ([metric(), metric()], [metric()]):
+            with pytest.raises(TransientError) as told:
+                reporter.report(batch)
+            assert told.value.delivered == len(batch)
+        reporter.report([metric()])
+        assert total(server.requests[-1], f"{DURATION}_count") == 4
+
+
+def test_nothing_is_pushed_before_the_server_allows_it() -> None:
+    """429 with Retry-After: measurements are counted meanwhile, also at the end, where what is lost is said."""
+    with scripted(Answer(429, {"Retry-After": "30"}), Answer()) as server:
+        reporter = PrometheusReporter(server.url)
+        with pytest.raises(TransientError) as told:
+            reporter.report([metric()])
+        assert told.value.retry_after_s == 30
+        reporter.report([metric()])
+        before = dropped.by_reason().get("pushgateway_unconfirmed", 0)
+        reporter.close()
+        assert len(server.requests) == 1
+        assert dropped.by_reason()["pushgateway_unconfirmed"] == before + 2
+
+
+def test_after_the_wait_the_next_push_carries_all() -> None:
+    """Retry-After: 0 is over at once."""
+    with scripted(Answer(503, {"Retry-After": "0"}), Answer()) as server:
+        reporter = PrometheusReporter(server.url)
+        with pytest.raises(TransientError):
+            reporter.report([metric()])
+        reporter.report([metric()])
+        assert total(server.requests[-1], f"{DURATION}_count") == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [(400, "another program"), (401, "auth="), (403, "may not"), (404, "Pushgateway"), (413, "limits")],
+)
+def test_a_refusal_says_what_to_do(status: int, said: str) -> None:
+    """4xx is final for the batch, with a text for whoever reads the log."""
+    refused = pytest.raises(PermanentError, match=f"{status}.*inconsistent.*{said}")
+    with scripted(Answer(status, body=b"pushed metrics are inconsistent\n")) as server, refused:
+        PrometheusReporter(server.url).report([metric()])
+
+
+def test_redirects_are_refused() -> None:
+    """Nothing, and no password, is sent to where a server points."""
+    with scripted(Answer()) as other, scripted(Answer(307, {"Location": other.url})) as server:
+        with pytest.raises(PermanentError, match="redirects are not followed"):
+            PrometheusReporter(server.url, auth=("user", "pa55word")).report([metric()])
+        assert other.requests == []
+
+
+@pytest.mark.parametrize("step", [HANG, DRIP])
+def test_one_push_has_a_bounded_time(step: str) -> None:
+    """A server that hangs, and one that says a byte a moment."""
+    with scripted(step) as server:
+        reporter = PrometheusReporter(server.url, timeout_s=0.3)
+        began_s = time.monotonic()
+        if step == HANG:
+            with pytest.raises(TransientError, match="did not answer in time"):
+                reporter.report([metric()])
+        else:
+            reporter.report([metric()])  # it said 200: what it goes on to say does not matter
+        assert time.monotonic() - began_s < 1.5
+
+
+def test_nobody_there_is_said() -> None:
+    """A refused connection, by its reason."""
+    with refusing() as url, pytest.raises(TransientError, match="refused"):
+        PrometheusReporter(url).report([metric()])
+
+
+def test_an_answer_of_any_length_is_read_to_64_kilobytes() -> None:
+    """And said in one line."""
+    with scripted(Answer(400, body=b"long " * 1_000_000)) as server:
+        with pytest.raises(PermanentError) as told:
+            PrometheusReporter(server.url).report([metric()])
+        assert len(str(told.value)) < 600
+
+
+@pytest.mark.parametrize("step", [ECHO, HANG, RESET, Answer(500), Answer(302, {"Location": "http://x"})], ids=str)
+@pytest.mark.parametrize("way", ["basic", "bearer", "address"])
+def test_no_secret_is_ever_shown(step: Any, way: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Not in an error, a log line or a repr, even where the server repeats it."""
+    caplog.set_level("DEBUG")
+    with scripted(step) as server:
+        url, auth = server.url, {"basic": ("user", "Pa55/word"), "bearer": "T0ken/word"}.get(way)
+        if way == "address":
+            url = f"http://user:Pa55%2Fword@{server.where}"
+        reporter = PrometheusReporter(url, auth=auth, timeout_s=0.2)  # type: ignore[arg-type]
+        with pytest.raises((TransientError, PermanentError)) as told:
+            reporter.report([metric()])
+        reporter.close()
+        sent = server.requests[0].headers["authorization"]
+        assert sent == ("Bearer T0ken/word" if way == "bearer" else "Basic dXNlcjpQYTU1L3dvcmQ=")
+        shown = f"{told.value!s}{told.value!r}{told.value.__cause__}{caplog.text}{reporter!r}"
+        for secret in ("Pa55/word", "Pa55%2Fword", "T0ken/word", "dXNlcjpQYTU1L3dvcmQ="):
+            assert secret not in shown
+
+
+def test_the_end_pushes_a_last_time(server: Server) -> None:
+    """So that nothing waits, and what runs no longer is told."""
+    reporter = PrometheusReporter(server.url)
+    reporter.report([metric()])
+    reporter.close()
+    assert [request.method for request in server.requests] == ["PUT", "PUT"]
+
+
+def test_the_end_deletes_the_group_if_asked(server: Server) -> None:
+    """The same group that was pushed."""
+    reporter = PrometheusReporter(server.url, delete_at_close=True)
+    reporter.report([metric()])
+    reporter.close()
+    put, delete = server.requests
+    assert (delete.method, delete.path) == ("DELETE", put.path)
+
+
+def test_the_end_of_a_process_that_measured_nothing_leaves_no_group(server: Server) -> None:
+    """An import that never answered a call does not litter the Pushgateway."""
+    PrometheusReporter(server.url).close()
+    PrometheusReporter(server.url, delete_at_close=True).close()
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        ({"url": "localhost:9091"}, "url"),
+        ({"url": "http://"}, "url"),
+        ({"url": "ftp://host"}, "url"),
+        ({"url": "http://host:port"}, "url"),
+        ({"url": "http://host/?a=b"}, "url"),
+        ({"url": None}, "url"),
+        ({"job": ""}, "job"),
+        ({"job": "a\nb"}, "job"),
+        ({"grouping_key": {"job": "x"}}, "grouping_key"),
+        ({"grouping_key": {"status": "x"}}, "grouping_key"),
+        ({"grouping_key": {"a-b": "x"}}, "grouping_key"),
+        ({"grouping_key": {"site": 5}}, "grouping_key"),
+        ({"auth": ""}, "auth"),
+        ({"auth": "secret\nInjected: 1"}, "auth"),
+        ({"auth": ("user",)}, "auth"),
+        ({"auth": ("us:er", "secret")}, "auth"),
+        ({"url": "http://user:secret@host", "auth": "secret"}, "auth"),
+        ({"timeout_s": 0}, "timeout_s"),
+        ({"interval_s": float("inf")}, "interval_s"),
+    ],
+)
+def test_a_bad_argument_is_one_clear_error(arguments: Any, names: str) -> None:
+    """It names the argument, and shows no secret."""
+    with pytest.raises(ValueError, match=f"^{names}: ") as told:
+        PrometheusReporter(**{"url": "http://host:9091", **arguments})
+    assert "secret" not in str(told.value)
+
+
+def test_a_forked_child_has_counts_and_a_group_of_its_own(server: Server) -> None:
+    """What the parent counted is the parent's to push."""
+    reporter = PrometheusReporter(server.url)
+    reporter.report([metric()])
+    child = os.fork()
+    if child == 0:
+        try:
+            reporter.start()
+            reporter.report([metric(), metric()])
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    reporter.report([metric()])
+    assert [total(request, f"{DURATION}_count") for request in server.requests] == [1, 2, 2]
+    assert server.requests[1].path.endswith(f"%3A{child}")
