@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from .processor import LatencySpanProcessor
     from .reporters import LatencyReporter, PermanentError, ReporterStatus, TransientError
     from .reporters.apprise import AppriseReporter
+    from .reporters.influxdb import InfluxDBReporter
     from .reporters.manager import ReportManager, report_manager
+    from .reporters.pushgateway import PrometheusReporter
     from .reporters.slack import SlackReporter
     from .runtime import init, latency_config, shutdown
     from .session import record
@@ -24,6 +26,7 @@ __all__ = [
     "Alert",
     "AppriseReporter",
     "ConfigError",
+    "InfluxDBReporter",
     "LatencyConfig",
     "LatencyMetric",
     "LatencyReporter",
@@ -32,6 +35,7 @@ __all__ = [
     "OperationStatus",
     "OperationType",
     "PermanentError",
+    "PrometheusReporter",
     "ReportManager",
     "ReporterStatus",
     "Severity",
@@ -66,6 +70,8 @@ _ROOMS = {
     "reporters.manager": ("ReportManager", "report_manager"),
     "reporters.apprise": ("AppriseReporter",),
     "reporters.slack": ("SlackReporter",),
+    "reporters.influxdb": ("InfluxDBReporter",),
+    "reporters.pushgateway": ("PrometheusReporter",),
     "runtime": ("init", "latency_config", "shutdown"),
     "session": ("record",),
     "thresholds": ("Thresholds",),

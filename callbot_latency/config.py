@@ -33,6 +33,7 @@ _EXPECTED = {
     semconv.ENV_METRICS_FILE_BACKUPS: "how many rotated files are kept, 0 or more",
     semconv.ENV_ALERT_COOLDOWN_S: "a number of seconds, 0 or more",
     semconv.ENV_ALERT_BURST: "how many messages a minute, 1 or more",
+    semconv.ENV_PUSHGATEWAY_INTERVAL_S: "a number of seconds above 0",
 }
 
 
@@ -90,10 +91,15 @@ class LatencyConfig(BaseSettings):
     alert_burst: int = Field(default=20, ge=1, validation_alias=semconv.ENV_ALERT_BURST)
     alert_rules_file: Path | None = Field(default=None, validation_alias=semconv.ENV_ALERT_RULES_FILE)
     pushgateway_url: AnyHttpUrl | None = Field(default=None, validation_alias=semconv.ENV_PUSHGATEWAY_URL)
+    pushgateway_job: str | None = Field(default=None, validation_alias=semconv.ENV_PUSHGATEWAY_JOB)
+    pushgateway_interval_s: float = Field(
+        default=15, gt=0, allow_inf_nan=False, validation_alias=semconv.ENV_PUSHGATEWAY_INTERVAL_S
+    )
     influxdb_url: AnyHttpUrl | None = Field(default=None, validation_alias=semconv.ENV_INFLUXDB_URL)
     influxdb_token: SecretStr | None = Field(default=None, validation_alias=semconv.ENV_INFLUXDB_TOKEN)
     influxdb_org: str | None = Field(default=None, validation_alias=semconv.ENV_INFLUXDB_ORG)
     influxdb_bucket: str | None = Field(default=None, validation_alias=semconv.ENV_INFLUXDB_BUCKET)
+    influxdb_timeout_ms: Milliseconds = Field(default=10_000, validation_alias=semconv.ENV_INFLUXDB_TIMEOUT_MS)
     slack_webhook_url: SecretStr | None = Field(default=None, validation_alias=semconv.ENV_SLACK_WEBHOOK_URL)
     slack_channel: str | None = Field(default=None, validation_alias=semconv.ENV_SLACK_CHANNEL)
     slack_severity: Literal["warning", "critical"] = Field(
@@ -175,6 +181,19 @@ class LatencyConfig(BaseSettings):
                 raise ValueError(
                     f"{name}_WARNING_MS: expected at most {name}_CRITICAL_MS, got {warning_ms:g} and {critical_ms:g}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _influxdb_is_complete(self) -> Self:
+        """The URL says that we write there; without it, the others are a Collector's that has the same ``.env``."""
+        needed = {
+            semconv.ENV_INFLUXDB_TOKEN: self.influxdb_token,
+            semconv.ENV_INFLUXDB_ORG: self.influxdb_org,
+            semconv.ENV_INFLUXDB_BUCKET: self.influxdb_bucket,
+        }
+        missing = [name for name, given in needed.items() if given is None]
+        if self.influxdb_url is not None and missing:
+            raise ValueError(f"{semconv.ENV_INFLUXDB_URL}: expected {', '.join(missing)} beside it")
         return self
 
     @cached_property

@@ -34,6 +34,9 @@ SETTINGS: dict[str, tuple[str, str, Any]] = {
     "LATENCY_ALERT_BURST": ("5", "alert_burst", 5),
     "LATENCY_ALERT_RULES_FILE": ("rules.toml", "alert_rules_file", Path("rules.toml")),
     "PROMETHEUS_PUSHGATEWAY_URL": ("http://push:9091", "pushgateway_url", "http://push:9091/"),
+    "LATENCY_PUSHGATEWAY_JOB": ("bot", "pushgateway_job", "bot"),
+    "LATENCY_PUSHGATEWAY_INTERVAL_S": ("5", "pushgateway_interval_s", 5.0),
+    "LATENCY_INFLUXDB_TIMEOUT_MS": ("2500", "influxdb_timeout_ms", 2500.0),
     "INFLUXDB_URL": ("http://influx:8086", "influxdb_url", "http://influx:8086/"),
     "INFLUXDB_TOKEN": ("token", "influxdb_token", "token"),
     "INFLUXDB_ORG": ("org", "influxdb_org", "org"),
@@ -60,6 +63,9 @@ SETTINGS: dict[str, tuple[str, str, Any]] = {
     "OTEL_EXPORTER_PROMETHEUS_PORT": ("9999", "prometheus_port", 9999),
 }
 
+BESIDE = {"INFLUXDB_URL": {"INFLUXDB_TOKEN": "token", "INFLUXDB_ORG": "org", "INFLUXDB_BUCKET": "bucket"}}
+"""What a setting needs beside it."""
+
 
 def value_of(config: Any, field: str) -> Any:
     value = getattr(config, field)
@@ -82,7 +88,8 @@ def test_each_name_is_read_from_the_environment(name: str, monkeypatch: pytest.M
     assert default != value
     monkeypatch.setenv(name, "")
     assert value_of(load_config(), field) == default
-    monkeypatch.setenv(name, text)
+    for beside, needed in {name: text, **BESIDE.get(name, {})}.items():
+        monkeypatch.setenv(beside, needed)
     assert value_of(load_config(), field) == value
 
 
@@ -90,7 +97,8 @@ def test_each_name_is_read_from_the_environment(name: str, monkeypatch: pytest.M
 def test_each_name_is_read_from_a_dotenv_file(name: str, isolated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The environment goes before the file, and a keyword before both."""
     text, field, value = SETTINGS[name]
-    (isolated / ".env").write_text(f'{name}="{text}"\nSOMEBODY_ELSES=1\n')
+    lines = [f'{key}="{given}"\n' for key, given in {name: text, **BESIDE.get(name, {})}.items()]
+    (isolated / ".env").write_text("".join([*lines, "SOMEBODY_ELSES=1\n"]))
     assert value_of(load_config(), field) == value
     if field.endswith("_ms"):
         given = 777 if field.endswith("_warning_ms") else 77777
@@ -285,6 +293,8 @@ def test_secrets_are_hidden_in_repr(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INFLUXDB_TOKEN", "hush-token")
     monkeypatch.setenv("LATENCY_TRACE_KEY", "hush-key")
     monkeypatch.setenv("SLACK_WEBHOOK_URL", "https://hooks.slack.com/services/hush")
+    monkeypatch.setenv("INFLUXDB_ORG", "org")
+    monkeypatch.setenv("INFLUXDB_BUCKET", "bucket")
     monkeypatch.setenv("INFLUXDB_URL", "http://user:hush@influx:8086")
     monkeypatch.setenv("PROMETHEUS_PUSHGATEWAY_URL", "http://user:hush@push:9091")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://user:hush@otel:4317")

@@ -1,6 +1,7 @@
 """How the direct reporters speak HTTP: one attempt, no redirect, a bounded answer, no secret in what is said of it."""
 
 import base64
+import io
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -101,7 +102,7 @@ class Attempts(urllib3.PoolManager):
         if not 200 <= response.status < 300:
             text = body.decode(errors="replace")
             raise AnswerError(response.status, _retry_after_s(response), text, self._shown(text))
-        return urllib3.HTTPResponse(body, response.headers, response.status, reason=response.reason)
+        return urllib3.HTTPResponse(io.BytesIO(body), status=response.status, reason=response.reason)
 
     def _shown(self, text: str) -> str:
         for secret in self._secrets:

@@ -1,0 +1,125 @@
+"""A measurement as one point of InfluxDB, in line protocol."""
+
+import os
+import re
+import socket
+import zlib
+from collections import OrderedDict
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from .. import semconv
+from ..labels import NameLabels
+from ..metric import LatencyMetric
+
+__all__ = ["MEASUREMENT", "Points"]
+
+MEASUREMENT: Final = "callbot.operation"
+MAX_PROVIDERS: Final = 200
+"""How many providers are tags of their own; later ones are ``other``."""
+MAX_CHARS: Final = 256
+"""Longer texts are cut."""
+MAX_INSTANTS: Final = 16_384
+"""Of how many instants is remembered how many points they have."""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+_MAX_NS: Final = 2**63 - 2
+_MAX_INT: Final = 2**63 - 1
+# Control characters, line separators and halves of surrogate pairs: a line must stay one, and be UTF-8.
+_UNFIT: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+class Points:
+    """Writes measurements as lines; remembers names, providers and instants, a bounded number of each.
+
+    Points of one series with the same time would overwrite each other. Measurements are timed to the microsecond,
+    so those of one instant are told apart by nanoseconds, which begin at a number that differs between processes.
+    """
+
+    def __init__(self) -> None:
+        from influxdb_client.client.write.point import Point
+
+        self._point: Any = Point
+        self._names = NameLabels(counted=False)
+        self._providers: set[str] = set()
+        self._instants: OrderedDict[tuple[tuple[str, ...], int], int] = OrderedDict()
+        self._first_ns = zlib.crc32(f"{socket.gethostname()}:{os.getpid()}".encode()) % 1000
+
+    def line(self, metric: LatencyMetric) -> bytes:
+        """The measurement's line, without an end of line; each call makes another point.
+
+        Raises:
+            ValueError: its time is none that InfluxDB can hold (1677 to 2262).
+
+        """
+        tags = self._tags(metric)
+        point = self._point(MEASUREMENT).time(self._time_ns(tags, metric.timestamp))
+        for name, tag in tags.items():
+            point.tag(name, tag)
+        for name, field in _fields(metric).items():
+            point.field(name, field)
+        return bytes(point.to_line_protocol().encode())
+
+    def _tags(self, metric: LatencyMetric) -> dict[str, str]:
+        tags = {
+            semconv.OPERATION_TYPE: metric.operation_type.value,
+            semconv.OPERATION_NAME: self._names.of(_tag(metric.operation_name)),
+            semconv.PROVIDER: self._provider(_tag(metric.provider or "")),
+            semconv.STATUS: metric.status.value,
+            semconv.SEVERITY: metric.severity.value if metric.severity else "",
+        }
+        return {name: tag for name, tag in tags.items() if tag}
+
+    def _provider(self, provider: str) -> str:
+        if provider not in self._providers:
+            if len(self._providers) >= MAX_PROVIDERS:
+                return semconv.OTHER
+            self._providers.add(provider)
+        return provider
+
+    def _time_ns(self, tags: dict[str, str], timestamp: datetime) -> int:
+        series, microsecond = tuple(tags.values()), (timestamp - _EPOCH) // _MICROSECOND
+        while (points := self._instants.get((series, microsecond), 0)) >= 1000:
+            microsecond += 1
+        self._instants[series, microsecond] = points + 1
+        self._instants.move_to_end((series, microsecond))
+        if len(self._instants) > MAX_INSTANTS:
+            self._instants.popitem(last=False)
+        time_ns = microsecond * 1000 + (self._first_ns + points) % 1000
+        if abs(time_ns) > _MAX_NS:
+            raise ValueError(f"timestamp: InfluxDB holds the years 1677 to 2262, not {timestamp.year}")
+        return time_ns
+
+
+def _fields(metric: LatencyMetric) -> dict[str, float | int | str]:
+    """Of one type each, for ever: InfluxDB refuses a field that changes its type."""
+    fields: dict[str, float | int | str | None] = {
+        semconv.LATENCY_MS: float(metric.latency_ms),
+        semconv.TIME_TO_FIRST_OUTPUT_MS: _float(metric.time_to_first_output_ms),
+        semconv.LARGEST_GAP_MS: _float(metric.largest_gap_ms),
+        semconv.ITEMS: _int(metric.items),
+        semconv.TURN: _int(metric.turn),
+        semconv.CALL_SID: _text(metric.call_sid),
+        semconv.STREAM_SID: _text(metric.stream_sid),
+        semconv.TRACE_ID: _text(metric.trace_id),
+        semconv.SPAN_ID: _text(metric.span_id),
+    }
+    return {name: field for name, field in fields.items() if field is not None}
+
+
+def _float(value: float | None) -> float | None:
+    return None if value is None else float(value)
+
+
+def _int(value: Any) -> int | None:
+    return value if type(value) is int and abs(value) <= _MAX_INT else None
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else _UNFIT.sub("\ufffd", str(value)[:MAX_CHARS])
+
+
+def _tag(value: str) -> str:
+    """A tag cannot end in a backslash, which would escape what stands behind it."""
+    return (_text(value) or "").rstrip("\\")
