@@ -4,6 +4,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,12 +17,13 @@ from callbot_latency.drops import dropped
 from callbot_latency.histograms import edges_s
 from callbot_latency.metric import ThresholdsMs
 from callbot_latency.reporters import PermanentError, TransientError
+from callbot_latency.reporters.exposition import MAX_SERIES
 from callbot_latency.reporters.pushgateway import PrometheusReporter
-from callbot_latency.reporters.registry import MAX_SERIES
 
 from .conftest import Start
 from .faults.scripted import DRIP, ECHO, HANG, RESET, Answer, Request, Server, paths, scripted
 from .faults.servers import refusing
+from .subprocesses import run_python
 
 DURATION = "callbot_operation_duration_seconds"
 
@@ -103,6 +105,19 @@ def test_names_labels_and_edges_are_those_of_the_collector(server: Server) -> No
     assert b"MZ1" not in request.body
 
 
+def test_an_application_with_files_for_all_its_processes_is_left_alone(server: Server, tmp_path: Path) -> None:
+    """PROMETHEUS_MULTIPROC_DIR is the application's: nothing of ours goes there, and our counts are this process's."""
+    code = f"""
+    from callbot_latency import LatencyMetric, PrometheusReporter
+    for _ in range(2):
+        PrometheusReporter({server.url!r}).report([LatencyMetric("rag_inference", "query", 1.0, "success")])
+    """
+    done = run_python(code, tmp_path, {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+    assert not list(tmp_path.glob("*.db"))
+    assert [total(request, f"{DURATION}_count") for request in server.requests] == [1, 1]
+
+
 def test_what_runs_and_what_was_dropped_is_told_as_it_is_now(server: Server, start: Start) -> None:
     """A type of which nothing runs is 0."""
     start()
@@ -137,8 +152,8 @@ def test_any_text_makes_lines_that_can_be_read(names: list[tuple[str, str]]) -> 
 
     reporter = PrometheusReporter("http://unused")
     for name, provider in names:
-        reporter._registry.count(metric(operation_name=name, provider=provider))
-    text = generate_latest(reporter._registry).decode()  # type: ignore[arg-type]
+        reporter._counts.count(metric(operation_name=name, provider=provider))
+    text = generate_latest(reporter._registry).decode()
     samples = [s for family in text_string_to_metric_families(text) for s in family.samples]
     assert sum(s.value for s in samples if s.name == f"{DURATION}_count") == len(names)
 

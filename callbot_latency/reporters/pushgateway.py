@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 from typing import Any, ClassVar, Final
 
-from prometheus_client import delete_from_gateway, push_to_gateway
+from prometheus_client import CollectorRegistry, delete_from_gateway, push_to_gateway
 
 from .. import semconv
 from ..drops import dropped
@@ -17,7 +17,7 @@ from ..guard import contained
 from ..metric import LatencyMetric
 from ..thresholds import Thresholds
 from .delivery import PermanentError, TransientError
-from .registry import Registry
+from .exposition import Counts
 from .transport import AnswerError, Attempts, Basic, address_of
 
 __all__ = ["PrometheusReporter"]
@@ -103,7 +103,9 @@ class PrometheusReporter:
     def _reset(self) -> None:
         self._process = os.getpid()
         self._group = {"instance": f"{socket.gethostname()}:{self._process}", **self._labels}
-        self._registry = Registry(self._thresholds)
+        self._counts = Counts(self._thresholds)
+        self._registry = CollectorRegistry()
+        self._registry.register(self._counts)
         self._attempts = Attempts(f"Pushgateway {self._url}", self._timeout_s, _secrets(self._auth))
         self._unpushed = 0
         self._has_group = False
@@ -123,7 +125,7 @@ class PrometheusReporter:
 
         """
         for metric in batch:
-            contained(self._registry.count, metric)
+            contained(self._counts.count, metric)
         self._unpushed += len(batch)
         if monotonic() < self._not_before_s:
             return
@@ -158,9 +160,7 @@ class PrometheusReporter:
         self._push()
 
     def _push(self) -> None:
-        # Of a registry, prometheus_client uses `collect` alone.
-        registry: Any = self._registry
-        self._use(lambda: push_to_gateway(self._url, self._job, registry, self._group, handler=self._send))
+        self._use(lambda: push_to_gateway(self._url, self._job, self._registry, self._group, handler=self._send))
         _log.debug("pushed %d new measurements", self._unpushed)
         self._unpushed, self._has_group = 0, True
 

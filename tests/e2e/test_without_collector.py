@@ -4,7 +4,7 @@ import csv
 import json
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -231,17 +231,20 @@ def test_a_second_worker_and_a_second_push_are_counted_once_each(stack: Stack) -
     assert job not in {group["labels"]["job"] for group in groups}
 
 
-def test_a_clash_of_types_is_refused_with_what_to_do(stack: Stack) -> None:
-    """The real Pushgateway's 400."""
-    group = f"{stack.url('pushgateway')}/metrics/job/somebody-{uuid.uuid4().hex[:6]}"
-    taken = httpx.put(group, content="# TYPE callbot_operations_active counter\ncallbot_operations_active 1\n")
-    assert taken.status_code in (httpx.codes.OK, httpx.codes.ACCEPTED, httpx.codes.BAD_REQUEST)
-    try:
-        if taken.status_code != httpx.codes.BAD_REQUEST:
-            with pytest.raises(PermanentError, match="another program pushes"):
-                PrometheusReporter(stack.url("pushgateway"), job="clash").report(measured()[:1])
-    finally:
-        httpx.delete(group)
+def test_a_clash_of_types_is_refused_with_what_to_do(binary: Callable[[str], Path], tmp_path: Path) -> None:
+    """The real Pushgateway's 400; once the other group is gone, the next push carries everything."""
+    binary("pushgateway")
+    with Stack(["pushgateway"], folder=tmp_path) as alone:
+        metrics = f"{alone.url('pushgateway')}/metrics"
+        other = "# TYPE callbot_operations_active counter\ncallbot_operations_active 1\n"
+        httpx.put(f"{metrics}/job/other", content=other).raise_for_status()
+        reporter = PrometheusReporter(alone.url("pushgateway"))
+        with pytest.raises(PermanentError, match=r"400 \(pushed metrics are.*another program pushes"):
+            reporter.report(measured()[:3])
+        httpx.delete(f"{metrics}/job/other").raise_for_status()
+        reporter.report(measured()[3:5])
+        counts = [line for line in httpx.get(metrics).text.splitlines() if "operation_duration_seconds_count{" in line]
+        assert sum(float(line.rsplit(" ", 1)[1]) for line in counts) == 5
 
 
 # -- InfluxDB ---------------------------------------------------------------------------------------------------------
@@ -311,6 +314,15 @@ def test_every_measurement_of_one_instant_is_a_point(stack: Stack, provider: str
     )
     (row,) = flux(stack, query)
     assert row["_value"] == "1500"
+
+
+def test_the_query_of_the_documentation_is_answered(stack: Stack, provider: str) -> None:
+    """docs/metrics.md has a p95 in Flux."""
+    influx(stack).report(of_provider(provider, 100))
+    (query,) = re.findall(r"^```flux\n(.*?)^```$", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE | re.DOTALL)
+    answers = flux(stack, query.replace('"latency"', f'"{BUCKET}"'))
+    (row,) = [row for row in answers if row["provider"] == provider]
+    assert float(row["_value"]) == pytest.approx(95, abs=1)
 
 
 def test_points_keep_their_time_to_the_microsecond(stack: Stack, provider: str) -> None:
