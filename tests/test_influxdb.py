@@ -290,6 +290,11 @@ def test_a_bad_argument_is_one_clear_error(arguments: Any, names: str) -> None:
     assert "secret" not in str(told.value)
 
 
+def test_its_target_is_where_it_writes() -> None:
+    """So that the same bucket from environment and by hand counts once; the token is no part of it."""
+    assert reporter("http://influx:8086/").target == ("http://influx:8086", "callbot", "latency")
+
+
 def test_without_influxdb_client_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, isolated: object) -> None:
     """At once, by hand and by setting."""
     monkeypatch.setitem(sys.modules, "influxdb_client", None)

@@ -261,6 +261,11 @@ def test_no_secret_is_ever_shown(step: Any, way: str, caplog: pytest.LogCaptureF
             assert secret not in shown
 
 
+def test_its_target_is_the_address_without_credentials() -> None:
+    """So that the same Pushgateway from environment and by hand counts once."""
+    assert PrometheusReporter("http://user:secret@push:9091/", job="bot").target == "http://push:9091"
+
+
 def test_the_end_pushes_a_last_time(server: Server) -> None:
     """So that nothing waits, and what runs no longer is told."""
     reporter = PrometheusReporter(server.url)

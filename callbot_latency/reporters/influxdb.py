@@ -30,6 +30,9 @@ class InfluxDBReporter:
     not arrived are kept until it is handed over again. Of a batch that InfluxDB refuses, only the points that it really
     refused are lost: it says how many, or the batch is divided until they are found. docs/metrics.md has the schema.
 
+    Attributes:
+        target: address, organisation and bucket: what is written there twice is there once.
+
     Args:
         influxdb_url: such as ``http://localhost:8086``.
         token: that may write to the bucket; never shown. For InfluxDB 1.8: ``user:password``.
@@ -61,6 +64,7 @@ class InfluxDBReporter:
         if isinstance(timeout_ms, bool) or not isinstance(timeout_ms, (int, float)) or not 0 < timeout_ms < 1e9:
             raise ValueError(f"timeout_ms: expected a number of milliseconds above 0, got {timeout_ms!r}")
         self._timeout_ms = timeout_ms
+        self.target = self._url, self._org, self._bucket
         self._advice = _advice(self._org, self._bucket)
         self._process = os.getpid()
         self._reset()

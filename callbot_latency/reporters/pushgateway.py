@@ -53,6 +53,9 @@ class PrometheusReporter:
     server asks us to wait (``Retry-After``, at most 600 s), measurements are counted and not pushed. An empty batch
     pushes too. `close` pushes a last time; what did not arrive then is counted as ``pushgateway_unconfirmed``.
 
+    Attributes:
+        target: the address without credentials. Two groups of one process on one Pushgateway would count twice.
+
     Args:
         url: of the Pushgateway, such as ``http://localhost:9091``; user and password may stand in it.
         job: the label ``job``: the bot's name.
@@ -89,7 +92,7 @@ class PrometheusReporter:
         address = address_of("url", url)
         if auth is not None and address.basic is not None:
             raise ValueError("auth: the address has a user and password already; give one of the two")
-        self._url = address.url
+        self._url = self.target = address.url
         self._auth = _checked_auth(auth) if auth is not None else address.basic
         self._job = _checked_job(job)
         self._labels = _checked_labels(grouping_key or {})
