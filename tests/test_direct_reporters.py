@@ -63,7 +63,9 @@ def test_the_pushgateway_is_told_every_count_once_it_is_back() -> None:
         lane.start()
         lane.report(metrics(100))
         assert lane.close(10)
-        counts = re.findall(rb"^callbot_operation_duration_seconds_count\S+ (\S+)", server.requests[-1].body, re.M)
+        counts = re.findall(
+            rb"^callbot_operation_duration_seconds_count\S+ (\S+)", server.requests[-1].body, re.MULTILINE
+        )
         assert [float(count) for count in counts] == [100]
         status = lane.status()
         assert (status.delivered, status.pending, dict(status.dropped), status.retried) == (100, 0, {}, 0)
