@@ -66,8 +66,8 @@ class AnswerError(Exception):
         return PermanentError(what)
 
 
-class Attempts(urllib3.PoolManager):
-    """What urllib3's users take for a pool of connections: each request is one attempt.
+class Attempts:
+    """What prometheus_client and influxdb-client take for urllib3's pool of connections: each request is one attempt.
 
     Redirects are not followed, an answer is read up to 64 kB, and one attempt takes little more than `timeout_s`.
 
@@ -77,32 +77,47 @@ class Attempts(urllib3.PoolManager):
             read.
         secrets: never shown, even where the server repeats them.
 
-    Raises:
-        TransientError: of every request: nobody answers, or not in time.
-        AnswerError: of every request: the answer is not 2xx.
-
     """
 
     def __init__(self, where: str, timeout_s: float, secrets: Iterable[str] = ()) -> None:
-        super().__init__(num_pools=1, retries=False)
         self._where = where
         self._timeout_s = timeout_s
         self._secrets = _written(secrets)
+        self._pool = urllib3.PoolManager(num_pools=1, maxsize=1)
 
-    # The keyword arguments are urllib3's, and what its users give of them is passed on.
-    def urlopen(self, method: str, url: str, redirect: bool = True, **more: Any) -> Any:  # type: ignore[override]
-        """One attempt; `redirect` and `retries` of the caller do not count."""
-        more |= {"retries": False, "preload_content": False, "timeout": urllib3.Timeout(total=self._timeout_s)}
+    def request(
+        self, method: str, url: str, *, body: bytes, headers: Mapping[str, str], **_: Any
+    ) -> urllib3.HTTPResponse:
+        """One attempt, whatever else the caller says of retries, redirects, time-outs and of reading the answer.
+
+        Raises:
+            TransientError: nobody answers, or not in time.
+            AnswerError: the answer is not 2xx.
+
+        """
         deadline_s = monotonic() + self._timeout_s
         try:
-            response = super().urlopen(method, url, redirect=False, **more)
-            body = _read(response, deadline_s)
+            response = self._pool.request(
+                method,
+                url,
+                body=body,
+                headers=headers,
+                retries=False,
+                redirect=False,
+                preload_content=False,
+                timeout=urllib3.Timeout(total=self._timeout_s),
+            )
+            answer = _read(response, deadline_s)
         except (HTTPError, OSError) as error:
             raise TransientError(f"{self._where}: {_reason(error)}") from None
         if not 200 <= response.status < 300:
-            text = body.decode(errors="replace")
+            text = answer.decode(errors="replace")
             raise AnswerError(response.status, _retry_after_s(response), text, self._shown(text))
-        return urllib3.HTTPResponse(io.BytesIO(body), status=response.status, reason=response.reason)
+        return urllib3.HTTPResponse(io.BytesIO(answer), status=response.status, reason=response.reason)
+
+    def clear(self) -> None:
+        """Close every connection."""
+        self._pool.clear()
 
     def _shown(self, text: str) -> str:
         for secret in self._secrets:

@@ -211,7 +211,8 @@ def test_what_was_written_for_the_collector_works_unchanged(stack: Stack, both: 
             assert answers(expression, both.pushgateway) == answers(expression, both.collector), expression
 
     eventually(the_same)
-    assert sum(bool(answers(expression, both.pushgateway)) for expression in expressions) > len(expressions) * 0.7
+    # Alerts that do not fire have none.
+    assert sum(bool(answers(expression, both.pushgateway)) for expression in expressions) >= 4
 
 
 def test_a_second_worker_and_a_second_push_are_counted_once_each(stack: Stack) -> None:
