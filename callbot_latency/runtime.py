@@ -28,6 +28,7 @@ from .pipeline import Pipeline
 from .providers import Providers, open_providers
 from .reporters import Consumer, LatencyReporter, Notifier
 from .reporters.apprise import apprise_reporter
+from .reporters.from_settings import influxdb_reporter, pushgateway_reporter
 from .reporters.jsonl import JsonlReporter
 from .reporters.manager import report_manager
 from .reporters.slack import slack_reporter
@@ -128,7 +129,13 @@ def _from_environment(config: LatencyConfig) -> list[LatencyReporter | Notifier]
         file = JsonlReporter(
             config.metrics_file_path, max_mb=config.metrics_file_max_mb, backups=config.metrics_file_backups
         )
-    reporters = (file, slack_reporter(config), apprise_reporter(config))
+    reporters = (
+        file,
+        slack_reporter(config),
+        apprise_reporter(config),
+        pushgateway_reporter(config),
+        influxdb_reporter(config),
+    )
     return [reporter for reporter in reporters if reporter is not None]
 
 

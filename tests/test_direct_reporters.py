@@ -19,8 +19,6 @@ from .faults.scripted import HANG, Answer, Request, scripted
 from .faults.servers import BROKEN
 from .subprocesses import facts_of, run_python
 
-pytest.importorskip("callbot_latency.testing")
-
 ANSWERS = {
     "take": Answer(204),
     "busy": Answer(503),
