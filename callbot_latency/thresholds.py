@@ -31,6 +31,10 @@ class Thresholds:
         value = OperationType.of(operation_type).value
         return self._by_type.get(value) or OperationType.registered()[value]
 
+    def items(self) -> list[tuple[str, ThresholdsMs]]:
+        """Every type's value with its thresholds, registered ones included."""
+        return list({**self._by_type, **OperationType.registered()}.items())
+
     def get_warning_threshold(self, operation_type: OperationType | str) -> float:
         """From how many milliseconds on an operation of this type is slow."""
         return self.of(operation_type).warning_ms
