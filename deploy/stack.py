@@ -7,6 +7,7 @@ Each server has free ports of loopback and a folder of its own; all are ended af
 """
 
 import argparse
+import os
 import secrets
 import shutil
 import signal
@@ -29,6 +30,7 @@ ROOT: Final = Path(__file__).parents[1]
 NAMES: Final = tuple(SERVERS)
 DATABASE: Final = "latency"
 USER: Final = "callbot"
+OFTEN: Final = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "2s"}
 
 
 class Stack:
@@ -38,16 +40,23 @@ class Stack:
         names: of `NAMES`.
         folder: for configuration, data and logs; a temporary one, removed at the end, unless given.
         say: is told what is being done, a line each.
+        slack_webhook_url: where Alertmanager sends alerts; they show in Alertmanager alone unless given.
 
     """
 
     def __init__(
-        self, names: Iterable[str] = NAMES, *, folder: Path | None = None, say: Callable[[str], None] = print
+        self,
+        names: Iterable[str] = NAMES,
+        *,
+        folder: Path | None = None,
+        say: Callable[[str], None] = print,
+        slack_webhook_url: str | None = None,
     ) -> None:
         self._names = [name for name in NAMES if name in set(names)]
         self._is_temporary = folder is None
         self.folder = folder or Path(tempfile.mkdtemp(prefix="callbot-stack-"))
         self._say = say
+        self._slack_webhook_url = slack_webhook_url
         self._password = secrets.token_hex(12)
         self._ports = free_ports(
             *("otlp_grpc", "otlp_http", "exporter", "health", "telemetry"),
@@ -185,6 +194,7 @@ class Stack:
             f"--config.file={config}",
             f"--storage.tsdb.path={self.folder / 'prometheus'}",
             f"--web.listen-address={self._at('prometheus')}",
+            f"--web.external-url={self.url('prometheus')}",
             "--enable-feature=exemplar-storage",
         ]
         return self._process("prometheus", command, f"{self.url('prometheus')}/-/ready")
@@ -200,7 +210,7 @@ class Stack:
             "localhost:9090": self._at("prometheus"),
         }
         config: dict[str, Any] = yaml.safe_load(_replaced((folder / "prometheus.yml").read_text(), addresses))
-        config["global"] = {**config.get("global", {}), "scrape_interval": "1s", "scrape_timeout": "1s"}
+        config["global"] = {**config.get("global", {}), **OFTEN}
         for job in config["scrape_configs"]:
             job.pop("scrape_interval", None)
             job.pop("scrape_timeout", None)
@@ -245,12 +255,24 @@ class Stack:
     def _alertmanager(self) -> ServerProcess:
         command = [
             str(binary("alertmanager")),
-            f"--config.file={ROOT / 'deploy' / 'alertmanager' / 'alertmanager.yml'}",
+            f"--config.file={self._alertmanager_config()}",
             f"--web.listen-address={self._at('alertmanager')}",
             f"--storage.path={self.folder / 'alertmanager'}",
             "--cluster.listen-address=",
         ]
         return self._process("alertmanager", command, f"{self.url('alertmanager')}/-/ready")
+
+    def _alertmanager_config(self) -> Path:
+        """The configuration of docker-compose.yml, with the webhook's address in a file here, or nobody to tell."""
+        folder = self.folder / "alertmanager-config"
+        shutil.copytree(ROOT / "deploy" / "alertmanager", folder, dirs_exist_ok=True)
+        secret, file = folder / "slack_webhook", folder / "alertmanager.yml"
+        receiver = "slack" if self._slack_webhook_url else "nobody"
+        by = {"/run/secrets/slack_webhook": str(secret), "  receiver: slack\n": f"  receiver: {receiver}\n"}
+        file.write_text(_replaced(file.read_text(), by))
+        secret.touch(mode=0o600)
+        secret.write_text(self._slack_webhook_url or "")
+        return file
 
 
 def missing_servers(names: Iterable[str] = NAMES, *, say: Callable[[str], None] = print) -> dict[str, str]:
@@ -305,7 +327,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say(f"What needs {', '.join(missing)} is not tested." if options.lenient else "Not every server can be had.")
     if options.build_only or missing:
         return 0 if options.build_only and (options.lenient or not missing) else 1
-    with Stack(names, say=_say) as stack:
+    with Stack(names, say=_say, slack_webhook_url=os.environ.get("SLACK_WEBHOOK_URL") or None) as stack:
         _say(f"\nLogs and data: {stack.folder}\nTo send here, set:")
         for name, value in stack.environment().items():
             _say(f"  export {name}={value}")

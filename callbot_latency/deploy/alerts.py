@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from ..metric import Severity, ThresholdsMs
-from .promql import DURATION, OPERATIONS_ACTIVE, Rule
+from .promql import DURATION, OPERATIONS_ACTIVE, Rule, over
 from .recording import BAD, BREACHED, FAILED, SLOW, TELEMETRY_DROPPED, TOTAL, TOTAL_OF_TYPE, Thresholds
 
 __all__ = ["TIERS", "Tier", "budget_alerts", "latency_alerts", "telemetry_alerts", "tiers"]
@@ -170,7 +170,7 @@ def _burning(tier: Tier, objective: float, grafana_url: str) -> Rule:
     expr = (
         f"{BAD}:ratio_increase{tier.long} > {limit}\n"
         f"and on (operation_type) {BAD}:ratio_increase{tier.short} > {limit}\n"
-        f"and on (operation_type) sum_over_time({TOTAL_OF_TYPE}:increase5m[{tier.long}:5m]) >= {LEAST_OPERATIONS}"
+        f"and on (operation_type) {over(f'{TOTAL_OF_TYPE}:increase5m', tier.long)} >= {LEAST_OPERATIONS}"
     )
     return alert("CallbotErrorBudgetBurning", expr, tier.hold, tier.severity, annotations, window=tier.long)
 

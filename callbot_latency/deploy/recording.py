@@ -83,7 +83,7 @@ def share_rules(thresholds: Thresholds) -> list[Rule]:
 
 def _ratio(part: str, window: str) -> Rule:
     expr = (
-        f"{over(f'{part}:increase5m', window)}\n"
+        f"({over(f'{part}:increase5m', window)})\n"
         f"/ on (operation_type, provider) group_left ()\n({over(f'{TOTAL}:increase5m', window)} > 0)"
     )
     return record(f"{part}:ratio_increase{window}", expr)
@@ -91,17 +91,19 @@ def _ratio(part: str, window: str) -> Rule:
 
 def budget_rules(thresholds: Thresholds, windows: Sequence[str]) -> list[Rule]:
     """By type, the share of operations that were not good: failed, or took longer than the warning threshold."""
-    rules = [record(f"{TOTAL_OF_TYPE}:increase5m", f"sum by (operation_type) ({TOTAL}:increase5m)")]
+    # Only what can be judged: while a histogram lacks the edge, nothing of it is bad for all we know.
+    judged = f'{TOTAL}:increase5m and on (operation_type, provider) {SLOW}:increase5m{{severity="warning"}}'
+    rules = [record(f"{TOTAL_OF_TYPE}:increase5m", f"sum by (operation_type) (\n{judged})")]
     for operation_type, (warning_ms, _) in thresholds.items():
         of_type = f'operation_type="{operation_type}"'
         good = counted(matching(BUCKET, of_type, 'status="success"', edge(warning_ms)))
-        # Where nothing succeeded there is no such series, and it is 0; but not where the histogram lacks this edge.
-        none = f'0 * sum by (operation_type) ({SLOW}:increase5m{{{of_type}, severity="warning"}})'
+        # Where nothing succeeded there is no such series, and it is 0.
+        none = f"0 * {TOTAL_OF_TYPE}:increase5m{{{of_type}}}"
         expr = f"sum by (operation_type) (\n{good})\nor {none}"
         rules.append(record(f"{GOOD}:increase5m", expr, {"operation_type": operation_type}))
     for window in windows:
         good, total = over(f"{GOOD}:increase5m", window), over(f"{TOTAL_OF_TYPE}:increase5m", window)
-        rules.append(record(f"{BAD}:ratio_increase{window}", f"clamp_min(1 - {good}\n/ ({total} > 0), 0)"))
+        rules.append(record(f"{BAD}:ratio_increase{window}", f"clamp_min({total}\n- {good}, 0)\n/ ({total} > 0)"))
     return rules
 
 

@@ -21,17 +21,20 @@ from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from prometheus_client.utils import floatToGoString
 
 from callbot_latency import semconv
-from callbot_latency.metric import LatencyMetric, OperationStatus, OperationType
+from callbot_latency.deploy.rules import rule_file, yaml_text
+from callbot_latency.metric import LatencyMetric, OperationStatus, OperationType, ThresholdsMs
 from callbot_latency.reporters.jsonl import JsonlReporter
-from callbot_latency.thresholds import DEFAULT_THRESHOLDS
+from callbot_latency.thresholds import Thresholds
 from deploy import servers
 from deploy.processes import free_ports
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 RULES = DEPLOY / "prometheus" / "rules" / "callbot.yml"
+RULE_TESTS = sorted((DEPLOY / "prometheus" / "tests").glob("*.yml"))
 DASHBOARD = DEPLOY / "grafana" / "dashboards" / "callbot-latency.json"
 SECRETS = {"GRAFANA_ADMIN_PASSWORD": "a-password", "INFLUXDB_PASSWORD": "b-password", "INFLUXDB_TOKEN": "a-token"}
 WITHOUT_HEALTHCHECK = {"otel-collector", "volumes-init"}
@@ -134,33 +137,98 @@ def test_targets_are_services(services: dict[str, Any]) -> None:
     assert int(services["callbot"]["environment"]["OTEL_METRIC_EXPORT_INTERVAL"]) >= scrape_ms
 
 
-def test_rules_do_what_their_unit_tests_say(binary: Binary) -> None:
-    run(binary("promtool"), "test", "rules", DEPLOY / "prometheus" / "rules_test.yml")
+def test_promtool_finds_nothing_wrong_with_the_rules(binary: Binary) -> None:
+    run(binary("promtool"), "check", "rules", "--lint=all", "--lint-fatal", RULES)
+
+
+@pytest.mark.parametrize("file", RULE_TESTS, ids=lambda file: file.name)
+def test_rules_do_what_their_unit_tests_say(binary: Binary, file: Path) -> None:
+    run(binary("promtool"), "test", "rules", file)
 
 
 def test_every_alert_is_unit_tested_and_says_what_to_do() -> None:
     alerts = [rule for group in loaded(RULES)["groups"] for rule in group["rules"] if "alert" in rule]
     for alert in alerts:
-        assert alert["for"]
         assert alert["labels"]["severity"] in ("warning", "critical")
-        assert alert["annotations"].keys() == {"summary", "description", "runbook"}
-    tests = loaded(DEPLOY / "prometheus" / "rules_test.yml")["tests"]
-    fired = {case["alertname"] for t in tests for case in t.get("alert_rule_test", ()) if case["exp_alerts"]}
-    assert {alert["alert"] for alert in alerts} == fired
+        assert alert["annotations"].keys() == {"summary", "description", "runbook", "dashboard"}
+    tests = [test for file in RULE_TESTS for test in loaded(file)["tests"]]
+    cases = [case for test in tests for case in test.get("alert_rule_test", ())]
+    assert {alert["alert"] for alert in alerts} == {case["alertname"] for case in cases if case["exp_alerts"]}
+    assert {alert["alert"] for alert in alerts} == {case["alertname"] for case in cases if not case["exp_alerts"]}
 
 
-def test_thresholds_of_the_rules_are_the_defaults() -> None:
-    rules = [r for g in loaded(RULES)["groups"] for r in g["rules"] if r.get("record", "").endswith(":constant")]
-    found = {(r["labels"]["operation_type"], r["labels"]["severity"]): r["expr"] for r in rules}
-    expected = {}
-    for operation_type, (warning_ms, critical_ms) in DEFAULT_THRESHOLDS.items():
-        expected[operation_type, "warning"] = f"vector({warning_ms / 1000:g})"
-        expected[operation_type, "critical"] = f"vector({critical_ms / 1000:g})"
-    assert found == expected
+def test_every_alert_is_explained() -> None:
+    """docs/operations.md has a row for each; the files speak of no alert that there is not."""
+    names = {rule["alert"] for group in loaded(RULES)["groups"] for rule in group["rules"] if "alert" in rule}
+    rows = re.findall(r"^\| `(Callbot\w+)`", (ROOT / "docs" / "operations.md").read_text(), re.MULTILINE)
+    assert sorted(rows) == sorted(names)
+    for file in (DEPLOY / "alertmanager" / "alertmanager.yml", ROOT / "docker-compose.yml"):
+        assert set(re.findall(r"\bCallbot[A-Z]\w+", file.read_text())) <= names
+    assert len(names) == 12
+
+
+def test_each_type_is_compared_with_its_own_edge(binary: Binary, tmp_path: Path) -> None:
+    """Whatever the thresholds, and whoever wrote the edges: 3 of 4 are over the one, 1 of 4 over the other."""
+    by_type = {"speech_to_text": (2000, 5000), "text_to_speech": (800.5, 801), "rag_inference": (10_000, 2_000_000)}
+    thresholds = Thresholds({name: ThresholdsMs(*both) for name, both in by_type.items()})
+    (tmp_path / "rules.yml").write_text(yaml_text(rule_file(thresholds)))
+    series, samples = [], []
+    name = "operation_type_provider_severity:callbot_operations_slow:ratio_increase5m"
+    for operation_type, both in by_type.items():
+        for provider, written in (("collector", floatToGoString), ("pushgateway", lambda s: f"{s:.15g}")):
+            of = f'operation_type="{operation_type}", provider="{provider}"'
+            at = [f', le="{written(ms / 1000)}"' for ms in both]
+            for part, step in (("_count", 4), ("_bucket", 1), ("_bucket", 3)):
+                le = at[step // 3] if part == "_bucket" else ""
+                one = f'callbot_operation_duration_seconds{part}{{{of}, status="success"{le}}}'
+                series.append({"series": one, "values": f"0+{step}x40"})
+            for severity, share in (("warning", 0.75), ("critical", 0.25)):
+                samples.append({"labels": f'{name}{{{of}, severity="{severity}"}}', "value": share})
+    known = "|".join(by_type)
+    test = {"eval_time": "8m", "expr": f'{name}{{operation_type=~"{known}"}}', "exp_samples": samples}
+    file = tmp_path / "test.yml"
+    unit = {"interval": "15s", "input_series": series, "promql_expr_test": [test]}
+    file.write_text(yaml.safe_dump({"rule_files": ["rules.yml"], "evaluation_interval": "15s", "tests": [unit]}))
+    run(binary("promtool"), "test", "rules", file)
+
+
+ALERTMANAGER = DEPLOY / "alertmanager" / "alertmanager.yml"
 
 
 def test_alertmanager_takes_its_configuration(binary: Binary) -> None:
-    run(binary("amtool"), "check-config", DEPLOY / "alertmanager" / "alertmanager.yml")
+    told = run(binary("amtool"), "check-config", ALERTMANAGER)
+    assert "1 templates" in told
+
+
+@pytest.mark.parametrize(
+    "labels", [["severity=critical"], ["severity=warning"], []], ids=["critical", "warning", "other"]
+)
+def test_every_alert_goes_to_slack(binary: Binary, labels: list[str]) -> None:
+    """As amtool walks the routes."""
+    verify = ["--verify.receivers=slack", f"--config.file={ALERTMANAGER}"]
+    run(binary("amtool"), "config", "routes", "test", *verify, "alertname=CallbotOperationSlow", *labels)
+
+
+def test_no_address_of_a_webhook_stands_in_the_repository() -> None:
+    """It comes from a file that docker compose makes of the environment."""
+    config = loaded(ALERTMANAGER)
+    assert config["global"]["slack_api_url_file"] == "/run/secrets/slack_webhook"
+    assert "hooks.slack.com" not in "".join(file.read_text() for file in DEPLOY.rglob("*.yml"))
+
+
+def test_compose_mounts_rules_and_templates(services: dict[str, Any]) -> None:
+    mounted = {
+        Path(volume["source"]).relative_to(ROOT): volume["target"]
+        for name in ("prometheus", "alertmanager")
+        for volume in services[name]["volumes"]
+        if volume["type"] == "bind"
+    }
+    assert mounted == {
+        Path("deploy/prometheus/prometheus.yml"): "/etc/prometheus/prometheus.yml",
+        Path("deploy/prometheus/rules"): "/etc/prometheus/rules",
+        Path("deploy/alertmanager"): "/etc/alertmanager",
+    }
+    assert services["alertmanager"]["secrets"][0]["source"] == "slack_webhook"
 
 
 # -- the gateway ------------------------------------------------------------------------------------------------------
@@ -306,11 +374,8 @@ def test_every_query_is_of_metrics_and_labels_that_exist(binary: Binary, tmp_pat
     text = DASHBOARD.read_text() + sources.read_text()
     assert set(re.findall(r"\bcallbot_[a-z_]+(?=[{\[)\s,])", text)) <= prometheus_names()
     rule_text = re.sub(r"[\w]+:callbot_\w+:\w+", "", RULES.read_text())
-    assert set(re.findall(r"\bcallbot_[a-z_]+(?=[{\[)\s])", rule_text)) <= prometheus_names() | {
-        "callbot_recording",
-        "callbot_latency",
-        "callbot_telemetry",
-    }
+    groups = {group["name"] for group in loaded(RULES)["groups"]}
+    assert set(re.findall(r"\bcallbot_[a-z_]+(?=[{\[)\s])", rule_text)) <= prometheus_names() | groups
     labels = {label for q in dashboard_queries() for label in re.findall(r"([a-z_]+)(?:=~|!=|=)\"", q)}
     labels |= {n.strip() for q in dashboard_queries() for by in re.findall(r"by \(([^)]*)\)", q) for n in by.split(",")}
     assert labels <= {*semconv.METRIC_LABELS, "job", "le"}
