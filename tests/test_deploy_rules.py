@@ -224,3 +224,12 @@ def test_thresholds_of_any_kind_make_readable_rules() -> None:
     text = str(rule_file(thresholds))
     assert "longer than 0.5 ms" in text
     assert "took 12345 ms or longer" in text
+
+
+def test_every_option_stands_in_the_docs(capsys: pytest.CaptureFixture[str]) -> None:
+    """docs/configuration.md has a row for each."""
+    with pytest.raises(SystemExit):
+        main(["prometheus-rules", "--help"])
+    options = set(re.findall(r"--[a-z-]+", capsys.readouterr().out.partition("options:")[2])) - {"--help"}
+    rows = set(re.findall(r"^\| `(--[a-z-]+) ", (ROOT / "docs" / "configuration.md").read_text(), re.MULTILINE))
+    assert rows == options
