@@ -20,10 +20,14 @@ if TYPE_CHECKING:
     from .runtime import init, latency_config, shutdown
     from .session import record
     from .thresholds import Thresholds
+    from .timeline import Anchor
     from .tracker import LatencyTracker, latency_tracker
+    from .turn_metric import TurnMetric
+    from .turns import Turn, turn
 
 __all__ = [
     "Alert",
+    "Anchor",
     "AppriseReporter",
     "ConfigError",
     "InfluxDBReporter",
@@ -42,6 +46,8 @@ __all__ = [
     "SlackReporter",
     "Thresholds",
     "TransientError",
+    "Turn",
+    "TurnMetric",
     "add_alert_callback",
     "add_call_context",
     "bind",
@@ -55,6 +61,7 @@ __all__ = [
     "record",
     "report_manager",
     "shutdown",
+    "turn",
 ]
 
 # Loaded on first use (PEP 562): importing the package starts nothing and costs nothing.
@@ -75,6 +82,9 @@ _ROOMS = {
     "runtime": ("init", "latency_config", "shutdown"),
     "session": ("record",),
     "thresholds": ("Thresholds",),
+    "timeline": ("Anchor",),
+    "turn_metric": ("TurnMetric",),
+    "turns": ("Turn", "turn"),
     "tracker": ("LatencyTracker", "latency_tracker"),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}

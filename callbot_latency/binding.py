@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from contextvars import Token, copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
 
@@ -22,6 +22,7 @@ from .text import well_formed
 
 if TYPE_CHECKING:
     from .session import Session
+    from .turns import CallTimeline, Turn
 
 __all__ = ["Binding", "bind", "bound", "call"]
 
@@ -37,6 +38,12 @@ class Binding:
 
     call_sid: str
     stream_sid: str | None = None
+    timeline: "CallTimeline | None" = field(default=None, compare=False)
+    turn: "Turn | None" = field(default=None, compare=False)
+
+    def with_turn(self, turn: "Turn") -> "Binding":
+        """The same, in a turn."""
+        return Binding(self.call_sid, self.stream_sid, self.timeline, turn)
 
 
 def bound(context: Context | None = None) -> Binding | None:
@@ -93,6 +100,8 @@ class call:  # noqa: N801 - used as a verb, like contextlib.suppress
         self._metadata = dict(checked_metadata(metadata))
         self._opened: _Opened | None = None
         self._span: Span | None = None
+        self.timeline: CallTimeline | None = None
+        """What happens in the call, while measuring is on; a `TwilioMediaStream` tells it."""
 
     @property
     def trace_id(self) -> str | None:
@@ -125,6 +134,9 @@ class call:  # noqa: N801 - used as a verb, like contextlib.suppress
     def _open(self, session: "Session") -> "_Opened | None":
         if self._metadata and session.opened_calls is not None:
             session.opened_calls.append((self.call_sid, self._metadata))
+        # Here, since most of what is measured needs no turns, and importing us is to cost little.
+        from .turns import CallTimeline
+
         spans = session.span_opener()
         if spans is None:
             return None
@@ -135,9 +147,10 @@ class call:  # noqa: N801 - used as a verb, like contextlib.suppress
         start_wall_ns, start_ns = time.time_ns(), time.perf_counter_ns()
         outer = otel_context.get_current()
         self._span = span = spans.open_in_call(semconv.CALL_SPAN, outer, attributes, start_wall_ns, self.call_sid)
-        binding = otel_context.set_value(BINDING, Binding(self.call_sid, self.stream_sid), outer)
+        self.timeline = timeline = CallTimeline(session, self.call_sid, self.stream_sid)
+        binding = otel_context.set_value(BINDING, Binding(self.call_sid, self.stream_sid, timeline), outer)
         context = trace.set_span_in_context(span, binding)
-        return _Opened(span, context, attach(context), start_wall_ns, start_ns, self._opened)
+        return _Opened(span, context, attach(context), start_wall_ns, start_ns, timeline, self._opened)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +162,7 @@ class _Opened:
     token: "Token[Context]"
     start_wall_ns: int
     start_ns: int
+    timeline: "CallTimeline"
     outer: "_Opened | None"
 
 
@@ -158,6 +172,7 @@ def _close(opened: _Opened, exc: BaseException | None) -> None:
         detach_abandoned(opened.token, opened.context)
     else:
         detach(opened.token, opened.context)
+    contained(opened.timeline.close)
     if exc is not None:
         contained(mark_failed, opened.span, exc)
     opened.span.end(opened.start_wall_ns + elapsed_ns)

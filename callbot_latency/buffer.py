@@ -10,6 +10,7 @@ from .metric import LatencyMetric
 if TYPE_CHECKING:
     from .alerting import Alert
     from .alerting.probe import Probe
+    from .turn_metric import TurnMetric
 
 __all__ = ["Buffer"]
 
@@ -29,7 +30,7 @@ class Buffer:
         self._batch_size = batch_size
         self._interval_s = interval_s
         self._as_they_come = batch_size is None and interval_s == 0
-        self._alerts: deque[Alert | Probe] = deque()
+        self._alerts: deque[Alert | Probe | TurnMetric] = deque()
         self._batches: deque[Sequence[LatencyMetric]] = deque()
         self._measurements = 0
         self._since_s = 0.0
@@ -39,7 +40,7 @@ class Buffer:
     def __len__(self) -> int:
         return len(self._alerts) + self._measurements
 
-    def put_alert(self, alert: "Alert | Probe") -> bool:
+    def put_alert(self, alert: "Alert | Probe | TurnMetric") -> bool:
         """Take it in; False when there is no room."""
         if len(self._alerts) >= self._capacity:
             return False
@@ -56,7 +57,7 @@ class Buffer:
             self._measurements += room
         return room
 
-    def take_alert(self) -> "Alert | Probe | None":
+    def take_alert(self) -> "Alert | Probe | TurnMetric | None":
         """The oldest alert."""
         return self._alerts.popleft() if self._alerts else None
 

@@ -85,6 +85,7 @@ def _metric(m: Measurement, elapsed_ns: int, status: OperationStatus, severity: 
         format_trace_id(context.trace_id) if context.is_valid else None,
         # A span that is not sampled is nowhere to be found, and one that does not record may have its parent's id.
         format_span_id(context.span_id) if m.key > 0 and context.trace_flags.sampled else None,
+        turn=m.turn,
         told_in_flight=m.told_in_flight or None,
     )
 

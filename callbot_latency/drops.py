@@ -4,7 +4,7 @@ import itertools
 import threading
 from typing import Final
 
-__all__ = ["Drops", "dropped"]
+__all__ = ["Drops", "dropped", "unmeasured"]
 
 
 class _Count:
@@ -52,3 +52,5 @@ class Drops:
 
 
 dropped: Final = Drops()
+unmeasured: Final = Drops()
+"""Turns, and instants of them, that cannot be measured."""

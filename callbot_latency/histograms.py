@@ -9,11 +9,12 @@ from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, V
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
 from . import semconv
-from .drops import dropped
+from .drops import dropped, unmeasured
 from .guard import contained
 from .labels import NameLabels, running_by_type
 from .metric import LatencyMetric
 from .thresholds import Thresholds
+from .turn_metric import TurnMetric
 
 __all__ = ["Histograms", "edges_s", "views"]
 
@@ -25,6 +26,8 @@ _LABELS: Final = {
         semconv.STATUS,
     },
     semconv.OPERATION_TIME_TO_FIRST_OUTPUT: {semconv.OPERATION_TYPE, semconv.OPERATION_NAME, semconv.PROVIDER},
+    semconv.TURN_RESPONSE: {semconv.ANCHOR, semconv.UNTIL},
+    semconv.TURN_CONTRIBUTION: {semconv.PART},
 }
 
 
@@ -67,6 +70,21 @@ class Histograms:
             description="From the start of an operation to its first output.",
             explicit_bucket_boundaries_advisory=edges,
         )
+        self._response = meter.create_histogram(
+            semconv.TURN_RESPONSE,
+            unit="s",
+            description="From the end of the caller's speech to the first audio that was heard, or sent.",
+            explicit_bucket_boundaries_advisory=edges,
+        )
+        self._contribution = meter.create_histogram(
+            semconv.TURN_CONTRIBUTION,
+            unit="s",
+            description="Parts that sum to the response of a turn.",
+            explicit_bucket_boundaries_advisory=edges,
+        )
+        meter.create_observable_counter(
+            semconv.TURNS_UNMEASURED, [_unmeasured], unit="{turn}", description="What could not be measured, by reason."
+        )
         self._breaches = meter.create_counter(
             semconv.THRESHOLD_BREACHES, unit="{breach}", description="Operations that reached a threshold."
         )
@@ -84,6 +102,21 @@ class Histograms:
         """Record a batch."""
         for metric in batch:
             contained(self._record, metric)
+
+    def report_turns(self, turns: Sequence[TurnMetric]) -> None:
+        """Record turns."""
+        for turn in turns:
+            contained(self._record_turn, turn)
+
+    def _record_turn(self, turn: TurnMetric) -> None:
+        if turn.anchor is None:
+            return
+        context, anchor = _trace_of(turn), turn.anchor.value
+        for until, ms in ((semconv.UNTIL_HEARD, turn.response_ms), (semconv.UNTIL_SENT, turn.response_sent_ms)):
+            if ms is not None:
+                self._response.record(ms / 1000.0, {semconv.ANCHOR: anchor, semconv.UNTIL: until}, context)
+        for part, ms in turn.parts_ms.items():
+            self._contribution.record(ms / 1000.0, {semconv.PART: part}, context)
 
     def close(self) -> None:
         """Nothing to close: the meter provider is flushed by whoever owns it."""
@@ -112,7 +145,11 @@ def _dropped(_: CallbackOptions) -> Iterable[Observation]:
     return [Observation(n, {semconv.REASON: reason}) for reason, n in dropped.by_reason().items()]
 
 
-def _trace_of(metric: LatencyMetric) -> Context | None:
+def _unmeasured(_: CallbackOptions) -> Iterable[Observation]:
+    return [Observation(n, {semconv.REASON: reason}) for reason, n in unmeasured.by_reason().items()]
+
+
+def _trace_of(metric: LatencyMetric | TurnMetric) -> Context | None:
     """The measured span as context, so that an exemplar carries its trace; None where no span was sampled."""
     if metric.trace_id is None or metric.span_id is None:
         return None

@@ -24,6 +24,7 @@ from .reporters.delivery import PermanentError, TransientError
 from .reporters.status import ReporterStatus
 from .retry import Retry
 from .scrub import scrub
+from .turn_metric import TurnMetric
 
 if TYPE_CHECKING:
     from .alerting import Alert
@@ -141,6 +142,13 @@ class Lane:
         if hasattr(self._reporter, "notify") and (alert.channels is None or self.name in alert.channels):
             with self._changed:
                 self._accept(1, int(not self._closing and self._buffer.put_alert(alert)))
+
+    def report_turns(self, turns: Sequence[TurnMetric]) -> None:
+        """Hand over finished turns, where the reporter takes them; never waits."""
+        if hasattr(self._reporter, "report_turns"):
+            with self._changed:
+                for turn in turns:
+                    self._accept(1, int(not self._closing and self._buffer.put_alert(turn)))
 
     def probe(self, alert: "Alert") -> "dict[str, Probe]":
         """Hand over a test alert, to be tried once; by the lane's name, if its reporter takes alerts."""
@@ -264,7 +272,10 @@ class Lane:
             return _Task(self._reporter.report, batch, len(batch))
         return None
 
-    def _notify(self, alert: "Alert | Probe") -> None:
+    def _notify(self, alert: "Alert | Probe | TurnMetric") -> None:
+        if isinstance(alert, TurnMetric):
+            self._reporter.report_turns([alert])
+            return
         if not isinstance(alert, Probe):
             self._reporter.notify(alert)
             return

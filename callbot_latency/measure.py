@@ -5,9 +5,8 @@ import inspect
 import logging
 from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
-from typing import Any, Final, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar, overload
 
-from .alerting.alert import Alert
 from .guard import contained
 from .measurement import (
     Handle,
@@ -22,6 +21,9 @@ from .metric import OperationType
 from .session import Session
 from .streaming import measured_async_generator, measured_generator
 from .switch import switch
+
+if TYPE_CHECKING:
+    from .alerting.alert import Alert
 
 __all__ = ["measure_latency", "measure_latency_context"]
 
@@ -57,7 +59,7 @@ def measure_latency(
     call_sid_attr: str | None = None,
     stream_sid_attr: str | None = None,
     metadata: Mapping[str, Any] | None = None,
-    on_deadline: Callable[[Alert], Any] | None = None,
+    on_deadline: "Callable[[Alert], Any] | None" = None,
 ) -> _Decorator:
     """Measure every run of a function, coroutine function, generator, async generator or method.
 

@@ -191,6 +191,9 @@ class Measurement(Handle):
     told_in_flight: bool = False
     loop: "AbstractEventLoop | None" = None
     """The event loop that awaits it, kept only for `on_deadline`."""
+    turn: int | None = None
+    parent: "Measurement | None" = None
+    """The operation of the same turn that it runs inside of."""
     outer: "Measurement | None" = None
     """The one that the same `measure_latency_context` opened before, and has not closed yet."""
 

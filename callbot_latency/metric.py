@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, Self
 from . import semconv
 from .text import text_of_any, well_formed
 
-__all__ = ["LatencyMetric", "OperationStatus", "OperationType", "Severity", "ThresholdsMs"]
+__all__ = ["LatencyMetric", "OperationStatus", "OperationType", "Severity", "ThresholdsMs", "plain"]
 
 
 class ThresholdsMs(NamedTuple):
@@ -200,7 +200,7 @@ class LatencyMetric:
             semconv.STREAM_SID: self.stream_sid,
             semconv.PROVIDER: self.provider,
             semconv.ERROR_MESSAGE: self.error_message,
-            semconv.METADATA: {text_of_any(key): _plain(value) for key, value in self.metadata.items()},
+            semconv.METADATA: {text_of_any(key): plain(value) for key, value in self.metadata.items()},
         }
         for name in _ADDED:
             value = getattr(self, name)
@@ -292,14 +292,14 @@ _CHECKS: Final[Mapping[str, Callable[[str, Any], Any]]] = {
 }
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """`value` in JSON's own types: keys become strings, what JSON has no word for becomes its text.
 
     Of a thing that is deep, endless or contains itself, what is beyond `_MAX_DEPTH` or `_MAX_PARTS` is left out.
     """
     parts = itertools.count()
 
-    def plain(value: Any, depth: int) -> Any:
+    def inner(value: Any, depth: int) -> Any:
         if isinstance(value, Enum):
             value = value.value
         if value is None or isinstance(value, (bool, int, float)):
@@ -307,12 +307,12 @@ def _plain(value: Any) -> Any:
         if next(parts) >= _MAX_PARTS or not depth:
             return "…"
         if isinstance(value, Mapping):
-            return {text_of_any(key): plain(item, depth - 1) for key, item in islice(value.items(), _MAX_PARTS)}
+            return {text_of_any(key): inner(item, depth - 1) for key, item in islice(value.items(), _MAX_PARTS)}
         if isinstance(value, (list, tuple, set, frozenset)):
-            return [plain(item, depth - 1) for item in islice(value, _MAX_PARTS)]
+            return [inner(item, depth - 1) for item in islice(value, _MAX_PARTS)]
         return text_of_any(value)
 
-    return plain(value, _MAX_DEPTH)
+    return inner(value, _MAX_DEPTH)
 
 
 def _plain_number(value: Any) -> Any:

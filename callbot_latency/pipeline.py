@@ -14,9 +14,10 @@ from .convert import to_metric
 from .drops import dropped
 from .guard import AtMostOncePer, contained
 from .metric import LatencyMetric
-from .reporters import Buffered, Consumer, Ticking
+from .reporters import Buffered, Consumer, Ticking, TurnReporter
 from .thresholds import Thresholds
 from .tracker import LatencyTracker
+from .turn_metric import TurnMetric
 
 __all__ = ["CAPACITY", "Pipeline"]
 
@@ -52,6 +53,9 @@ class Pipeline:
         self._reporters = tuple(reporters)
         self._lanes: list[Buffered] = [reporter for reporter in self._reporters if isinstance(reporter, Buffered)]
         self._ticks = [reporter.tick for reporter in self._reporters if isinstance(reporter, Ticking)]
+        self._turn_reports = [
+            reporter.report_turns for reporter in self._reporters if isinstance(reporter, TurnReporter)
+        ]
         self._thresholds = thresholds
         self._capacity = capacity
         self._tell_drops = AtMostOncePer()
@@ -59,7 +63,7 @@ class Pipeline:
 
     def _reset(self) -> None:
         self._queue: deque[Any] = deque()
-        self._unreported: list[tuple[Any, LatencyMetric]] = []
+        self._unreported: list[tuple[Any, LatencyMetric | TurnMetric]] = []
         self._in_hand: deque[Any] = deque()
         self._keeping = False
         self._lock = threading.Lock()
@@ -118,19 +122,22 @@ class Pipeline:
     def drain(self) -> None:
         """Convert what waits and give it to the tracker: after this, a read sees all that finished before."""
         with self._lock:
-            batch: list[LatencyMetric] = []
+            batch: list[LatencyMetric | TurnMetric] = []
             try:
                 self._convert(batch)
             finally:
-                if batch:
-                    self._tracker.report(batch)
+                metrics, turns = _sorted(batch)
+                if metrics:
+                    self._tracker.report(metrics)
+                if turns:
+                    self._tracker.report_turns(turns)
 
     def discard(self) -> None:
         """Convert nothing of what waits for the tracker, but keep it for the reporters."""
         with self._lock:
             self._convert([])
 
-    def _convert(self, batch: list[LatencyMetric]) -> None:
+    def _convert(self, batch: list[LatencyMetric | TurnMetric]) -> None:
         """Move what waits to what is not yet reported, and to `batch`; under the lock.
 
         A reader may be interrupted between any two steps, by Ctrl-C or by a signal handler that raises. So all that
@@ -144,7 +151,7 @@ class Pipeline:
             item = in_hand[0]
             self._keeping = True
             try:
-                metric = to_metric(item, self._thresholds)
+                metric = item if isinstance(item, TurnMetric) else to_metric(item, self._thresholds)
             except Exception as invalid:  # noqa: BLE001 - one bad item does not take its batch along
                 dropped.add(semconv.DROPPED_INVALID)
                 _log.debug("not a measurement: %s", type(invalid).__name__)
@@ -217,11 +224,14 @@ class Pipeline:
         with self._lock:
             self._let_go_of_what_is_kept()
             kept, self._unreported = self._unreported, []
-        batch = [metric for _, metric in kept]
+        batch, turns = _sorted([metric for _, metric in kept])
         with self._reporting:
             if batch:
                 for reporter in self._reporters:
                     contained(reporter.report, batch)
+            if turns:
+                for report_turns in self._turn_reports:
+                    contained(report_turns, turns)
             for tick in self._ticks:
                 contained(tick)
         self._say_what_was_dropped()
@@ -234,3 +244,9 @@ class Pipeline:
         told = ", ".join(f"{reason}: {n}" for reason, n in sorted(new.items()) if n)
         self._drops_told = now
         _log.warning("telemetry dropped since the last such line: %s", told)
+
+
+def _sorted(batch: list[LatencyMetric | TurnMetric]) -> tuple[list[LatencyMetric], list[TurnMetric]]:
+    """Operations, and turns."""
+    turns = [item for item in batch if isinstance(item, TurnMetric)]
+    return [item for item in batch if not isinstance(item, TurnMetric)] if turns else batch, turns  # type: ignore[return-value]

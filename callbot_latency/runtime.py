@@ -18,7 +18,7 @@ from .alerting.rules import Rule
 from .alerting.rules_file import load_rules
 from .config import ConfigError, LatencyConfig, adopt_dotenv, load_config
 from .deadlines import Deadlines
-from .drops import dropped
+from .drops import dropped, unmeasured
 from .guard import contained
 from .histograms import Histograms
 from .lane import Lane
@@ -110,6 +110,7 @@ class _Runtime:
     def restart_after_fork(self) -> None:
         latency_tracker.restart_after_fork()
         dropped.reset_after_fork()
+        unmeasured.reset_after_fork()
         # What runs in the parent ends in the parent.
         self.session.open_measurements.clear()
         self.pipeline.restart_after_fork()

@@ -42,6 +42,7 @@ SPAN_ATTRIBUTES: Final = (
     PROVIDER,
     CALL_SID,
     STREAM_SID,
+    TURN,
     STATUS,
     SEVERITY,
     TIME_TO_FIRST_OUTPUT_MS,
@@ -54,10 +55,72 @@ SPAN_ATTRIBUTES: Final = (
 
 CALL_SPAN: Final = "call"
 """Name of the span that `call()` opens."""
+TURN_SPAN: Final = "turn"
+"""Name of the span that `turn()` opens."""
+
+# A turn: keys of its JSONL line, and attributes of its span.
+KIND: Final = "kind"
+KIND_TURN: Final = "turn"
+ANCHOR: Final = "anchor"
+TURN_ATTRIBUTES: Final = (
+    "outcome",
+    "response_ms",
+    "response_sent_ms",
+    "answer_sent_ms",
+    "anchor_uncertainty_ms",
+    "playback_uncertainty_ms",
+    "unmeasured",
+)
+PART_PREFIX: Final = "part."
+OVERLAPPED_PREFIX: Final = "overlapped."
+BARGE_IN_REACTION_MS: Final = "barge_in.reaction_ms"
+PART_ENDPOINTING: Final = "endpointing"
+PART_QUEUEING: Final = "queueing"
+PART_STT: Final = "speech_to_text"
+PART_RAG: Final = "rag_inference"
+PART_SALESFORCE: Final = "salesforce_api"
+PART_OTHER: Final = "other"
+PART_FIRST_SENTENCE: Final = "first_sentence"
+PART_TTS: Final = "text_to_speech"
+PART_SENDING: Final = "sending"
+PART_TWILIO_BUFFER: Final = "twilio_buffer"
+PART_LEADING_SILENCE: Final = "leading_silence"
+PART_UNATTRIBUTED: Final = "unattributed"
+PARTS: Final = (
+    PART_ENDPOINTING,
+    PART_QUEUEING,
+    PART_STT,
+    PART_RAG,
+    PART_SALESFORCE,
+    PART_OTHER,
+    PART_FIRST_SENTENCE,
+    PART_TTS,
+    PART_SENDING,
+    PART_TWILIO_BUFFER,
+    PART_LEADING_SILENCE,
+    PART_UNATTRIBUTED,
+)
+"""Parts of a response, in the order in which a turn goes through them."""
+OUTCOME_ANSWERED: Final = "answered"
+OUTCOME_INTERRUPTED: Final = "interrupted"
+OUTCOME_HUNG_UP: Final = "hung_up"
+OUTCOME_UNANSWERED: Final = "unanswered"
+UNMEASURED_NO_ANCHOR: Final = "no_anchor"
+UNMEASURED_NO_AUDIO: Final = "no_audio"
+UNMEASURED_STALE_ANCHOR: Final = "stale_anchor"
+UNMEASURED_IMPOSSIBLE_ANCHOR: Final = "impossible_anchor"
+UNMEASURED_IMPOSSIBLE_PLAYBACK: Final = "impossible_playback"
 
 # Metric instruments.
 OPERATION_DURATION: Final = "callbot.operation.duration"
 OPERATION_TIME_TO_FIRST_OUTPUT: Final = "callbot.operation.time_to_first_output"
+TURN_RESPONSE: Final = "callbot.turn.response"
+TURN_CONTRIBUTION: Final = "callbot.turn.contribution"
+TURNS_UNMEASURED: Final = "callbot.turns.unmeasured"
+PART: Final = "part"
+UNTIL: Final = "until"
+UNTIL_HEARD: Final = "heard"
+UNTIL_SENT: Final = "sent"
 THRESHOLD_BREACHES: Final = "callbot.threshold.breaches"
 OPERATIONS_ACTIVE: Final = "callbot.operations.active"
 TELEMETRY_DROPPED: Final = "callbot.telemetry.dropped"
@@ -66,11 +129,14 @@ REASON: Final = "reason"
 METRICS: Final = (
     OPERATION_DURATION,
     OPERATION_TIME_TO_FIRST_OUTPUT,
+    TURN_RESPONSE,
+    TURN_CONTRIBUTION,
+    TURNS_UNMEASURED,
     THRESHOLD_BREACHES,
     OPERATIONS_ACTIVE,
     TELEMETRY_DROPPED,
 )
-METRIC_LABELS: Final = (OPERATION_TYPE, OPERATION_NAME, PROVIDER, STATUS, SEVERITY, REASON)
+METRIC_LABELS: Final = (OPERATION_TYPE, OPERATION_NAME, PROVIDER, STATUS, SEVERITY, REASON, ANCHOR, UNTIL, PART)
 
 OTHER: Final = "other"
 """Label of every operation name after the first `MAX_OPERATION_NAMES`."""

@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry.context import get_current
+from opentelemetry.context import Context, create_key, get_current, set_value
 from opentelemetry.trace import INVALID_SPAN, get_current_span, set_span_in_context
 
 from . import semconv
-from .alerting.acting import running_loop
 from .binding import BINDING
 from .guard import contained
+from .loops import running_loop
 from .measurement import NS_PER_MS, Measurement, Operation
 from .metric import LatencyMetric, OperationStatus, Severity
 from .outcome import error_message, mark_failed, metadata_attributes, status_of
@@ -22,10 +22,12 @@ from .thresholds import Thresholds
 
 if TYPE_CHECKING:
     from .pipeline import Pipeline
+    from .turns import Turn
 
 __all__ = ["OpenMeasurements", "Session", "record"]
 
 _NO_METADATA: Final[Mapping[str, Any]] = {}
+_OPERATION: Final = create_key("callbot_latency.operation")
 _CANCELLED: Final = OperationStatus.CANCELLED
 
 
@@ -94,12 +96,17 @@ class Session:
             call_sid = call_sid or binding.call_sid
             # A stream belongs to its call: another call's operation does not take this one's.
             stream_sid = stream_sid or (binding.stream_sid if call_sid == binding.call_sid else None)
+            turn = binding.turn if call_sid == binding.call_sid else None
+        else:
+            turn = None
         if call_sid and not call_sid.isascii():
             call_sid = well_formed(call_sid)
         if stream_sid and not stream_sid.isascii():
             stream_sid = well_formed(stream_sid)
         measurement = Measurement(operation, call_sid or None, stream_sid or None)
         attributes = _attributes(measurement, metadata)
+        if turn is not None:
+            measurement.turn = attributes[semconv.TURN] = turn.number
         measurement.start_wall_ns = start_wall_ns = time_ns()
         measurement.start_ns = perf_counter_ns()
         if binding is None and call_sid and not get_current_span(context).get_span_context().is_valid:
@@ -111,6 +118,8 @@ class Session:
         measurement.key = key = span_context.span_id if span.is_recording() else -id(measurement)
         self.open_measurements[key] = measurement
         measurement.context = set_span_in_context(span, context)
+        if turn is not None:
+            _enter(measurement, turn, context)
         if operation.is_awaited and operation.on_deadline is not None:
             measurement.loop = running_loop()
         return measurement
@@ -151,6 +160,15 @@ class Session:
             # What waits for the worker stays small, and a handle used too late speaks to nobody.
             measurement.span = INVALID_SPAN
             del measurement.context
+
+
+def _enter(measurement: Measurement, turn: "Turn", context: Context) -> None:
+    """Let the turn know of the operation, and what runs inside of it of its parent."""
+    parent: Any = context.get(_OPERATION)
+    # One of another turn, such as a task that outlived it, is no parent here.
+    measurement.parent = parent if parent is not None and parent.turn == turn.number else None
+    turn.add(measurement)
+    measurement.context = set_value(_OPERATION, measurement, measurement.context)
 
 
 def _read(getter: Any, owner: Any) -> str | None:

@@ -15,6 +15,7 @@ from .alerting.alert import Alert
 from .alerting.callbacks import add_alert_callback
 from .metric import LatencyMetric, OperationStatus, OperationType, Severity
 from .switch import switch
+from .turn_metric import TurnMetric
 
 __all__ = ["KEPT", "KeptMetrics", "LatencyTracker", "latency_tracker"]
 
@@ -22,6 +23,8 @@ _log = logging.getLogger(__name__)
 
 KEPT: Final = 10_000
 """How many metrics are kept."""
+KEPT_TURNS: Final = 2_000
+"""How many turns are kept."""
 _MOST_MINUTES: Final = 100 * 366 * 24 * 60
 MAX_KEYS: Final = 1_000
 """How many operations have counts of their own; later ones share ``<type>/other``."""
@@ -80,6 +83,7 @@ class LatencyTracker:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._kept: deque[LatencyMetric] = deque(maxlen=KEPT)
+        self._turns: deque[TurnMetric] = deque(maxlen=KEPT_TURNS)
         self._counts: dict[str, _Counts] = {}
         self._stats: dict[str, dict[str, Any]] | None = None
         self._snapshot: list[LatencyMetric] | None = None
@@ -132,6 +136,11 @@ class LatencyTracker:
             for metric in batch:
                 self._counts_of(metric).add(metric)
 
+    def report_turns(self, turns: Sequence[TurnMetric]) -> None:
+        """Take in finished turns."""
+        with self._lock:
+            self._turns.extend(turns)
+
     def _counts_of(self, metric: LatencyMetric) -> _Counts:
         key = f"{metric.operation_type._value_}/{metric.operation_name}"
         counts = self._counts.get(key)
@@ -164,10 +173,11 @@ class LatencyTracker:
             self._stats = self._snapshot = None
 
     def reset_stats(self) -> None:
-        """Forget counts and kept metrics, also those still queued; callbacks stay."""
+        """Forget counts, kept metrics and turns, also those still queued; callbacks stay."""
         self._discard()
         with self._lock:
             self._kept.clear()
+            self._turns.clear()
             self._counts.clear()
             self._stats = self._snapshot = None
 
@@ -218,6 +228,30 @@ class LatencyTracker:
             wanted = OperationType.of(operation_type)
             metrics = [metric for metric in metrics if metric.operation_type is wanted]
         return metrics[-limit:] if limit else []
+
+    def get_turns(self, call_sid: str | None = None, limit: int | None = None) -> list[TurnMetric]:
+        """The newest turns (of one call, where given), oldest first; of the last 2,000 of this process.
+
+        Raises:
+            ValueError: a limit that is negative.
+
+        """
+        if limit is not None and limit < 0:
+            raise ValueError(f"limit: expected a number >= 0, got {limit}")
+        self._drain()
+        with self._lock:
+            turns = [turn for turn in self._turns if call_sid is None or turn.call_sid == call_sid]
+        return turns if limit is None else turns[len(turns) - limit :] if limit < len(turns) else turns
+
+    def get_call(self, call_sid: str) -> dict[str, Any]:
+        """What is kept of one call: ``turns`` and ``operations``, oldest first, as plain JSON types."""
+        turns = self.get_turns(call_sid)
+        operations = [metric for metric in self.snapshot() if metric.call_sid == call_sid]
+        return {
+            semconv.CALL_SID: call_sid,
+            "turns": [turn.to_dict() for turn in turns],
+            "operations": [metric.to_dict() for metric in operations],
+        }
 
     def get_average_latency(self, operation_type: OperationType | str, minutes: float = 5) -> float | None:
         """Mean latency in milliseconds of what ended in the last `minutes`, without cancelled; None over nothing.

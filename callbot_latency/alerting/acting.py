@@ -2,7 +2,6 @@
 
 import inspect
 import logging
-import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,22 +10,9 @@ from .alert import Alert
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
-__all__ = ["act", "running_loop"]
+__all__ = ["act"]
 
 _log: Final = logging.getLogger("callbot_latency.alerting.callbacks")
-
-
-def running_loop() -> "AbstractEventLoop | None":
-    """The event loop of this thread, where one runs."""
-    # Importing asyncio would double what importing us costs; where a loop runs, it has been imported.
-    asyncio = sys.modules.get("asyncio")
-    if asyncio is None:
-        return None
-    try:
-        loop: AbstractEventLoop = asyncio.get_running_loop()
-    except RuntimeError:
-        return None
-    return loop
 
 
 def act(function: Callable[[Alert], Any], alert: Alert, loop: "AbstractEventLoop | None" = None) -> None:

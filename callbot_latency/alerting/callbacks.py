@@ -4,8 +4,9 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from ..loops import running_loop
 from ..metric import LatencyMetric, Severity
-from .acting import act, running_loop
+from .acting import act
 from .alert import Alert
 
 if TYPE_CHECKING:

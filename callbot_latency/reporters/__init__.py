@@ -10,6 +10,7 @@ from .status import ReporterStatus
 if TYPE_CHECKING:
     from ..alerting import Alert
     from ..alerting.probe import Probe
+    from ..turn_metric import TurnMetric
 
 __all__ = [
     "Buffered",
@@ -21,6 +22,7 @@ __all__ = [
     "ReporterStatus",
     "Ticking",
     "TransientError",
+    "TurnReporter",
 ]
 
 
@@ -69,6 +71,14 @@ class Consumer(LatencyReporter, Protocol):
 
     def close(self) -> object:
         """Called once after the last batch."""
+
+
+@runtime_checkable
+class TurnReporter(Protocol):
+    """A reporter that also wants finished turns."""
+
+    def report_turns(self, turns: "Sequence[TurnMetric]", /) -> None:
+        """Take in finished turns; raises as `LatencyReporter.report` does."""
 
 
 @runtime_checkable

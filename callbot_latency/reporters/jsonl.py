@@ -12,6 +12,7 @@ from typing import Final
 
 from ..guard import AtMostOncePer
 from ..metric import LatencyMetric
+from ..turn_metric import TurnMetric
 from .delivery import TransientError
 from .rotation import Rotation, locked
 
@@ -65,6 +66,18 @@ class JsonlReporter:
             TransientError: it cannot be written now.
 
         """
+        self._write(batch)
+
+    def report_turns(self, turns: Sequence[TurnMetric]) -> None:
+        """Write turns, each a line of its own kind.
+
+        Raises:
+            TransientError: they cannot be written now.
+
+        """
+        self._write(turns)
+
+    def _write(self, batch: Sequence[LatencyMetric | TurnMetric]) -> None:
         try:
             self._append(b"".join(map(_line, batch)))
         except OSError as error:
@@ -134,5 +147,5 @@ class JsonlReporter:
             os.close(file)
 
 
-def _line(metric: LatencyMetric) -> bytes:
+def _line(metric: LatencyMetric | TurnMetric) -> bytes:
     return json.dumps(metric.to_dict()).encode() + b"\n"

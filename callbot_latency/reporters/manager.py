@@ -16,6 +16,7 @@ from .status import ReporterStatus
 if TYPE_CHECKING:
     from ..alerting import Alert
     from ..alerting.probe import Probe
+    from ..turn_metric import TurnMetric
     from . import LatencyReporter, Notifier
 
 __all__ = ["ReportManager", "ReporterStatus", "report_manager"]
@@ -143,6 +144,11 @@ class ReportManager:
         """Hand a batch to every lane; never waits."""
         for lane in self._lanes:
             contained(lane.report, batch)
+
+    def report_turns(self, turns: "Sequence[TurnMetric]") -> None:
+        """Hand turns to every lane whose reporter takes them; never waits."""
+        for lane in self._lanes:
+            contained(lane.report_turns, turns)
 
     def notify(self, alert: "Alert") -> None:
         """Hand an alert to every lane whose reporter takes alerts; never waits."""

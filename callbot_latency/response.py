@@ -1,0 +1,168 @@
+"""From what happened in a turn to its numbers: the response, and the parts that sum to it."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from opentelemetry.trace import Span, format_span_id, format_trace_id
+
+from . import semconv
+from .measurement import NS_PER_MS, Measurement
+from .metric import OperationType
+from .parts import Interval, Parts, parts_of
+from .timeline import Anchor
+from .turn_metric import TurnMetric
+
+if TYPE_CHECKING:
+    from .binding import Binding
+    from .turns import Turn
+
+__all__ = ["MAX_WAIT_NS", "SpeechEnd", "attributes_of", "measured"]
+
+MAX_WAIT_NS: Final = 60 * 1_000_000_000
+"""An end of speech that is older than this when the bot answers belongs to something else."""
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_PARTS: Final = {
+    OperationType.STT: semconv.PART_STT,
+    OperationType.TTS: semconv.PART_TTS,
+    OperationType.RAG: semconv.PART_RAG,
+    OperationType.SALESFORCE: semconv.PART_SALESFORCE,
+}
+_STREAMS: Final = frozenset({OperationType.TTS, OperationType.RAG})
+"""Of these the first output is what is waited for; the rest comes while it is used."""
+
+
+class SpeechEnd(NamedTuple):
+    """When the caller had stopped speaking, when that was known, and from what."""
+
+    at_ns: int
+    reported_ns: int
+    source: Anchor
+    uncertainty_ms: float
+
+
+def measured(turn: "Turn", binding: "Binding", span: Span, end_wall_ns: int) -> TurnMetric:
+    """The numbers of a turn that is over."""
+    context = span.get_span_context()
+    reason = _why_unmeasured(turn)
+    speech = turn.speech if reason is None else None
+    from_ns = None if speech is None else speech.at_ns
+    heard_ns = _heard_ns(turn)
+    until_ns = turn.sent_ns if heard_ns is None else heard_ns
+    parts = Parts()
+    if speech is not None and until_ns is not None:
+        parts = parts_of(speech.at_ns, until_ns, _intervals(turn, speech, until_ns))
+    return TurnMetric(
+        call_sid=binding.call_sid,
+        turn=turn.number,
+        timestamp=_EPOCH + timedelta(microseconds=end_wall_ns // 1000),
+        stream_sid=binding.stream_sid,
+        outcome=_outcome(turn),
+        response_ms=_between_ms(from_ns, heard_ns),
+        response_sent_ms=_between_ms(from_ns, turn.sent_ns),
+        answer_sent_ms=_between_ms(from_ns, turn.answer_ns),
+        anchor=None if speech is None else speech.source,
+        anchor_uncertainty_ms=None if speech is None else speech.uncertainty_ms,
+        playback_uncertainty_ms=turn.playing_uncertainty_ms,
+        parts_ms=_in_order(parts.on_path),
+        overlapped_ms=_in_order(parts.overlapped),
+        unmeasured=reason,
+        barge_in=turn.barge_in,
+        operations=len(turn.operations),
+        metadata=turn.metadata,
+        trace_id=format_trace_id(context.trace_id) if context.is_valid else None,
+        span_id=format_span_id(context.span_id) if span.is_recording() else None,
+    )
+
+
+def _in_order(parts: dict[str, int]) -> dict[str, float]:
+    return {part: parts[part] / NS_PER_MS for part in semconv.PARTS if part in parts}
+
+
+def _heard_ns(turn: "Turn") -> int | None:
+    """When the first audible sample was played."""
+    return None if turn.playing_ns is None else turn.playing_ns + (turn.silence_ns or 0)
+
+
+def _why_unmeasured(turn: "Turn") -> str | None:
+    speech, sent_ns = turn.speech, turn.sent_ns
+    if speech is None:
+        return semconv.UNMEASURED_NO_ANCHOR
+    if sent_ns is None:
+        return semconv.UNMEASURED_NO_AUDIO
+    if speech.at_ns > speech.reported_ns or speech.at_ns > sent_ns:
+        return semconv.UNMEASURED_IMPOSSIBLE_ANCHOR
+    if sent_ns - speech.at_ns > MAX_WAIT_NS:
+        return semconv.UNMEASURED_STALE_ANCHOR
+    if turn.playing_ns is not None and turn.playing_ns < sent_ns:
+        return semconv.UNMEASURED_IMPOSSIBLE_PLAYBACK
+    return None
+
+
+def _outcome(turn: "Turn") -> str:
+    if turn.sent_ns is None:
+        return semconv.OUTCOME_HUNG_UP if turn.hung_up_ns is not None else semconv.OUTCOME_UNANSWERED
+    if turn.barge_in is not None and not turn.barge_in.is_false:
+        return semconv.OUTCOME_INTERRUPTED
+    return semconv.OUTCOME_ANSWERED
+
+
+def _between_ms(from_ns: int | None, until_ns: int | None) -> float | None:
+    return None if from_ns is None or until_ns is None else (until_ns - from_ns) / NS_PER_MS
+
+
+def _intervals(turn: "Turn", speech: SpeechEnd, until_ns: int) -> Iterator[Interval]:
+    sent_ns = until_ns if turn.sent_ns is None else turn.sent_ns
+    yield Interval(semconv.PART_ENDPOINTING, speech.at_ns, speech.reported_ns)
+    first_ns = min((m.start_ns for m in turn.operations), default=turn.began_ns)
+    yield Interval(semconv.PART_QUEUEING, speech.reported_ns, min(turn.began_ns, first_ns))
+    yield from _work(turn.operations, sent_ns)
+    yield from _between_streams(turn.operations, sent_ns)
+    if turn.playing_ns is not None:
+        yield Interval(semconv.PART_TWILIO_BUFFER, sent_ns, turn.playing_ns)
+        yield Interval(semconv.PART_LEADING_SILENCE, turn.playing_ns, until_ns)
+
+
+def _work(operations: list[Measurement], until_ns: int) -> Iterator[Interval]:
+    made: dict[int, Interval] = {}
+    for m in operations:
+        parent = made.get(id(m.parent)) if m.parent is not None else None
+        part = _PARTS.get(m.operation.type, semconv.PART_OTHER)
+        made[id(m)] = interval = Interval(part, m.start_ns, _waited_for_until(m, until_ns), parent)
+        yield interval
+
+
+def _between_streams(operations: list[Measurement], sent_ns: int) -> Iterator[Interval]:
+    """From the first word of an answer to its speech: its first sentence; from the first speech to its sending."""
+    for rag in operations:
+        if rag.operation.type is OperationType.RAG and rag.first_output_ns is not None:
+            said_ns = rag.start_ns + rag.first_output_ns
+            spoken = [m.start_ns for m in operations if m.operation.type is OperationType.TTS and m.start_ns >= said_ns]
+            if spoken:
+                yield Interval(semconv.PART_FIRST_SENTENCE, said_ns, min(spoken))
+    heads = [
+        m.start_ns + m.first_output_ns
+        for m in operations
+        if m.operation.type is OperationType.TTS and m.first_output_ns is not None
+    ]
+    before = [ns for ns in heads if ns <= sent_ns]
+    if before:
+        yield Interval(semconv.PART_SENDING, max(before), sent_ns)
+
+
+def _waited_for_until(m: Measurement, until_ns: int) -> int:
+    if m.operation.type in _STREAMS and m.first_output_ns is not None:
+        return m.start_ns + m.first_output_ns
+    return until_ns if m.is_open else m.start_ns + m.elapsed_ns
+
+
+def attributes_of(metric: TurnMetric) -> dict[str, Any]:
+    """What the turn's span says."""
+    said = {name: value for name in semconv.TURN_ATTRIBUTES if (value := getattr(metric, name)) is not None}
+    if metric.anchor is not None:
+        said[semconv.ANCHOR] = metric.anchor.value
+    said |= {semconv.PART_PREFIX + part: ms for part, ms in metric.parts_ms.items()}
+    said |= {semconv.OVERLAPPED_PREFIX + part: ms for part, ms in metric.overlapped_ms.items()}
+    if metric.barge_in is not None and metric.barge_in.reaction_ms is not None:
+        said[semconv.BARGE_IN_REACTION_MS] = metric.barge_in.reaction_ms
+    return said
