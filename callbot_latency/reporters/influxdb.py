@@ -4,7 +4,8 @@ import importlib.util
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, Final
 
 from ..metric import LatencyMetric
@@ -153,7 +154,10 @@ class InfluxDBReporter:
     def _connected(self) -> Any:
         from influxdb_client.client.influxdb_client import InfluxDBClient
 
-        client: Any = InfluxDBClient(self._url, self._token, timeout=self._timeout_ms, enable_gzip=True, org=self._org)
+        with _levels_kept():
+            client: Any = InfluxDBClient(
+                self._url, self._token, timeout=self._timeout_ms, enable_gzip=True, org=self._org
+            )
         # The client's own pool follows redirects with the token and reads answers of any length; its exceptions quote
         # headers, and the way they are made writes to the root logger, which sets that up where nobody had.
         secrets = [self._token, self._token.partition(":")[2]]
@@ -161,6 +165,18 @@ class InfluxDBReporter:
             f"InfluxDB {self._url}", self._timeout_ms / 1000.0, secrets
         )
         return client
+
+
+@contextmanager
+def _levels_kept() -> Iterator[None]:
+    """The client sets the level of urllib3's logger, which is the application's."""
+    loggers = [logging.getLogger(name) for name in ("urllib3", "influxdb_client", "influxdb_client.client.http")]
+    levels = [logger.level for logger in loggers]
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _synchronous() -> Any:
