@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,10 @@ from callbot_latency.alerting.callbacks import callbacks
 from callbot_latency.guard import reraise
 from callbot_latency.metric import _registered
 from callbot_latency.semconv import ENVIRONMENT
+
+# Where the suite runs in the background of a shell, SIGINT is ignored, by the processes that it starts too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Start = Callable[..., LatencyConfig]
 FinishedSpans = Callable[[], Sequence[ReadableSpan]]
