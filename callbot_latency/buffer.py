@@ -22,10 +22,11 @@ class Buffer:
         capacity: how many measurements may wait; as many alerts besides.
         batch_size: the most measurements of one batch; None for as they came.
         interval_s: how long, in seconds, an incomplete batch waits for more; 0 for not at all.
+        when_idle: whether an empty batch is due after each `interval_s`, above 0, without another.
 
     """
 
-    def __init__(self, capacity: int, batch_size: int | None, interval_s: float) -> None:
+    def __init__(self, capacity: int, batch_size: int | None, interval_s: float, *, when_idle: bool = False) -> None:
         self._capacity = capacity
         self._batch_size = batch_size
         self._interval_s = interval_s
@@ -33,7 +34,8 @@ class Buffer:
         self._alerts: deque[Alert | Probe | TurnMetric] = deque()
         self._batches: deque[Sequence[LatencyMetric]] = deque()
         self._measurements = 0
-        self._since_s = 0.0
+        self._when_idle = when_idle and interval_s > 0
+        self._since_s = monotonic()
         self.hurry = False
         """Whether an incomplete batch waits no longer; until nothing waits."""
 
@@ -51,7 +53,8 @@ class Buffer:
         """Take in what there is room for, from its beginning; how many that was."""
         room = min(len(batch), self._capacity - self._measurements)
         if room:
-            if not self._measurements:
+            # What hears from us all the time hears in time, also of what came late in its interval.
+            if not self._measurements and not self._when_idle:
                 self._since_s = monotonic()
             self._batches.append(batch if room == len(batch) else batch[:room])
             self._measurements += room
@@ -70,13 +73,23 @@ class Buffer:
         self._since_s = monotonic()
         return batch
 
+    def take_idle(self) -> bool:
+        """Whether an empty batch is due, which counts as taken."""
+        if not self._when_idle or self._measurements or self._left_s() > 0:
+            return False
+        self._since_s = monotonic()
+        return True
+
     def wait_s(self) -> float | None:
         """Seconds until a batch is due: 0 for now, None for not before something comes."""
         if not self._measurements:
             self.hurry = False
-            return None
+            return self._left_s() if self._when_idle else None
         if self.hurry or self._measurements >= (self._batch_size or self._capacity):
             return 0.0
+        return self._left_s()
+
+    def _left_s(self) -> float:
         return max(0.0, self._since_s + self._interval_s - monotonic())
 
     def _joined(self) -> list[LatencyMetric]:

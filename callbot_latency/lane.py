@@ -67,7 +67,9 @@ class Lane:
 
     Args:
         name: of the lane, its thread, its logger and its counts.
-        reporter: has ``report(batch)`` or ``notify(alert)`` or both, and may have ``start()`` and ``close()``.
+        reporter: has ``report(batch)`` or ``notify(alert)`` or both, and may have ``start()`` and ``close()``. With
+            ``reports_when_idle = True`` it is handed an empty batch after each `interval_s` without measurements;
+            one that fails is not tried again before the next.
         capacity: how many measurements may wait; as many alerts besides.
         batch_size: the most measurements of one batch; None for as they come.
         interval_s: how long, in seconds, an incomplete batch waits for more; 0 for not at all.
@@ -103,7 +105,8 @@ class Lane:
         self._reset()
 
     def _reset(self) -> None:
-        self._buffer = Buffer(self._capacity, self._batch_size, self._interval_s)
+        idle = hasattr(self._reporter, "report") and getattr(self._reporter, "reports_when_idle", False) is True
+        self._buffer = Buffer(self._capacity, self._batch_size, self._interval_s, when_idle=idle)
         self._in_hand = 0
         self._accepted = self._delivered = self._retried = 0
         self._dropped: Counter[str] = Counter()
@@ -270,6 +273,8 @@ class Lane:
         if (batch := self._buffer.take_batch()) is not None:
             self._in_hand = len(batch)
             return _Task(self._reporter.report, batch, len(batch))
+        if not self._closing and self._buffer.take_idle():
+            return _Task(self._reporter.report, (), 0)
         return None
 
     def _notify(self, alert: "Alert | Probe | TurnMetric") -> None:

@@ -34,6 +34,12 @@ def _faults_raise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reraise, "on", True)
 
 
+@pytest.fixture
+def contained(_faults_raise: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for users: a fault of ours, or of a reporter, is held and counted."""
+    monkeypatch.setattr(reraise, "on", False)
+
+
 class _Records(logging.Handler):
     def __init__(self) -> None:
         super().__init__()

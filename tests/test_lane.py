@@ -575,3 +575,73 @@ def test_two_lanes_of_one_reporter_never_call_it_at_once(lane_of: LaneOf) -> Non
     assert second.close(5)
     assert most == [1]
     assert second.status().delivered == 1
+
+
+# -- idle -----------------------------------------------------------------------------------------------------------
+
+
+class Idle(Answering):
+    """Wants an empty batch where nothing was measured; tells when it has had `enough`."""
+
+    reports_when_idle = True
+
+    def __init__(self, *answers: BaseException | None, enough: int) -> None:
+        super().__init__(*answers)
+        self.sizes: list[int] = []
+        self.had_enough = threading.Event()
+        self._enough = enough
+
+    def report(self, batch: Sequence[LatencyMetric]) -> None:
+        self.sizes.append(len(batch))
+        if len(self.sizes) >= self._enough:
+            self.had_enough.set()
+        super().report(batch)
+
+
+def test_an_idle_reporter_that_asks_for_it_is_handed_empty_batches(lane_of: LaneOf) -> None:
+    """One after each interval; they count as nothing."""
+    idle = Idle(enough=3)
+    began_s = monotonic()
+    lane = lane_of(idle, interval_s=0.05)
+    assert idle.had_enough.wait(5)
+    assert monotonic() - began_s >= 0.15
+    assert lane.close(5)
+    assert set(idle.sizes) == {0}
+    status = lane.status()
+    assert law_holds(status)
+    assert (status.accepted, status.delivered, status.pending, dict(status.dropped)) == (0, 0, 0, {})
+
+
+def test_measurements_keep_the_beat(lane_of: LaneOf) -> None:
+    """What comes late in an interval does not put off the next batch; the end hands over no empty one."""
+    idle = Idle(enough=1)
+    lane = lane_of(idle, interval_s=60)
+    lane.report(metrics(2))
+    assert lane.close(5)
+    assert idle.sizes == [2]
+
+
+@pytest.mark.usefixtures("contained")
+@pytest.mark.parametrize("error", [TransientError("503", delivered=0), PermanentError("404"), OSError("broken")])
+def test_after_a_failure_the_next_batch_follows_without_a_measurement(error: Exception, lane_of: LaneOf) -> None:
+    """Within its interval, and once: no attempt besides; the failure is told."""
+    idle = Idle(error, error, None, enough=3)
+    lane = lane_of(idle, interval_s=0.05)
+    assert idle.had_enough.wait(5)
+    assert lane.close(5)
+    status = lane.status()
+    assert law_holds(status)
+    assert (status.accepted, status.retried, dict(status.dropped)) == (0, 0, {})
+    assert status.last_error is not None
+
+
+@pytest.mark.parametrize(("asks", "interval_s"), [(False, 0.01), (True, 0.0)])
+def test_nobody_else_is_handed_an_empty_batch(asks: bool, interval_s: float, lane_of: LaneOf) -> None:
+    """Neither a reporter that does not ask for it, nor one without an interval."""
+    idle, beat = Idle(enough=1), Idle(enough=20)
+    idle.reports_when_idle = asks
+    lane = lane_of(idle, "idle", interval_s=interval_s)
+    lane_of(beat, "beat", interval_s=0.01)
+    assert beat.had_enough.wait(5)
+    assert lane.close(5)
+    assert idle.sizes == []

@@ -32,6 +32,8 @@ class LatencyReporter(Protocol):
     It may also have ``start()``, called once before the first batch, and ``close()``, called once after the last
     one; ``notify(alert)``, which makes it a `Notifier` too; and, as its defaults on `report_manager`, the attributes
     ``name``, ``batch_size``, ``interval_s`` in seconds, and ``target``, by which two of one class are known as one.
+    With ``reports_when_idle = True`` it is handed an empty batch after each ``interval_s``, above 0, in which nothing
+    was measured; without it, never an empty one.
     """
 
     def report(self, batch: Sequence[LatencyMetric], /) -> None:
