@@ -17,23 +17,23 @@ from callbot_latency.alerting import AlertEvent
 from callbot_latency.reporters import TransientError
 from callbot_latency.reporters.apprise import AppriseReporter, apprise_reporter
 
+from .faults.scripted import RESET, SECRET, Answer, Server, webhook
 from .faults.servers import refusing
 from .test_slack import AT, an_alert
-from .webhook import RESET, SECRET, Answer, Webhook, webhook
 
 
-def address(server: Webhook, path: str = SECRET) -> str:
+def address(server: Server, path: str = SECRET) -> str:
     """As Apprise writes it."""
     return server.root.replace("http://", "json://") + f"/{path}"
 
 
 @pytest.fixture
-def service() -> Iterator[Webhook]:
+def service() -> Iterator[Server]:
     with webhook() as playing:
         yield playing
 
 
-def test_an_alert_is_one_message(service: Webhook) -> None:
+def test_an_alert_is_one_message(service: Server) -> None:
     """A title and the facts as lines, with the link at the end."""
     alert = an_alert(trace_url="http://jaeger/trace/1", held_back=2)
     AppriseReporter(address(service)).notify(alert)
@@ -51,7 +51,7 @@ def test_an_alert_is_one_message(service: Webhook) -> None:
     assert message["type"] == "failure"
 
 
-def test_the_kind_of_message_follows_the_alert(service: Webhook) -> None:
+def test_the_kind_of_message_follows_the_alert(service: Server) -> None:
     """So that a service shows its own colour or urgency; French where it is asked for."""
     reporter = AppriseReporter(address(service), severity="warning", language="fr")
     reporter.notify(an_alert(Severity.WARNING))
@@ -60,7 +60,7 @@ def test_the_kind_of_message_follows_the_alert(service: Webhook) -> None:
     assert "Fournisseur : salesforce" in service.messages()[0]["message"]
 
 
-def test_warnings_are_sent_where_they_are_asked_for(service: Webhook) -> None:
+def test_warnings_are_sent_where_they_are_asked_for(service: Server) -> None:
     """By the reporter's severity, or by an alert that names its channels."""
     AppriseReporter(address(service)).notify(an_alert(Severity.WARNING))
     assert service.requests == []
@@ -83,7 +83,7 @@ def test_several_services_and_the_next_try_of_those_that_failed(separator: str) 
         assert (len(first.requests), len(second.requests)) == (2, 4)
 
 
-def test_a_redirect_is_not_followed(service: Webhook) -> None:
+def test_a_redirect_is_not_followed(service: Server) -> None:
     """The other host gets nothing."""
     with webhook() as other:
         service.answers(Answer(307, b"", {"Location": other.url}))
@@ -92,7 +92,7 @@ def test_a_redirect_is_not_followed(service: Webhook) -> None:
         assert other.requests == []
 
 
-def test_it_runs_on_the_lanes_own_thread(service: Webhook) -> None:
+def test_it_runs_on_the_lanes_own_thread(service: Server) -> None:
     """Apprise's pool would keep the interpreter's exit waiting for a service that hangs."""
     before = set(threading.enumerate())
     AppriseReporter([address(service), address(service, "b")]).notify(an_alert())
@@ -110,7 +110,7 @@ def test_an_url_that_is_none_is_one_clear_error(urls: Any, caplog: pytest.LogCap
     assert "HUSH" not in caplog.text
 
 
-def test_the_urls_are_in_no_text(service: Webhook, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_urls_are_in_no_text(service: Server, caplog: pytest.LogCaptureFixture) -> None:
     """No repr, log line at any level, error or traceback quotes a part of one, whatever goes wrong."""
     caplog.set_level(logging.DEBUG)
     told = ""
@@ -129,7 +129,7 @@ def test_the_urls_are_in_no_text(service: Webhook, caplog: pytest.LogCaptureFixt
     assert repr(reporters[0]) == "AppriseReporter(<JSON>, severity='critical')"
 
 
-def test_the_settings_make_the_reporter(service: Webhook, isolated: Path) -> None:
+def test_the_settings_make_the_reporter(service: Server, isolated: Path) -> None:
     """Or none, where no URL is set; one that is no use is named."""
     assert apprise_reporter(LatencyConfig()) is None
     config = LatencyConfig(apprise_urls=SecretStr(address(service)), apprise_severity="warning", language="fr")
@@ -156,14 +156,14 @@ except ImportError as error:
     assert done.stdout.strip() == "AppriseReporter needs apprise: pip install callbot-latency[apprise]"
 
 
-def test_the_same_services_are_one_target(service: Webhook) -> None:
+def test_the_same_services_are_one_target(service: Server) -> None:
     """Whether the environment or the application names them, in whatever order."""
     one, two = address(service, "one"), address(service, "two")
     assert AppriseReporter([one, two]).target == AppriseReporter(f"{two},{one}").target
     assert AppriseReporter(one).target != AppriseReporter(two).target
 
 
-def test_nothing_in_a_message_is_live(service: Webhook) -> None:
+def test_nothing_in_a_message_is_live(service: Server) -> None:
     """Mentions and links of data are text, as in Slack."""
     metric = an_alert().metric
     alert = Alert(

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from callbot_latency import InfluxDBReporter, LatencyMetric, PrometheusReporter
-from callbot_latency.guard import reraise
 from callbot_latency.lane import Lane
 
 from .faults.scripted import HANG, Answer, Request, scripted
@@ -24,12 +23,6 @@ ANSWERS = {
     "busy": Answer(503),
     "refuse": Answer(404),
 }
-
-
-@pytest.fixture
-def contained(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As for users: what a reporter raises stays on its lane."""
-    monkeypatch.setattr(reraise, "on", False)
 
 
 def metrics(n: int) -> list[LatencyMetric]:
@@ -72,13 +65,39 @@ def test_the_pushgateway_is_told_every_count_once_it_is_back() -> None:
 
 
 @pytest.mark.usefixtures("contained")
+def test_a_bot_that_measures_nothing_goes_on_pushing() -> None:
+    """After a push that failed the next one carries its counts within the interval, with no new measurement."""
+    arrived = threading.Event()
+
+    def takes(_: Request) -> Answer:
+        arrived.set()
+        return Answer(200)
+
+    with scripted(Answer(503), takes) as server:
+        reporter = PrometheusReporter(server.url, interval_s=0.2)
+        lane = Lane("pushgateway", reporter, batch_size=reporter.batch_size, interval_s=reporter.interval_s)
+        lane.start()
+        lane.report(metrics(3))
+        assert arrived.wait(5)
+        failed, pushed = server.requests[:2]
+        count = re.search(rb"^callbot_operation_duration_seconds_count\S+ (\S+)", pushed.body, re.MULTILINE)
+        assert lane.close(5)
+    assert pushed.at_s - failed.at_s < 2
+    assert count is not None
+    assert float(count[1]) == 3
+    assert b"callbot_operations_active" in pushed.body
+    status = lane.status()
+    assert (status.accepted, status.delivered, dict(status.dropped)) == (3, 3, {})
+
+
+@pytest.mark.usefixtures("contained")
 def test_influxdb_loses_nothing_while_it_is_busy() -> None:
     """429 for a moment: no request before the moment named, every point once, in as many requests as needed."""
     asked: list[float] = []
 
     def answer(_: Request) -> Answer:
         asked.append(time.monotonic())
-        return Answer(429, {"Retry-After": "1"}) if len(asked) == 1 else Answer(204)
+        return Answer(429, headers={"Retry-After": "1"}) if len(asked) == 1 else Answer(204)
 
     with scripted(answer) as server:
         reporter = InfluxDBReporter(influxdb_url=server.url, token="t", org="o", bucket="b")

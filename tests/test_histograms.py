@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -22,22 +23,13 @@ from callbot_latency.histograms import Histograms, edges_s, views
 from callbot_latency.metric import ThresholdsMs
 from callbot_latency.semconv import DURATION_EDGES_S, MAX_OPERATION_NAMES
 
+from . import measured
+
 DURATION = "callbot.operation.duration"
 FIRST_OUTPUT = "callbot.operation.time_to_first_output"
 BREACHES = "callbot.threshold.breaches"
 
-
-def metric(latency_ms: float = 1.0, **more: Any) -> LatencyMetric:
-    return LatencyMetric(
-        **{
-            "operation_type": "speech_to_text",
-            "operation_name": "f",
-            "latency_ms": latency_ms,
-            "status": "success",
-            "provider": "google",
-            **more,
-        }
-    )
+metric = partial(measured.metric, provider="google")
 
 
 class Recorder:

@@ -14,19 +14,8 @@ from callbot_latency import LatencyMetric, TransientError, measure_latency, reco
 from callbot_latency.reporters.jsonl import JsonlReporter
 
 from .conftest import Start
+from .measured import metric
 from .subprocesses import clean_environment, command, written
-
-
-def metric(latency_ms: float = 1.0, **more: Any) -> LatencyMetric:
-    return LatencyMetric(
-        **{
-            "operation_type": "speech_to_text",
-            "operation_name": "f",
-            "latency_ms": latency_ms,
-            "status": "success",
-            **more,
-        }
-    )
 
 
 def lines_of(path: Path) -> list[Any]:

@@ -4,6 +4,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from callbot_latency import LatencyMetric, Thresholds, measure_latency_context
+from callbot_latency import Thresholds, measure_latency_context
 from callbot_latency.drops import dropped
 from callbot_latency.histograms import edges_s
 from callbot_latency.metric import ThresholdsMs
@@ -20,25 +21,15 @@ from callbot_latency.reporters import PermanentError, TransientError
 from callbot_latency.reporters.exposition import MAX_SERIES
 from callbot_latency.reporters.pushgateway import PrometheusReporter
 
+from . import measured
 from .conftest import Start
-from .faults.scripted import DRIP, ECHO, HANG, RESET, Answer, Request, Server, paths, scripted
+from .faults.scripted import DRIP, ECHO, HANG, RESET, Answer, Request, Server, Step, paths, scripted
 from .faults.servers import refusing
 from .subprocesses import run_python
 
 DURATION = "callbot_operation_duration_seconds"
 
-
-def metric(latency_ms: float = 1.0, **more: Any) -> LatencyMetric:
-    return LatencyMetric(
-        **{
-            "operation_type": "speech_to_text",
-            "operation_name": "f",
-            "latency_ms": latency_ms,
-            "status": "success",
-            "provider": "google",
-            **more,
-        }
-    )
+metric = partial(measured.metric, provider="google")
 
 
 def values(request: Request) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -172,7 +163,7 @@ def test_a_push_that_fails_loses_nothing_and_counts_nothing_twice() -> None:
 
 def test_nothing_is_pushed_before_the_server_allows_it() -> None:
     """429 with Retry-After: measurements are counted meanwhile, also at the end, where what is lost is said."""
-    with scripted(Answer(429, {"Retry-After": "30"}), Answer()) as server:
+    with scripted(Answer(429, headers={"Retry-After": "30"}), Answer()) as server:
         reporter = PrometheusReporter(server.url)
         with pytest.raises(TransientError) as told:
             reporter.report([metric()])
@@ -186,7 +177,7 @@ def test_nothing_is_pushed_before_the_server_allows_it() -> None:
 
 def test_after_the_wait_the_next_push_carries_all() -> None:
     """Retry-After: 0 is over at once."""
-    with scripted(Answer(503, {"Retry-After": "0"}), Answer()) as server:
+    with scripted(Answer(503, headers={"Retry-After": "0"}), Answer()) as server:
         reporter = PrometheusReporter(server.url)
         with pytest.raises(TransientError):
             reporter.report([metric()])
@@ -207,14 +198,14 @@ def test_a_refusal_says_what_to_do(status: int, said: str) -> None:
 
 def test_redirects_are_refused() -> None:
     """Nothing, and no password, is sent to where a server points."""
-    with scripted(Answer()) as other, scripted(Answer(307, {"Location": other.url})) as server:
+    with scripted(Answer()) as other, scripted(Answer(307, headers={"Location": other.url})) as server:
         with pytest.raises(PermanentError, match="redirects are not followed"):
             PrometheusReporter(server.url, auth=("user", "pa55word")).report([metric()])
         assert other.requests == []
 
 
 @pytest.mark.parametrize("step", [HANG, DRIP])
-def test_one_push_has_a_bounded_time(step: str) -> None:
+def test_one_push_has_a_bounded_time(step: Step) -> None:
     """A server that hangs, and one that says a byte a moment."""
     with scripted(step) as server:
         reporter = PrometheusReporter(server.url, timeout_s=0.3)
@@ -241,7 +232,9 @@ def test_an_answer_of_any_length_is_read_to_64_kilobytes() -> None:
         assert len(str(told.value)) < 600
 
 
-@pytest.mark.parametrize("step", [ECHO, HANG, RESET, Answer(500), Answer(302, {"Location": "http://x"})], ids=str)
+@pytest.mark.parametrize(
+    "step", [ECHO, HANG, RESET, Answer(500), Answer(302, headers={"Location": "http://x"})], ids=str
+)
 @pytest.mark.parametrize("way", ["basic", "bearer", "address"])
 def test_no_secret_is_ever_shown(step: Any, way: str, caplog: pytest.LogCaptureFixture) -> None:
     """Not in an error, a log line or a repr, even where the server repeats it."""

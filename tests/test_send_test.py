@@ -8,7 +8,7 @@ from callbot_latency import Alert, add_alert_callback, report_manager
 from callbot_latency.alerting import send_test
 
 from .conftest import Start
-from .webhook import HANG, SECRET, Answer, webhook
+from .faults.scripted import HANG, SECRET, Answer, webhook
 
 
 @pytest.mark.usefixtures("fresh_callbacks")
@@ -50,7 +50,7 @@ def test_each_channel_gets_one_marked_alert_and_says_how_it_went(
 def test_a_channel_that_fails_is_asked_once_and_says_why(answer: Answer, said: str, start: Start) -> None:
     """Without waiting until it might work; the webhook is in no word of it."""
     with webhook() as slack:
-        slack.script.append(answer)
+        slack.answers(answer)
         start(slack_webhook_url=slack.url, logging_enabled=False)
         went = send_test(timeout_s=1)
         assert said in (went["slack"] or "")

@@ -6,8 +6,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -18,10 +17,10 @@ from pydantic import SecretStr
 from callbot_latency import Alert, ConfigError, LatencyConfig, LatencyMetric, Severity
 from callbot_latency.alerting import AlertEvent
 from callbot_latency.reporters import PermanentError, TransientError
-from callbot_latency.reporters.slack import ANSWER_BYTES, SlackReporter, slack_reporter
+from callbot_latency.reporters.slack import SlackReporter, slack_reporter
 
+from .faults.scripted import HANG, RESET, SECRET, Answer, Server, webhook
 from .faults.servers import free_port, refusing
-from .webhook import HANG, RESET, SECRET, Answer, Webhook, webhook
 
 AT = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 
@@ -43,30 +42,30 @@ def an_alert(severity: Severity = Severity.CRITICAL, **more: Any) -> Alert:
 
 
 @pytest.fixture
-def slack() -> Iterator[Webhook]:
+def slack() -> Iterator[Server]:
     with webhook() as playing:
         yield playing
 
 
-def test_an_alert_is_one_message(slack: Webhook) -> None:
+def test_an_alert_is_one_message(slack: Server) -> None:
     """A JSON post with blocks and a plain text, to the address of the webhook."""
     SlackReporter(slack.url).notify(an_alert())
     (request,) = slack.requests
     assert request.path == f"/services/{SECRET}"
-    assert request.headers["Content-Type"] == "application/json; charset=utf-8"
+    assert request.headers["content-type"] == "application/json; charset=utf-8"
     message = request.json
     assert message["text"].startswith("critical: salesforce_api query (salesforce) took 4000 ms in call CA123")
     assert message["blocks"][0]["text"]["text"] == "Critical: salesforce_api query took 4000 ms"
     assert "channel" not in message
 
 
-def test_the_first_versions_arguments_work(slack: Webhook) -> None:
+def test_the_first_versions_arguments_work(slack: Server) -> None:
     """By position: the webhook, then the channel, which goes into the message."""
     SlackReporter(slack.url, "#ops").notify(an_alert())
     assert slack.messages()[0]["channel"] == "#ops"
 
 
-def test_it_takes_alerts_alone(slack: Webhook) -> None:
+def test_it_takes_alerts_alone(slack: Server) -> None:
     """Without `report`, a lane counts no measurement as delivered to Slack. It may be started and closed again."""
     reporter = SlackReporter(slack.url)
     assert not hasattr(reporter, "report")
@@ -89,7 +88,7 @@ def test_one_channel_is_one_target() -> None:
     assert "HUSH" not in repr(reporter.target)
 
 
-def test_warnings_are_posted_where_they_are_asked_for(slack: Webhook) -> None:
+def test_warnings_are_posted_where_they_are_asked_for(slack: Server) -> None:
     """By the reporter's severity, or by an alert that names its channels."""
     SlackReporter(slack.url).notify(an_alert(Severity.WARNING))
     assert slack.requests == []
@@ -99,7 +98,7 @@ def test_warnings_are_posted_where_they_are_asked_for(slack: Webhook) -> None:
     assert len(slack.requests) == 3
 
 
-def test_french(slack: Webhook) -> None:
+def test_french(slack: Server) -> None:
     """`language` is the language of the messages."""
     SlackReporter(slack.url, language="fr").notify(an_alert(in_flight=True))
     assert slack.messages()[0]["blocks"][0]["text"]["text"] == (
@@ -111,7 +110,7 @@ def test_french(slack: Webhook) -> None:
 
 
 @pytest.mark.parametrize("body", [b"ok", b"", b"OK", b'{"ok":true}', b'{"success":true}', b"\xff\xfe", b"[1]"])
-def test_every_200_is_a_success(slack: Webhook, body: bytes) -> None:
+def test_every_200_is_a_success(slack: Server, body: bytes) -> None:
     """As Slack's documentation has it; Slack's look-alikes say it in other words."""
     slack.answers(Answer(200, body))
     SlackReporter(slack.url).notify(an_alert())
@@ -120,57 +119,27 @@ def test_every_200_is_a_success(slack: Webhook, body: bytes) -> None:
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        (b'{"ok":false,"error":"invalid_token"}', "200 invalid_token: the webhook's secret is wrong or revoked"),
-        (b'{"success":false}', "Slack refused the message: 200: check SLACK_WEBHOOK_URL"),
+        (b'{"ok":false,"error":"invalid_token"}', r"200 \(invalid_token\): the webhook's secret is wrong or revoked"),
+        (b'{"success":false}', "^Slack answers 200: check SLACK_WEBHOOK_URL"),
         (b"<!doctype html><title>Sign in</title>", "a web page answered instead of a webhook"),
     ],
 )
-def test_a_200_that_says_no_is_none(slack: Webhook, body: bytes, says: str) -> None:
+def test_a_200_that_says_no_is_none(slack: Server, body: bytes, says: str) -> None:
     """Slack's own API answers so, and proxies that want somebody to sign in."""
     slack.answers(Answer(200, body))
     with pytest.raises(PermanentError, match=says):
         SlackReporter(slack.url).notify(an_alert())
 
 
-@pytest.mark.parametrize(
-    ("headers", "seconds"),
-    [
-        ({"Retry-After": "30"}, 30),
-        ({"Retry-After": "0"}, 0),
-        ({"Retry-After": "Thu, 01 Jan 2026 12:00:07 GMT", "Date": "Thu, 01 Jan 2026 12:00:00 GMT"}, 7),
-        ({"Retry-After": "Thu, 01 Jan 2026 11:00:00 GMT", "Date": "Thu, 01 Jan 2026 12:00:00 GMT"}, 0),
-        ({"Retry-After": "Thu, 01 Jan 2026 12:00:07 -0000", "Date": "soon"}, 0),
-        ({"Retry-After": "-5"}, None),
-        ({"Retry-After": "nan"}, None),
-        ({"Retry-After": "soon"}, None),
-        ({}, None),
-    ],
-)
-def test_429_waits_as_long_as_slack_asks(slack: Webhook, headers: dict[str, str], seconds: float | None) -> None:
-    """In seconds or until a date, by the server's own clock; what makes no sense asks for nothing."""
-    slack.answers(Answer(429, b"rate_limited", headers))
-    with pytest.raises(TransientError, match="^Slack: 429 rate_limited$") as raised:
-        SlackReporter(slack.url).notify(an_alert())
-    assert raised.value.retry_after_s == seconds
-
-
-def test_a_date_without_the_servers_clock_is_measured_by_ours(slack: Webhook) -> None:
-    """Within a second."""
-    slack.answers(Answer(429, b"", {"Retry-After": format_datetime(datetime.now(UTC) + timedelta(seconds=60))}))
-    with pytest.raises(TransientError) as raised:
-        SlackReporter(slack.url).notify(an_alert())
-    assert raised.value.retry_after_s == pytest.approx(60, abs=5)
-
-
 @pytest.mark.parametrize("status", [408, 500, 502, 503, 504])
-def test_a_server_that_ails_is_asked_again(slack: Webhook, status: int) -> None:
+def test_a_server_that_ails_is_asked_again(slack: Server, status: int) -> None:
     """And its answer is not quoted, but for Slack's own word."""
     slack.answers(Answer(status, b"<html>internal</html>", {"Retry-After": "3"}), Answer(500, b"rollup_error"))
     reporter = SlackReporter(slack.url)
-    with pytest.raises(TransientError, match=f"^Slack: {status}$") as raised:
+    with pytest.raises(TransientError, match=f"^Slack answers {status}$") as raised:
         reporter.notify(an_alert())
     assert raised.value.retry_after_s == 3
-    with pytest.raises(TransientError, match="^Slack: 500 rollup_error$"):
+    with pytest.raises(TransientError, match=r"^Slack answers 500 \(rollup_error\)$"):
         reporter.notify(an_alert())
 
 
@@ -182,15 +151,15 @@ def test_a_server_that_ails_is_asked_again(slack: Webhook, status: int) -> None:
         (403, b"invalid_token", "make a new one and set SLACK_WEBHOOK_URL"),
         (403, b"action_prohibited", "an administrator restricts posting"),
         (404, b"channel_not_found", "check SLACK_CHANNEL, invite the app"),
-        (404, b"No service", "404 no_service: the webhook was removed or disabled"),
+        (404, b"No service", r"404 \(no_service\): the webhook was removed or disabled"),
         (404, b"no_team", "check SLACK_WEBHOOK_URL"),
         (410, b"channel_is_archived", "unarchive it"),
-        (404, b"<html>what we sent</html>", "^Slack refused the message: 404: nothing is there"),
+        (404, b"<html>what we sent</html>", "^Slack answers 404: nothing is there"),
         (401, b"", "401: the address is not accepted"),
-        (418, b"Some sentence of a proxy.", "^Slack refused the message: 418: check SLACK_WEBHOOK_URL$"),
+        (418, b"Some sentence of a proxy.", "^Slack answers 418: check SLACK_WEBHOOK_URL$"),
     ],
 )
-def test_a_refusal_says_what_to_do(slack: Webhook, status: int, body: bytes, says: str) -> None:
+def test_a_refusal_says_what_to_do(slack: Server, status: int, body: bytes, says: str) -> None:
     """Other 4xx are for ever; one sentence names the setting to change."""
     slack.answers(Answer(status, body))
     with pytest.raises(PermanentError, match=says) as raised:
@@ -199,7 +168,7 @@ def test_a_refusal_says_what_to_do(slack: Webhook, status: int, body: bytes, say
     assert len(slack.requests) == 1
 
 
-def test_where_the_layout_is_refused_the_plain_text_is_posted(slack: Webhook) -> None:
+def test_where_the_layout_is_refused_the_plain_text_is_posted(slack: Server) -> None:
     """A plain line that arrives is better than a fine message that does not."""
     slack.answers(Answer(400, b"invalid_blocks"))
     SlackReporter(slack.url, "#ops").notify(an_alert())
@@ -214,16 +183,16 @@ def test_where_the_layout_is_refused_the_plain_text_is_posted(slack: Webhook) ->
 # -- faults of the network ------------------------------------------------------------------------------------------
 
 
-def test_a_hanging_server_is_left_in_time(slack: Webhook) -> None:
+def test_a_hanging_server_is_left_in_time(slack: Server) -> None:
     """After `timeout_s`; the lane tries again."""
     slack.answers(HANG)
     began_s = monotonic()
-    with pytest.raises(TransientError, match=r"cannot be reached \(ReadTimeoutError\)"):
+    with pytest.raises(TransientError, match="did not answer in time"):
         SlackReporter(slack.url, timeout_s=0.3).notify(an_alert())
     assert monotonic() - began_s < 2
 
 
-def test_a_dripping_answer_is_left_in_time(slack: Webhook) -> None:
+def test_a_dripping_answer_is_left_in_time(slack: Server) -> None:
     """The status is what counts: it came at once, and the body is not waited for."""
     slack.answers(Answer(200, b"o", drips=True))
     began_s = monotonic()
@@ -231,45 +200,31 @@ def test_a_dripping_answer_is_left_in_time(slack: Webhook) -> None:
     assert monotonic() - began_s < 2
 
 
-def test_a_connection_that_is_reset_or_refused_is_tried_again(slack: Webhook) -> None:
+def test_a_connection_that_is_reset_or_refused_is_tried_again(slack: Server) -> None:
     """Whatever the network does is for now, not for ever."""
     slack.answers(RESET)
-    with pytest.raises(TransientError, match="cannot be reached"):
+    with pytest.raises(TransientError, match="broke the connection off"):
         SlackReporter(slack.url).notify(an_alert())
     with refusing() as url, pytest.raises(TransientError, match="cannot be reached"):
         SlackReporter(f"{url}/services/{SECRET}").notify(an_alert())
-    with pytest.raises(TransientError, match="cannot be reached"):
+    with pytest.raises(TransientError, match="no such host"):
         SlackReporter(f"http://no-such-host.invalid/services/{SECRET}").notify(an_alert())
 
 
-def test_an_answer_that_breaks_off_after_its_status_was_a_delivery(slack: Webhook) -> None:
+def test_an_answer_that_breaks_off_after_its_status_was_a_delivery(slack: Server) -> None:
     """A second try would be a second message."""
     slack.answers(Answer(200, b"o", breaks_off=True))
     SlackReporter(slack.url).notify(an_alert())
     assert len(slack.requests) == 1
 
 
-def test_at_most_64_kb_of_an_answer_are_read(slack: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a megabyte, compressed or not."""
-    read: list[int] = []
-    whole = SlackReporter._read
-    monkeypatch.setattr(
-        SlackReporter, "_read", lambda self, response: (read.append(len(answer := whole(self, response))), answer)[1]
-    )
-    slack.answers(Answer(500, b"x" * 1_000_000), Answer(500, b"\x1f\x8b" * 500_000, {"Content-Encoding": "gzip"}))
-    for _ in range(2):
-        with pytest.raises(TransientError, match="^Slack: 500$"):
-            SlackReporter(slack.url).notify(an_alert())
-    assert read == [ANSWER_BYTES, ANSWER_BYTES] == [65_536, 65_536]
-
-
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_is_not_followed(slack: Webhook, status: int) -> None:
+def test_a_redirect_is_not_followed(slack: Server, status: int) -> None:
     """The other host gets nothing: neither the message nor the question."""
     with webhook() as other:
         slack.answers(Answer(status, b"", {"Location": other.url}))
         with pytest.raises(
-            PermanentError, match=f"redirects elsewhere \\({status}\\), which is not followed"
+            PermanentError, match=f"^Slack answers {status}: redirects are not followed.*check SLACK_WEBHOOK_URL"
         ) as raised:
             SlackReporter(slack.url).notify(an_alert())
         assert other.requests == []
@@ -277,14 +232,14 @@ def test_a_redirect_is_not_followed(slack: Webhook, status: int) -> None:
     assert len(slack.requests) == 1
 
 
-def test_the_proxy_of_the_environment_is_used(slack: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_proxy_of_the_environment_is_used(slack: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """With its password, which is in no text; NO_PROXY goes before it."""
     monkeypatch.setenv("http_proxy", slack.root.replace("http://", "http://bob:pass%20word@"))
     monkeypatch.setenv("no_proxy", "")
     reporter = SlackReporter(f"http://hooks.slack.test/services/{SECRET}")
     reporter.notify(an_alert())
     assert slack.requests[0].path == f"http://hooks.slack.test/services/{SECRET}"
-    assert slack.requests[0].headers["Proxy-Authorization"] == "Basic Ym9iOnBhc3Mgd29yZA=="
+    assert slack.requests[0].headers["proxy-authorization"] == "Basic Ym9iOnBhc3Mgd29yZA=="
     monkeypatch.setenv("no_proxy", "hooks.slack.test")
     with pytest.raises(TransientError):
         SlackReporter(f"http://hooks.slack.test/services/{SECRET}").notify(an_alert())
@@ -387,7 +342,7 @@ def fault_of(reporter: SlackReporter) -> Exception | None:
 # -- the secret -----------------------------------------------------------------------------------------------------
 
 
-def test_the_webhook_is_in_no_text(slack: Webhook, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_webhook_is_in_no_text(slack: Server, caplog: pytest.LogCaptureFixture) -> None:
     """No repr, log line at any level, error, traceback or attribute quotes a part of it, whatever goes wrong."""
     caplog.set_level(logging.DEBUG)
     reporter = SlackReporter(slack.url, "#ops", timeout_s=0.3)
@@ -412,7 +367,7 @@ def test_the_webhook_is_in_no_text(slack: Webhook, caplog: pytest.LogCaptureFixt
     assert repr(reporter) == "SlackReporter(<webhook of 127.0.0.1>, channel='#ops', severity='critical')"
 
 
-def test_others_lines_of_urllib3_are_logged_as_ever(slack: Webhook, caplog: pytest.LogCaptureFixture) -> None:
+def test_others_lines_of_urllib3_are_logged_as_ever(slack: Server, caplog: pytest.LogCaptureFixture) -> None:
     """We are silent about our own posts alone."""
     import urllib3
 
@@ -439,7 +394,7 @@ PLANTED = [
 """Phone numbers, addresses, webhooks, tokens and passwords, as they turn up in names and exceptions."""
 
 
-def test_fifty_planted_secrets_are_in_no_message(slack: Webhook) -> None:
+def test_fifty_planted_secrets_are_in_no_message(slack: Server) -> None:
     """In whatever field they stand, in every kind of alert and both languages; ids stay as they are."""
     assert len(PLANTED) == 50
     call_sid, trace_id = f"CA{'0' * 32}", "0" * 31 + "1"

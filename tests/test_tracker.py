@@ -5,6 +5,7 @@ import json
 import math
 import threading
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +25,12 @@ from callbot_latency import (
 )
 from callbot_latency.tracker import KEPT, MAX_KEYS, percentile
 
+from . import measured
 from .conftest import Start
 
 NOON = datetime(2025, 1, 1, 12, tzinfo=UTC)
 
-
-def metric(latency_ms: float = 1.0, **more: Any) -> LatencyMetric:
-    return LatencyMetric(
-        **{
-            "operation_type": "speech_to_text",
-            "operation_name": "f",
-            "latency_ms": latency_ms,
-            "status": "success",
-            "timestamp": NOON,
-            **more,
-        }
-    )
+metric = partial(measured.metric, timestamp=NOON)
 
 
 @pytest.fixture

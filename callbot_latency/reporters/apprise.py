@@ -13,8 +13,8 @@ from ..alerting.shown import inert, shown, shown_url
 from ..metric import Severity
 from ..semconv import ENV_APPRISE_SEVERITY, ENV_APPRISE_URLS
 from .delivery import TransientError
-from .settings import checked_severity, explained
-from .unlogged import unlogged
+from .http import unlogged
+from .settings import checked_severity, explained, is_wanted
 
 if TYPE_CHECKING:
     from ..config import LatencyConfig
@@ -71,7 +71,7 @@ class AppriseReporter:
             TransientError: a service did not take it; Apprise does not tell whether it ever would.
 
         """
-        if alert.channels is None and self._severity is Severity.CRITICAL and alert.severity is not Severity.CRITICAL:
+        if not is_wanted(alert, self._severity):
             return
         if alert is not self._alert:
             self._alert, self._left = alert, list(self._services)

@@ -1,43 +1,236 @@
-"""What posting needs besides urllib3: the proxy of the environment, and what Retry-After says."""
+"""How everything here speaks HTTP: one attempt, no redirect, a bounded answer, no secret in what is said of it."""
 
+import base64
+import io
+import logging
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from ..scrub import scrub
+from .delivery import PermanentError, TransientError
+
 if TYPE_CHECKING:
-    from urllib3 import PoolManager
+    from urllib3 import HTTPResponse, PoolManager
 
-__all__ = ["opened_pool", "retry_after_s"]
+__all__ = ["MAX_ANSWER", "Address", "Answer", "AnswerError", "Attempts", "Basic", "address_of", "unlogged"]
+
+MAX_ANSWER: Final = 64 * 1024
+"""How many bytes of an answer are read."""
+MAX_SAID: Final = 200
+"""How many characters of an answer are shown."""
+_BUSY: Final = frozenset({408, 425, 429})
+
+Basic = tuple[str, str]
+"""User and password."""
 
 
-def opened_pool(url: str, timeout_s: float) -> "PoolManager":
-    """What opens connections to `url`, through ``HTTPS_PROXY`` or ``HTTP_PROXY`` unless ``NO_PROXY`` names the host.
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a server said.
 
-    Connecting, and each wait for an answer, may take `timeout_s` seconds. Opens nothing yet.
+    Attributes:
+        status: of HTTP.
+        headers: of the answer; their names in any case.
+        body: its first 64 kB, as they stand: nothing of it may be shown unseen.
+
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def as_error(self, where: str, said: str, advice: str | None) -> TransientError | PermanentError:
+        """What a lane is told: 408, 425, 429 and 5xx pass, everything else is final; `advice` says what to do."""
+        what = f"{where} answers {self.status}" + (f" ({said})" if said else "")
+        if self.status in _BUSY or self.status >= 500:
+            return TransientError(what, retry_after_s=_retry_after_s(self.headers))
+        if 300 <= self.status < 400:
+            what += ": redirects are not followed; give the address that it leads to"
+        return PermanentError(f"{what}: {advice}" if advice else what)
+
+
+class AnswerError(Exception):
+    """The server answered, and not with 2xx.
+
+    Attributes:
+        answer: what it said.
+        said: what may be shown of that.
+
+    """
+
+    def __init__(self, answer: Answer, said: str) -> None:
+        super().__init__(f"HTTP {answer.status}")
+        self.answer = answer
+        self.said = said
+
+    def as_delivery(self, where: str, advice: Mapping[int, str]) -> TransientError | PermanentError:
+        """What a lane is told; `advice` says what to do, by status."""
+        return self.answer.as_error(where, self.said, advice.get(self.answer.status))
+
+
+class Attempts:
+    """Requests to one server, each of which is one attempt.
+
+    ``HTTPS_PROXY``, ``HTTP_PROXY`` and ``NO_PROXY`` are honoured. Redirects are not followed, an answer is read up to
+    64 kB, and no line of urllib3 about these requests is logged, since it would quote the address. Opens nothing yet.
+
+    Args:
+        where: the server's name in what is said, without credentials.
+        url: of the server.
+        timeout_s: for connecting and the head of the answer, in seconds; what has not come of the rest by then is not
+            read.
+        secrets: never shown, even where the server repeats them.
 
     Raises:
         ValueError: the proxy is none that urllib3 speaks to.
 
     """
+
+    def __init__(self, where: str, url: str, timeout_s: float, secrets: Iterable[str] = ()) -> None:
+        self._where = where
+        self._timeout_s = timeout_s
+        self._secrets = _written(secrets)
+        self._pool = _opened_pool(url)
+
+    def answer_to(self, method: str, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+        """One attempt, and the answer whatever its status.
+
+        Raises:
+            TransientError: nobody answers, or not in time.
+
+        """
+        from urllib3.exceptions import HTTPError
+
+        with unlogged():
+            try:
+                return self._attempt(method, url, body, headers)
+            except (HTTPError, OSError) as error:
+                reason = _reason(error)
+        # Raised out here, so that not even the context of what is raised holds the address.
+        raise TransientError(f"{self._where}: {reason}")
+
+    def _attempt(self, method: str, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+        from urllib3 import Timeout
+
+        deadline_s = monotonic() + self._timeout_s
+        # Nothing that would have to be unpacked: 64 kB are 64 kB.
+        sent = {name: value for name, value in headers.items() if name.lower() != "accept-encoding"}
+        response = self._pool.request(
+            method,
+            url,
+            body=body,
+            headers={**sent, "Accept-Encoding": "identity"},
+            retries=False,
+            redirect=False,
+            preload_content=False,
+            timeout=Timeout(total=self._timeout_s),
+        )
+        answer, is_whole = _read(response, deadline_s)
+        if is_whole:
+            response.release_conn()
+        else:
+            # Not drained: what was not read is none of our business.
+            response.close()
+        if headers.get("Connection") == "close":
+            # A server that does not say that it closes would have us use a connection that is gone.
+            self._pool.clear()
+        return Answer(response.status, response.headers, answer)
+
+    def request(self, method: str, url: str, *, body: bytes, headers: Mapping[str, str], **_: Any) -> "HTTPResponse":
+        """One attempt, for prometheus_client and influxdb-client, which take this for a pool of urllib3's.
+
+        Whatever they say of retries, redirects, time-outs and of reading the answer is not looked at.
+
+        Raises:
+            TransientError: nobody answers, or not in time.
+            AnswerError: the answer is not 2xx.
+
+        """
+        from urllib3 import HTTPResponse
+
+        answer = self.answer_to(method, url, body, headers)
+        if not 200 <= answer.status < 300:
+            raise AnswerError(answer, self._shown(answer.body.decode(errors="replace")))
+        return HTTPResponse(io.BytesIO(answer.body), status=answer.status)
+
+    def clear(self) -> None:
+        """Close every connection."""
+        self._pool.clear()
+
+    def _shown(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, "[secret]")
+        text = " ".join(scrub(text).split())
+        return text if len(text) <= MAX_SAID else text[:MAX_SAID] + "…"
+
+
+def _read(response: Any, deadline_s: float) -> tuple[bytes, bool]:
+    """The beginning of the answer, however slowly it drips, and whether that was all of it."""
+    from urllib3.exceptions import HTTPError
+
+    body = bytearray()
+    # The status has come: an answer that breaks off after it changes nothing, and must not have us ask again.
+    with suppress(HTTPError, OSError):
+        while len(body) < MAX_ANSWER and monotonic() < deadline_s:
+            part = response.read1(MAX_ANSWER - len(body), decode_content=False)
+            if not part:
+                return bytes(body), True
+            body += part
+    return bytes(body), False
+
+
+def _written(secrets: Iterable[str]) -> list[str]:
+    """Each way in which a server might repeat them, the longest first."""
+    every = {way for secret in secrets if secret for way in (secret, quote(secret, safe=""))}
+    every |= {base64.b64encode(secret.encode()).decode() for secret in every}
+    return sorted(every, key=len, reverse=True)
+
+
+def _reason(error: Exception) -> str:
+    """What happened, in words of ours: those of the error quote host and path."""
+    from urllib3 import exceptions as of
+
+    cause = error.__cause__ or error.__context__
+    why = f" ({cause.strerror})" if isinstance(cause, OSError) else ""
+    for kind, words in (
+        (of.ProxyError, "the proxy of the environment cannot be reached, or refuses"),
+        (of.NameResolutionError, "no such host"),
+        (of.NewConnectionError, f"cannot be reached{why}"),
+        (of.SSLError, "no TLS connection; is its certificate valid?"),
+        (of.ConnectTimeoutError, "cannot be reached in time"),
+        (of.TimeoutError, "did not answer in time"),
+    ):
+        if isinstance(error, kind):
+            return words
+    return f"broke the connection off ({type(error).__name__})"
+
+
+def _opened_pool(url: str) -> "PoolManager":
+    """What opens connections to `url`: through the environment's proxy, unless ``NO_PROXY`` names the host."""
     import urllib3
 
     target = urlsplit(url)
-    timeout = urllib3.Timeout(connect=timeout_s, read=timeout_s)
     proxies = getproxies()
     proxy = proxies.get(target.scheme) or proxies.get("all")
     if not proxy or proxy_bypass(target.netloc.rpartition("@")[2]):
-        return urllib3.PoolManager(timeout=timeout, maxsize=1)
+        return urllib3.PoolManager(num_pools=1, maxsize=1)
     proxy = proxy if "://" in proxy else f"http://{proxy}"
     try:
         address = urlsplit(proxy)
         known = f"{unquote(address.username)}:{unquote(address.password or '')}" if address.username else None
         return urllib3.ProxyManager(
             address._replace(netloc=address.netloc.rpartition("@")[2]).geturl(),
-            timeout=timeout,
+            num_pools=1,
             maxsize=1,
             proxy_headers=urllib3.make_headers(proxy_basic_auth=known) if known else None,
         )
@@ -47,7 +240,7 @@ def opened_pool(url: str, timeout_s: float) -> "PoolManager":
     raise ValueError(f"{target.scheme.upper()}_PROXY: expected a proxy such as http://host:port; SOCKS is not spoken")
 
 
-def retry_after_s(headers: Mapping[str, str]) -> float | None:
+def _retry_after_s(headers: Mapping[str, str]) -> float | None:
     """How long the server asks us to wait, in seconds, from ``Retry-After``; None where it says nothing of sense.
 
     A date is measured against the server's own clock, which stands in ``Date``, else against ours.
@@ -69,3 +262,78 @@ def _date(text: str) -> datetime | None:
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
     return read.replace(tzinfo=UTC) if read.tzinfo is None else read
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A server's address, its credentials apart from it.
+
+    Attributes:
+        url: without credentials and without a slash at its end.
+        basic: the credentials that stood in it.
+
+    """
+
+    url: str
+    basic: Basic | None
+
+
+_HOST: Final = re.compile(r"[^\s/@]+")
+
+
+def address_of(what: str, url: object) -> Address:
+    """The parts of ``https://user:password@host:port/path``.
+
+    Raises:
+        ValueError: it is no such address; the message starts with `what` and shows nothing of it.
+
+    """
+    try:
+        parts = urlsplit(str(url).strip())
+        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and not (parts.query or parts.fragment)
+        host = parts.netloc.rpartition("@")[2]
+        fits = fits and _HOST.fullmatch(host) is not None and parts.port != 0
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(f"{what}: expected an address such as http://host:port")
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    return Address(f"{parts.scheme}://{host}{parts.path}".rstrip("/"), (user, password) if user or password else None)
+
+
+_LOGGERS: Final = (
+    "urllib3.connectionpool",
+    "urllib3.connection",
+    "urllib3.poolmanager",
+    "urllib3.util.retry",
+    "apprise",
+)
+_heard: Final[ContextVar[list[str] | None]] = ContextVar("callbot_latency_heard", default=None)
+
+
+def _keep(record: logging.LogRecord) -> bool:
+    heard = _heard.get()
+    if heard is None:
+        return True
+    if record.levelno >= logging.WARNING:
+        heard.append(record.getMessage())
+    return False
+
+
+@contextmanager
+def unlogged() -> Iterator[list[str]]:
+    """Within, no line of urllib3 or apprise is logged from here: they quote addresses, which may be secrets.
+
+    The warnings among them are in the list given. Lines about anybody else's posts, on other threads, are logged as
+    ever.
+    """
+    for name in _LOGGERS:
+        logger = logging.getLogger(name)
+        if _keep not in logger.filters:
+            logger.addFilter(_keep)
+    heard: list[str] = []
+    before = _heard.set(heard)
+    try:
+        yield heard
+    finally:
+        _heard.reset(before)

@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Final
 
 from ..metric import LatencyMetric
 from .delivery import PermanentError, TransientError
+from .http import AnswerError, Attempts, address_of
 from .points import Points
-from .transport import AnswerError, Attempts, address_of
 
 __all__ = ["InfluxDBReporter"]
 
@@ -72,6 +72,9 @@ class InfluxDBReporter:
 
     def _reset(self) -> None:
         self._client: Any = None
+        # For InfluxDB 1.8, the token is user:password.
+        secrets = [self._token, self._token.partition(":")[2]]
+        self._attempts = Attempts(f"InfluxDB {self._url}", self._url, self._timeout_ms / 1000.0, secrets)
         self._points: Points | None = None
         self._kept: list[tuple[LatencyMetric, bytes | None]] = []
 
@@ -136,7 +139,7 @@ class InfluxDBReporter:
                     raise error from None
                 why = why or str(error)
                 dropped = _dropped(answer)
-                if answer.status not in _DIVISIBLE:
+                if answer.answer.status not in _DIVISIBLE:
                     refused += len(part) + sum(map(len, waiting))
                     break
                 if dropped or len(part) == 1 or attempts >= MAX_ATTEMPTS:
@@ -160,23 +163,19 @@ class InfluxDBReporter:
             )
         # The client's own pool follows redirects with the token and reads answers of any length; its exceptions quote
         # headers, and the way they are made writes to the root logger, which sets that up where nobody had.
-        secrets = [self._token, self._token.partition(":")[2]]
-        client.api_client.rest_client.pool_manager = Attempts(
-            f"InfluxDB {self._url}", self._timeout_ms / 1000.0, secrets
-        )
+        client.api_client.rest_client.pool_manager = self._attempts
         return client
 
 
 @contextmanager
 def _levels_kept() -> Iterator[None]:
-    """The client sets the level of urllib3's logger, which is the application's."""
-    loggers = [logging.getLogger(name) for name in ("urllib3", "influxdb_client", "influxdb_client.client.http")]
-    levels = [logger.level for logger in loggers]
+    """The client sets the level of urllib3's logger for the whole process, which is the application's to set."""
+    logger = logging.getLogger("urllib3")
+    level = logger.level
     try:
         yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logger.setLevel(level)
 
 
 def _synchronous() -> Any:
@@ -188,7 +187,7 @@ def _synchronous() -> Any:
 
 def _dropped(answer: AnswerError) -> int:
     """How many points of the request the server says that it dropped, the others being written; 0 if it does not."""
-    said = _PARTIAL.search(answer.text)
+    said = _PARTIAL.search(answer.answer.body.decode(errors="replace"))
     return int(said[1]) if said else 0
 
 

@@ -18,7 +18,7 @@ from ..metric import LatencyMetric
 from ..thresholds import Thresholds
 from .delivery import PermanentError, TransientError
 from .exposition import Counts
-from .transport import AnswerError, Attempts, Basic, address_of
+from .http import AnswerError, Attempts, Basic, address_of
 
 __all__ = ["PrometheusReporter"]
 
@@ -51,7 +51,8 @@ class PrometheusReporter:
     that all of the batch was ``delivered``, and nothing is handed over again; with `PermanentError`, the batch counts
     as refused until somebody mends the cause, and the next push that is accepted carries it all the same. While a
     server asks us to wait (``Retry-After``, at most 600 s), measurements are counted and not pushed. An empty batch
-    pushes too. `close` pushes a last time; what did not arrive then is counted as ``pushgateway_unconfirmed``.
+    pushes too: its lane hands one over after each `interval_s` without measurements. `close` pushes a last time; what
+    did not arrive then is counted as ``pushgateway_unconfirmed``.
 
     Attributes:
         target: the address without credentials. Two groups of one process on one Pushgateway would count twice.
@@ -76,6 +77,8 @@ class PrometheusReporter:
     batch_size: int = 8_192
     """So many measurements are pushed at once, before `interval_s` is over."""
     interval_s: float = 15.0
+    reports_when_idle: ClassVar[bool] = True
+    """What runs now changes without a measurement, and what a failed push left behind waits for none."""
 
     def __init__(
         self,
@@ -109,7 +112,7 @@ class PrometheusReporter:
         self._counts = Counts(self._thresholds)
         self._registry = CollectorRegistry()
         self._registry.register(self._counts)
-        self._attempts = Attempts(f"Pushgateway {self._url}", self._timeout_s, _secrets(self._auth))
+        self._attempts = Attempts(f"Pushgateway {self._url}", self._url, self._timeout_s, _secrets(self._auth))
         self._unpushed = 0
         self._has_group = False
         self._not_before_s = float("-inf")

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ..alerting.alert import Alert
 from ..metric import Severity
 
-__all__ = ["checked_severity", "explained"]
+__all__ = ["checked_severity", "explained", "is_wanted"]
 
 
 def checked_severity(severity: Severity | str) -> Severity:
@@ -19,6 +20,11 @@ def checked_severity(severity: Severity | str) -> Severity:
         return Severity(severity)
     except ValueError:
         raise ValueError(f"severity: expected 'warning' or 'critical', got {severity!r}") from None
+
+
+def is_wanted(alert: Alert, severity: Severity) -> bool:
+    """Whether a channel that asks for `severity` takes `alert`; one that names its channels passes at any severity."""
+    return alert.channels is not None or severity is not Severity.CRITICAL or alert.severity is Severity.CRITICAL
 
 
 @contextmanager

@@ -5,7 +5,6 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -17,17 +16,13 @@ from ..alerting.shown import one_line
 from ..metric import Severity
 from ..semconv import ENV_SLACK_CHANNEL, ENV_SLACK_WEBHOOK_URL
 from .delivery import PermanentError, TransientError
-from .http import opened_pool, retry_after_s
-from .settings import checked_severity, explained
-from .unlogged import unlogged
+from .http import Answer, Attempts
+from .settings import checked_severity, explained, is_wanted
 
 if TYPE_CHECKING:
     from ..config import LatencyConfig
 
-__all__ = ["ANSWER_BYTES", "SlackReporter", "slack_reporter"]
-
-ANSWER_BYTES: Final = 65_536
-"""So much of an answer is read, and no more."""
+__all__ = ["SlackReporter", "slack_reporter"]
 
 _ADVICE: Final[Mapping[str, str]] = {
     "action_prohibited": "an administrator restricts posting: ask for this webhook to be allowed in the channel",
@@ -53,7 +48,6 @@ _BY_STATUS: Final[Mapping[int, str]] = {
     410: "the webhook or its channel is gone: make a new one and set SLACK_WEBHOOK_URL",
 }
 _CHECK: Final = "check SLACK_WEBHOOK_URL"
-_BUSY: Final = frozenset({408, 425, 429})
 _CHANNEL: Final = re.compile(r"[#@]?[^\s#@<>&,:]{1,80}")
 _CODE: Final = re.compile(r"[a-z][a-z0-9_]{1,63}")
 
@@ -71,7 +65,8 @@ class SlackReporter:
         severity: `Severity.CRITICAL` for critical alerts alone, `Severity.WARNING` for both. An alert that names this
             channel is posted whatever its severity.
         language: of the messages, ``en`` or ``fr``.
-        timeout_s: how long connecting, and then each wait for the answer, may take, in seconds.
+        timeout_s: how long connecting and the head of the answer may take, in seconds; what has not come of the rest
+            by then is not read.
 
     Raises:
         TypeError, ValueError: a bad argument; the message names it, and never quotes the webhook.
@@ -98,7 +93,7 @@ class SlackReporter:
             raise ValueError(f"timeout_s: expected seconds above 0 and at most 60, got {timeout_s!r}")
         self._timeout_s = timeout_s
         self._message = _load()
-        self._pool = opened_pool(webhook_url, timeout_s)
+        self._attempts = Attempts("Slack", webhook_url, timeout_s)
         self._target = _Target(self._webhook_url, self._channel)
 
     def __repr__(self) -> str:
@@ -111,7 +106,7 @@ class SlackReporter:
 
     def start(self) -> None:
         """In a forked child, let go of what the parent had open."""
-        self._pool = opened_pool(self._webhook_url.get_secret_value(), self._timeout_s)
+        self._attempts = Attempts("Slack", self._webhook_url.get_secret_value(), self._timeout_s)
 
     def notify(self, alert: Alert) -> None:
         """Post one alert, unless it is below the severity that was asked for.
@@ -121,7 +116,7 @@ class SlackReporter:
             PermanentError: Slack refuses; the message says what to do.
 
         """
-        if alert.channels is None and self._severity is Severity.CRITICAL and alert.severity is not Severity.CRITICAL:
+        if not is_wanted(alert, self._severity):
             return
         message = self._message(alert, self._language)
         if self._channel is not None:
@@ -135,62 +130,22 @@ class SlackReporter:
 
     def close(self) -> None:
         """Let go of the connection."""
-        self._pool.clear()
+        self._attempts.clear()
 
     def _post(self, message: dict[str, Any]) -> None:
-        status, headers, answer = self._answer_to(json.dumps(message).encode())
-        code = _code_in(answer)
-        if 300 <= status < 400:
-            raise PermanentError(f"Slack: the webhook redirects elsewhere ({status}), which is not followed: {_CHECK}")
-        if status >= 500 or status in _BUSY:
-            told = f"Slack: {status} {code}".rstrip()
-            raise TransientError(told, retry_after_s=retry_after_s(headers))
-        if status == 200:
+        answer = self._attempts.answer_to(
+            "POST",
+            self._webhook_url.get_secret_value(),
+            json.dumps(message).encode(),
+            {"Content-Type": "application/json; charset=utf-8", "Connection": "close"},
+        )
+        code = _code_in(answer.body)
+        if answer.status == 200:
             _check_accepted(answer, code)
             return
-        if "blocks" in message and code.startswith("invalid_blocks"):
-            raise _BlocksRefusedError(_refusal(status, code))
-        raise PermanentError(_refusal(status, code))
-
-    def _answer_to(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
-        from urllib3.exceptions import HTTPError
-
-        failed = ""
-        with unlogged():
-            try:
-                response = self._pool.request(
-                    "POST",
-                    self._webhook_url.get_secret_value(),
-                    body=body,
-                    headers={"Content-Type": "application/json; charset=utf-8", "Connection": "close"},
-                    redirect=False,
-                    retries=False,
-                    preload_content=False,
-                )
-                try:
-                    return response.status, response.headers, self._read(response)
-                finally:
-                    # Not drained: what was not read is none of our business.
-                    response.close()
-            except (HTTPError, OSError) as error:
-                # Its text quotes host and path.
-                failed = type(error).__name__
-        # Raised out here, so that not even the context of what is raised holds the address.
-        raise TransientError(f"Slack: cannot be reached ({failed})")
-
-    def _read(self, response: Any) -> bytes:
-        """At most `ANSWER_BYTES`, and no longer than `timeout_s` however slowly they drip."""
-        from urllib3.exceptions import HTTPError
-
-        answer, until_s = b"", monotonic() + self._timeout_s
-        # The status has come: an answer that breaks off after it changes nothing, and must not post a second message.
-        with suppress(HTTPError, OSError):
-            while len(answer) < ANSWER_BYTES and monotonic() < until_s:
-                part: bytes = response.read1(ANSWER_BYTES - len(answer), decode_content=False)
-                if not part:
-                    break
-                answer += part
-        return answer
+        if answer.status == 400 and "blocks" in message and code.startswith("invalid_blocks"):
+            raise _BlocksRefusedError(str(_refusal(answer, code)))
+        raise _refusal(answer, code)
 
 
 def slack_reporter(config: "LatencyConfig") -> SlackReporter | None:
@@ -227,24 +182,23 @@ def _json_in(text: str) -> Mapping[str, Any]:
     return read if isinstance(read, dict) else {}
 
 
-def _check_accepted(answer: bytes, code: str) -> None:
+def _check_accepted(answer: Answer, code: str) -> None:
     """Slack's documentation calls every 200 a success; two kinds of them are none.
 
     A JSON object may say that it is not ``ok`` (Slack's own API and look-alikes), and a page of HTML is a proxy's.
     """
-    text = answer[:4096].decode("utf-8", "replace").strip()
+    text = answer.body[:4096].decode("utf-8", "replace").strip()
     if text.startswith("<"):
         raise PermanentError(
             f"Slack: a web page answered instead of a webhook: {_CHECK}, and the proxy if there is one"
         )
     told = _json_in(text)
     if told.get("ok", True) is False or told.get("success", True) is False:
-        raise PermanentError(_refusal(200, code))
+        raise _refusal(answer, code)
 
 
-def _refusal(status: int, code: str) -> str:
-    told = f"{status} {code}".rstrip()
-    return f"Slack refused the message: {told}: {_ADVICE.get(code) or _BY_STATUS.get(status) or _CHECK}"
+def _refusal(answer: Answer, code: str) -> TransientError | PermanentError:
+    return answer.as_error("Slack", code, _ADVICE.get(code) or _BY_STATUS.get(answer.status) or _CHECK)
 
 
 def _load() -> Callable[[Alert, Language], dict[str, Any]]:

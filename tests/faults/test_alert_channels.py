@@ -11,8 +11,8 @@ from callbot_latency.lane import Lane
 from callbot_latency.reporters.apprise import AppriseReporter
 from callbot_latency.reporters.slack import SlackReporter
 from callbot_latency.retry import Retry
+from tests.faults.scripted import HANG, RESET, Answer, webhook
 from tests.test_slack import an_alert
-from tests.webhook import HANG, RESET, Answer, webhook
 
 QUICK = {"base_s": 0.01, "cap_s": 0.05}
 
@@ -54,7 +54,7 @@ def test_a_server_that_ails_gets_it_when_it_is_well() -> None:
     assert all(one == other for one, other in pairwise(slack.messages()))
 
 
-@pytest.mark.usefixtures("_faults_are_contained")
+@pytest.mark.usefixtures("contained")
 def test_tries_are_bounded() -> None:
     """A server that never gets well is given up, and counted; the next alert is tried anew."""
     with webhook(*[Answer(500)] * 5) as slack, lane_to(SlackReporter(slack.url), attempts=5) as lane:
@@ -66,7 +66,7 @@ def test_tries_are_bounded() -> None:
     assert (status.delivered, dict(status.dropped)) == (1, {"slack_gave_up": 1})
 
 
-@pytest.mark.usefixtures("_faults_are_contained")
+@pytest.mark.usefixtures("contained")
 @pytest.mark.parametrize("answer", [Answer(404, b"no_service"), Answer(302, b"", {"Location": "http://evil.test"})])
 def test_a_refusal_is_not_tried_again(answer: Answer, caplog: pytest.LogCaptureFixture) -> None:
     """It is one line of the log that says what to do."""
@@ -105,9 +105,3 @@ def test_apprise_asks_again_only_where_it_failed() -> None:
             status = lane.status()
     assert (len(well.requests), len(ailing.requests)) == (1, 3)
     assert (status.delivered, status.retried) == (1, 2)
-
-
-@pytest.fixture
-def _faults_are_contained(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The answers of a server are no faults of ours: as in an application."""
-    monkeypatch.setattr("callbot_latency.guard.reraise.on", False)

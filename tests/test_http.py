@@ -1,0 +1,82 @@
+"""How every reporter asks a server: one attempt, what it may cost, and what is said of it."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from time import monotonic
+
+import pytest
+
+from callbot_latency.reporters import TransientError
+from callbot_latency.reporters.http import MAX_ANSWER, Answer, Attempts
+
+from .faults import scripted as play
+
+
+@pytest.fixture
+def server() -> Iterator[play.Server]:
+    with play.webhook() as running:
+        yield running
+
+
+def ask(server: play.Server, timeout_s: float = 5.0, headers: dict[str, str] | None = None) -> Answer:
+    return Attempts("Server", server.url, timeout_s).answer_to("POST", server.url, b"{}", headers or {})
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry-After": "30"}, 30),
+        ({"Retry-After": "0"}, 0),
+        ({"Retry-After": "Thu, 01 Jan 2026 12:00:07 GMT", "Date": "Thu, 01 Jan 2026 12:00:00 GMT"}, 7),
+        ({"Retry-After": "Thu, 01 Jan 2026 11:00:00 GMT", "Date": "Thu, 01 Jan 2026 12:00:00 GMT"}, 0),
+        ({"Retry-After": "Thu, 01 Jan 2026 12:00:07 -0000", "Date": "soon"}, 0),
+        ({"Retry-After": "-5"}, None),
+        ({"Retry-After": "nan"}, None),
+        ({"Retry-After": "soon"}, None),
+        ({}, None),
+    ],
+)
+def test_a_busy_server_is_left_alone_as_long_as_it_asks(headers: dict[str, str], seconds: float | None) -> None:
+    """In seconds or until a date, by the server's own clock; what makes no sense asks for nothing."""
+    with play.webhook(play.Answer(429, b"rate_limited", headers)) as server:
+        error = ask(server).as_error("Server", "rate_limited", "wait")
+    assert isinstance(error, TransientError)
+    assert str(error) == "Server answers 429 (rate_limited)"
+    assert error.retry_after_s == seconds
+
+
+def test_a_date_without_the_servers_clock_is_measured_by_ours(server: play.Server) -> None:
+    """Within seconds."""
+    server.answers(play.Answer(503, b"", {"Retry-After": format_datetime(datetime.now(UTC) + timedelta(seconds=60))}))
+    error = ask(server).as_error("Server", "", None)
+    assert isinstance(error, TransientError)
+    assert error.retry_after_s == pytest.approx(60, abs=5)
+
+
+def test_at_most_64_kb_of_an_answer_are_read(server: play.Server) -> None:
+    """Of a megabyte, compressed or not; and nobody is asked to compress, whatever a client's headers say."""
+    packed = play.Answer(500, b"\x1f\x8b" * 500_000, {"Content-Encoding": "gzip"})
+    server.answers(play.Answer(500, b"x" * 1_000_000), packed)
+    answers = [ask(server, headers={"accept-encoding": "gzip"}) for _ in range(2)]
+    assert [len(answer.body) for answer in answers] == [MAX_ANSWER, MAX_ANSWER] == [65_536, 65_536]
+    assert {request.headers["accept-encoding"] for request in server.requests} == {"identity"}
+
+
+@pytest.mark.parametrize("answer", [play.DRIP, play.Answer(200, b"x", breaks_off=True)], ids=["drips", "breaks off"])
+def test_the_status_counts_once_it_came(server: play.Server, answer: play.Answer) -> None:
+    """A body that drips is left in time, one that breaks off changes nothing."""
+    server.answers(answer)
+    began_s = monotonic()
+    assert ask(server, timeout_s=0.3).status == 200
+    assert monotonic() - began_s < 2
+
+
+def test_a_host_of_no_proxy_is_asked_itself(server: play.Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every other one by the proxy, whose fault is said as such and quotes nothing."""
+    monkeypatch.setenv("http_proxy", "http://ann:HUSH@no-such-proxy.invalid:3128")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert ask(server).status == 200
+    monkeypatch.setenv("no_proxy", "")
+    with pytest.raises(TransientError, match=r"^Server: the proxy of the environment cannot be reached, or refuses$"):
+        ask(server)
