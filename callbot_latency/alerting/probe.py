@@ -48,7 +48,7 @@ def send_test(timeout_s: float = TIMEOUT_S) -> dict[str, str | None]:
         timeout_s: how long all of them together may take, in seconds.
 
     Returns:
-        By channel, such as ``{"log": None, "slack": "Slack refused the message (invalid_token): ..."}``: None where it
+        By channel, such as ``{"log": None, "slack": "Slack answers 403 (invalid_token): ..."}``: None where it
         arrived, else what went wrong.
 
     Raises:
