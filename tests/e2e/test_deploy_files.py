@@ -363,8 +363,13 @@ def dashboard_queries() -> list[str]:
 
 
 def prometheus_names() -> set[str]:
-    histograms = (semconv.OPERATION_DURATION, semconv.OPERATION_TIME_TO_FIRST_OUTPUT)
-    counters = (semconv.THRESHOLD_BREACHES, semconv.TELEMETRY_DROPPED)
+    histograms = (
+        semconv.OPERATION_DURATION,
+        semconv.OPERATION_TIME_TO_FIRST_OUTPUT,
+        semconv.TURN_RESPONSE,
+        semconv.TURN_CONTRIBUTION,
+    )
+    counters = (semconv.THRESHOLD_BREACHES, semconv.TELEMETRY_DROPPED, semconv.TURNS_UNMEASURED)
     names = {f"{h.replace('.', '_')}_seconds_{part}" for h in histograms for part in ("bucket", "sum", "count")}
     names |= {f"{counter.replace('.', '_')}_total" for counter in counters}
     return names | {semconv.OPERATIONS_ACTIVE.replace(".", "_")}
