@@ -78,6 +78,12 @@ def test_no_link_leads_nowhere(page: Path) -> None:
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
+def test_the_page_about_turns_runs(tmp_path: Path) -> None:
+    """docs/turns.md: its example is right, and measures a response."""
+    done = run_python("\n".join(blocks(DOCS / "turns.md", "python")), tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_the_tutorial_runs(tmp_path: Path) -> None:
     """Its Python blocks, one after the other, as a reader would type them."""
     done = run_python("\n".join(blocks(DOCS / "tutorial.md", "python")), tmp_path)
