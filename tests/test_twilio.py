@@ -16,6 +16,7 @@ from callbot_latency.twilio import (
     stream_parameters,
 )
 from callbot_latency.twilio.mulaw import base64_length, silent_samples
+from tests.subprocesses import ROOT
 from tests.twilio_script import LOUD, MS, SILENT, Remembered, Script, payload, start_message
 
 
@@ -789,3 +790,9 @@ def test_a_parameter_that_twilio_refuses_is_refused_here() -> None:
 def test_silence_and_sound_of_these_tests_are_such() -> None:
     """What the script sends is what it says."""
     assert silent_samples(SILENT * 3 + LOUD + SILENT) == 3
+
+
+@pytest.mark.parametrize("reason", sorted(REASONS))
+def test_every_reason_stands_in_the_docs(reason: str) -> None:
+    """docs/twilio.md explains each."""
+    assert f"| `{reason}` |" in (ROOT / "docs/twilio.md").read_text()
