@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable, Mapping
 from contextvars import Token, copy_context
 from dataclasses import dataclass, field
+from functools import wraps
+from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
 
@@ -15,7 +17,7 @@ from opentelemetry.trace import Span
 from . import semconv
 from .guard import contained
 from .measurement import checked_metadata, checked_text
-from .outcome import mark_failed, metadata_attributes
+from .outcome import kept_facts, mark_failed, metadata_attributes
 from .spans import attach, detach, detach_abandoned
 from .switch import switch
 from .text import well_formed
@@ -63,8 +65,11 @@ def bind(function: Callable[P, R]) -> Callable[P, R]:
     """
     if not callable(function):
         raise TypeError(f"bind: expected a function, got {type(function).__name__}")
+    if iscoroutinefunction(function) or isasyncgenfunction(function) or isgeneratorfunction(function):
+        raise TypeError("bind: expected a plain function; what is awaited or iterated has the call of whoever does so")
     captured = copy_context()
 
+    @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         return captured.copy().run(function, *args, **kwargs)
 
@@ -97,8 +102,9 @@ class call:  # noqa: N801 - used as a verb, like contextlib.suppress
             raise ValueError("call_sid: expected a string such as 'CA...', got an empty one")
         self.call_sid = well_formed(call_sid)
         self.stream_sid = checked_text("stream_sid", stream_sid)
-        self._metadata = dict(checked_metadata(metadata))
-        self._opened: _Opened | None = None
+        self._metadata = kept_facts(checked_metadata(metadata))
+        # Of each entry of this object that is not left yet: it may be entered again, also by another task.
+        self._opened: list[_Opened] = []
         self._span: Span | None = None
         self.timeline: CallTimeline | None = None
         """What happens in the call, while measuring is on; a `TwilioMediaStream` tells it."""
@@ -112,15 +118,18 @@ class call:  # noqa: N801 - used as a verb, like contextlib.suppress
     def __enter__(self) -> Self:
         session = switch.session
         if session is not None:
-            self._opened = contained(self._open, session) or self._opened
+            opened = contained(self._open, session)
+            if opened is not None:
+                self._opened.append(opened)
         return self
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        opened = self._opened
-        if opened is not None:
-            self._opened = opened.outer
+        if self._opened:
+            here = otel_context.get_current()
+            opened = next((each for each in reversed(self._opened) if each.context is here), self._opened[-1])
+            self._opened.remove(opened)
             contained(_close, opened, exc)
 
     async def __aenter__(self) -> Self:
@@ -140,22 +149,21 @@ class call:  # noqa: N801 - used as a verb, like contextlib.suppress
         spans = session.span_opener()
         if spans is None:
             return None
-        attributes = {semconv.CALL_SID: self.call_sid}
+        attributes = metadata_attributes(self._metadata) | {semconv.CALL_SID: self.call_sid}
         if self.stream_sid:
             attributes[semconv.STREAM_SID] = self.stream_sid
-        attributes |= metadata_attributes(self._metadata)
         start_wall_ns, start_ns = time.time_ns(), time.perf_counter_ns()
         outer = otel_context.get_current()
         self._span = span = spans.open_in_call(semconv.CALL_SPAN, outer, attributes, start_wall_ns, self.call_sid)
         self.timeline = timeline = CallTimeline(session, self.call_sid, self.stream_sid)
         binding = otel_context.set_value(BINDING, Binding(self.call_sid, self.stream_sid, timeline), outer)
         context = trace.set_span_in_context(span, binding)
-        return _Opened(span, context, attach(context), start_wall_ns, start_ns, timeline, self._opened)
+        return _Opened(span, context, attach(context), start_wall_ns, start_ns, timeline)
 
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """One entered `call`; `outer` is the one that the same object entered before, and has not left yet."""
+    """One entered `call`."""
 
     span: Span
     context: Context
@@ -163,7 +171,6 @@ class _Opened:
     start_wall_ns: int
     start_ns: int
     timeline: "CallTimeline"
-    outer: "_Opened | None"
 
 
 def _close(opened: _Opened, exc: BaseException | None) -> None:

@@ -28,6 +28,15 @@ Protocol = Literal["grpc", "http/protobuf"]
 _SECRETS = {semconv.ENV_SLACK_WEBHOOK_URL, semconv.ENV_INFLUXDB_TOKEN, semconv.ENV_TRACE_KEY, semconv.ENV_APPRISE_URLS}
 _STT, _TTS, _SALESFORCE, _RAG = (DEFAULT_THRESHOLDS[kind.value] for kind in OperationType)
 
+_HOST = r"(?:[^\s/@:]+(?::[^\s/@]*)?@)?(?:\[[0-9A-Fa-f:.]+\]|[^\s/@:]+)(?::\d{1,5})?"
+_ENDPOINTS = {
+    "grpc": re.compile(
+        rf"https?://{_HOST}(?:/\S*)?|(?:dns|unix|ipv4|ipv6):\S+|[^\s/@:]+:\d{{1,5}}",
+        re.IGNORECASE,
+    ),
+    "http/protobuf": re.compile(rf"https?://{_HOST}(?:[/?]\S*)?", re.IGNORECASE),
+}
+"""What an OTLP exporter takes for an address: gRPC also a name with a port, or one of its own schemes."""
 _EXPECTED = {
     semconv.ENV_METRICS_FILE_MAX_MB: "a number of MB, or 0 for no rotation",
     semconv.ENV_METRICS_FILE_BACKUPS: "how many rotated files are kept, 0 or more",
@@ -35,6 +44,9 @@ _EXPECTED = {
     semconv.ENV_ALERT_BURST: "how many messages a minute, 1 or more",
     semconv.ENV_PUSHGATEWAY_INTERVAL_S: "a number of seconds above 0",
 }
+
+
+_NOT_UTF8 = ".env: expected text in UTF-8; save it as such, or take out what is not"
 
 
 class ConfigError(ValueError):
@@ -196,6 +208,20 @@ class LatencyConfig(BaseSettings):
             raise ValueError(f"{semconv.ENV_INFLUXDB_URL}: expected {', '.join(missing)} beside it")
         return self
 
+    @model_validator(mode="after")
+    def _endpoints_fit_their_protocols(self) -> Self:
+        for signal, metrics in (("traces", self.otlp_traces_protocol), ("metrics", self.otlp_metrics_protocol)):
+            protocol = metrics or self.otlp_protocol
+            own = getattr(self, f"otlp_{signal}_endpoint")
+            name = f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT" if own else semconv.OTEL_EXPORTER_OTLP_ENDPOINT
+            endpoint = own or self.otlp_endpoint
+            if endpoint is not None and not _ENDPOINTS[protocol].fullmatch(endpoint):
+                example = "http://localhost:4317" if protocol == "grpc" else "http://localhost:4318"
+                raise ValueError(
+                    f"{name}: expected a URL such as {example} ({protocol}), got {_without_credentials(endpoint)!r}"
+                )
+        return self
+
     @cached_property
     def thresholds(self) -> Thresholds:
         """The thresholds of every operation type, registered ones included."""
@@ -238,7 +264,11 @@ def _known(names: tuple[str, ...] | None, known: set[str]) -> tuple[str, ...] | 
 
 def adopt_dotenv() -> None:
     """Put ``OTEL_*`` of a ``.env`` file into the environment, where the SDK reads them; what is set there stays."""
-    for name, value in dotenv_values(".env").items():
+    try:
+        written = dotenv_values(".env")
+    except UnicodeDecodeError:
+        raise ConfigError(_NOT_UTF8) from None
+    for name, value in written.items():
         if name.startswith("OTEL_") and value:
             os.environ.setdefault(name, value)
 
@@ -257,6 +287,8 @@ def load_config() -> LatencyConfig:
     """
     try:
         return LatencyConfig()
+    except UnicodeDecodeError:
+        raise ConfigError(_NOT_UTF8) from None
     except ValidationError as error:
         raise ConfigError("\n".join(_explained(e) for e in error.errors(include_url=False))) from None
 

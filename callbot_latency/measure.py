@@ -7,6 +7,8 @@ from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar, overload
 
+from opentelemetry.context import get_current
+
 from .guard import contained
 from .measurement import (
     Handle,
@@ -101,9 +103,19 @@ def measure_latency(
             return type(function)(decorate(function.__func__))
         if not callable(function) or inspect.isclass(function):
             raise TypeError(f"@measure_latency: expected a function or method, got {function!r}")
-        return _wrap(function, functools.partial(make, operation_name or _name_of(function)))
+        name = operation_name or _name_of(function)
+        return _wrap(function, functools.partial(make, name, owner=_owner_of(function)))
 
     return decorate
+
+
+def _owner_of(function: Any) -> Any:
+    """What a method that is bound already is bound to."""
+    while isinstance(function, functools.partial):
+        if function.args:
+            return function.args[0]
+        function = function.func
+    return function.__self__ if inspect.ismethod(function) else None
 
 
 def _is_awaitable_generator(function: Any) -> bool:
@@ -234,8 +246,23 @@ class measure_latency_context:  # noqa: N801 - used as a verb, like contextlib.s
     ) -> None:
         measurement = self._measurement
         if measurement is not None:
-            self._measurement = measurement.outer
-            contained(self._session.close, measurement, exc)
+            contained(self._session.close, self._taken(measurement), exc)
+
+    def _taken(self, measurement: Measurement) -> Measurement:
+        """The one that this task entered last; another may have entered the same object meanwhile."""
+        if measurement.outer is None:
+            self._measurement = None
+            return measurement
+        chain = [measurement]
+        while chain[-1].outer is not None:
+            chain.append(chain[-1].outer)
+        here = get_current()
+        own = next((each for each in chain if each.context is here), measurement)
+        chain.remove(own)
+        for each, outer in zip(chain, [*chain[1:], None], strict=True):
+            each.outer = outer
+        self._measurement = chain[0]
+        return own
 
     async def __aenter__(self) -> Handle:
         return self.__enter__()

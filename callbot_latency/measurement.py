@@ -15,7 +15,7 @@ from opentelemetry.trace import Span, SpanContext
 from . import semconv
 from .guard import contained
 from .metric import OperationStatus, OperationType, Severity
-from .outcome import metadata_attributes
+from .outcome import kept_facts, metadata_attributes
 from .text import text_of_any, well_formed
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ class Operation:
     """Called with the Alert when the critical threshold passes while the operation runs."""
     is_awaited: bool = False
     """Whether an event loop runs on while it does."""
+    owner: Any = None
+    """What its ids are read from, where that is not the first argument: the object of a bound method."""
     reads_owner: bool = field(init=False)
     type_value: str = field(init=False)
     span_name: str = field(init=False)
@@ -63,7 +65,7 @@ class Operation:
         attributes = {semconv.OPERATION_TYPE: self.type.value, semconv.OPERATION_NAME: self.name}
         if self.provider:
             attributes[semconv.PROVIDER] = self.provider
-        put(self, "attributes", attributes | metadata_attributes(self.metadata))
+        put(self, "attributes", metadata_attributes(self.metadata) | attributes)
 
 
 def operation_of(
@@ -76,6 +78,7 @@ def operation_of(
     metadata: Mapping[str, Any] | None = None,
     on_deadline: Callable[[Any], Any] | None = None,
     is_awaited: bool = False,
+    owner: Any = None,
 ) -> Operation:
     """A checked Operation.
 
@@ -95,9 +98,10 @@ def operation_of(
         checked_text("provider", provider),
         _getter("call_sid_attr", call_sid_attr),
         _getter("stream_sid_attr", stream_sid_attr),
-        dict(checked_metadata(metadata)),
+        kept_facts(checked_metadata(metadata)),
         on_deadline,
         is_awaited,
+        owner,
     )
 
 
@@ -216,11 +220,12 @@ class Measurement(Handle):
 
     def set_metadata(self, /, **metadata: Any) -> None:
         if self.is_open:
-            self.metadata = {**self.metadata, **metadata}
-            contained(self._show_metadata, metadata)
+            contained(self._add_metadata, metadata)
 
-    def _show_metadata(self, metadata: Mapping[str, Any]) -> None:
-        self.span.set_attributes(metadata_attributes(metadata))
+    def _add_metadata(self, metadata: Mapping[str, Any]) -> None:
+        facts = kept_facts(metadata)
+        self.metadata = {**self.metadata, **facts}
+        self.span.set_attributes(metadata_attributes(facts))
 
     def mark_first_output(self) -> None:
         if self.first_output_ns is None and self.is_open:

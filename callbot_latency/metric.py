@@ -271,9 +271,14 @@ def _hex(name: str, value: Any) -> str:
     return read
 
 
+def _short(value: Any) -> str:
+    # Python itself refuses to write an integer of more than 4,300 digits.
+    return hex(value)[:40] if isinstance(value, int) else repr(value)
+
+
 def _count(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f"{name}: expected a whole number >= 0, got {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise ValueError(f"{name}: expected a whole number from 0 to 2**63 - 1, got {_short(value)}")
     return value
 
 

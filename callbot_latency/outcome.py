@@ -2,17 +2,18 @@
 
 from collections.abc import Mapping
 from functools import lru_cache
+from itertools import islice
 from types import TracebackType
 from typing import Any, Final
 
 from opentelemetry.trace import Span, Status, StatusCode
 
 from . import semconv
-from .metric import OperationStatus
+from .metric import OperationStatus, plain
 from .scrub import scrub
 from .text import text_of_any
 
-__all__ = ["error_message", "mark_failed", "metadata_attributes", "status_of", "type_name"]
+__all__ = ["error_message", "kept_facts", "mark_failed", "metadata_attributes", "status_of", "type_name"]
 
 _TIMEOUTS: Final = frozenset(
     {
@@ -33,11 +34,16 @@ _TIMEOUTS: Final = frozenset(
 _CANCELLED: Final = frozenset({("asyncio", "CancelledError"), ("concurrent", "CancelledError")})
 """By name too: importing asyncio would double what importing us costs."""
 _MAX_FRAMES: Final = 30
+_UNCHANGING: Final = frozenset({str, int, float, bool, type(None)})
+MAX_FACTS: Final = 64
+"""So many facts of the metadata stand on a span; the file has all of them."""
+MAX_FACT_CHARS: Final = 1_000
+"""How long a fact on a span may be: one that is too long would cost the whole batch that it is sent in."""
 
 
 @lru_cache(maxsize=256)
 def _status_of_type(kind: type[BaseException]) -> OperationStatus:
-    names = {(base.__module__.partition(".")[0], base.__name__) for base in kind.__mro__}
+    names = {(str(base.__module__).partition(".")[0], base.__name__) for base in kind.__mro__}
     if issubclass(kind, GeneratorExit) or names & _CANCELLED:
         return OperationStatus.CANCELLED
     if issubclass(kind, TimeoutError) or names & _TIMEOUTS:
@@ -95,13 +101,19 @@ def metadata_attributes(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Metadata as span attributes beneath their prefix; what a span has no type for becomes its text."""
     return {
         semconv.METADATA_PREFIX + text_of_any(key): _attribute(value)
-        for key, value in metadata.items()
+        for key, value in islice(metadata.items(), MAX_FACTS)
         if value is not None
     }
+
+
+def kept_facts(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata as it is now: what may change after this moment is copied, in JSON's own types."""
+    return {key: value if type(value) in _UNCHANGING else plain(value) for key, value in metadata.items()}
 
 
 def _attribute(value: Any) -> str | bool | int | float:
     # OTLP's integers have 64 bits; a longer one would cost its whole batch.
     if isinstance(value, (bool, float)) or (isinstance(value, int) and -(2**63) <= value < 2**63):
         return value
-    return text_of_any(value)
+    text = text_of_any(value)
+    return text if len(text) <= MAX_FACT_CHARS else text[:MAX_FACT_CHARS] + "…"

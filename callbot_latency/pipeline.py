@@ -5,6 +5,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import repeat
 from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any, Final
@@ -27,8 +28,6 @@ INTERVAL_S: Final = 0.1
 """How often the worker looks without being woken."""
 FORK_WAIT_S: Final = 0.5
 """How long a fork waits for the worker to be between two batches."""
-
-_NEVER: Final = object()
 
 _log = logging.getLogger(__name__)
 
@@ -66,7 +65,10 @@ class Pipeline:
         self._unreported: list[tuple[Any, LatencyMetric | TurnMetric]] = []
         self._in_hand: deque[Any] = deque()
         self._keeping = False
-        self._lock = threading.Lock()
+        self._tracked = 0
+        # Entered again only by a signal handler, which then finds `_draining` set, or that nothing has begun yet.
+        self._lock = threading.RLock()
+        self._draining = False
         self._reporting = threading.Lock()
         self._forking: int | None = None
         # SimpleQueue.put is documented as reentrant: it may wake the worker from a finaliser or a signal handler.
@@ -122,30 +124,44 @@ class Pipeline:
     def drain(self) -> None:
         """Convert what waits and give it to the tracker: after this, a read sees all that finished before."""
         with self._lock:
-            batch: list[LatencyMetric | TurnMetric] = []
+            if self._draining:
+                # A signal handler that reads, in the middle of a read of what it interrupted: what is there is there.
+                return
+            self._draining = True
             try:
-                self._convert(batch)
+                self._convert()
+                self._track()
             finally:
-                metrics, turns = _sorted(batch)
-                if metrics:
-                    self._tracker.report(metrics)
-                if turns:
-                    self._tracker.report_turns(turns)
+                self._draining = False
 
     def discard(self) -> None:
         """Convert nothing of what waits for the tracker, but keep it for the reporters."""
         with self._lock:
-            self._convert([])
+            if self._draining:
+                return
+            self._draining = True
+            try:
+                self._convert()
+                self._tracked = len(self._unreported)
+            finally:
+                self._draining = False
 
-    def _convert(self, batch: list[LatencyMetric | TurnMetric]) -> None:
-        """Move what waits to what is not yet reported, and to `batch`; under the lock.
+    def _track(self) -> None:
+        """Give the tracker what it has not had, one by one: an interrupted reader leaves the rest to the next."""
+        unreported = self._unreported
+        while self._tracked < len(unreported):
+            self._tracker.take(unreported[self._tracked][1])
+            self._tracked += 1
+
+    def _convert(self) -> None:
+        """Move what waits to what is not yet reported; under the lock.
 
         A reader may be interrupted between any two steps, by Ctrl-C or by a signal handler that raises. So all that
         waits is taken in one step of C, where no handler runs, and leaves `_in_hand` one by one after it was kept.
         """
         in_hand, unreported = self._in_hand, self._unreported
         with suppress(IndexError):
-            in_hand.extend(iter(self._queue.popleft, _NEVER))
+            in_hand.extend(map(deque.popleft, repeat(self._queue)))
         self._let_go_of_what_is_kept()
         while in_hand:
             item = in_hand[0]
@@ -157,7 +173,6 @@ class Pipeline:
                 _log.debug("not a measurement: %s", type(invalid).__name__)
             else:
                 unreported.append((item, metric))
-                batch.append(metric)
             in_hand.popleft()
             self._keeping = False
 
@@ -223,7 +238,8 @@ class Pipeline:
         self.drain()
         with self._lock:
             self._let_go_of_what_is_kept()
-            kept, self._unreported = self._unreported, []
+            self._track()
+            kept, self._unreported, self._tracked = self._unreported, [], 0
         batch, turns = _sorted([metric for _, metric in kept])
         with self._reporting:
             if batch:

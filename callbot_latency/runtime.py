@@ -44,6 +44,7 @@ _log = logging.getLogger(__name__)
 
 EXIT_TIMEOUT_S: Final = 2.0
 """How long exit, SIGTERM and, unless told otherwise, `shutdown()` wait for files and servers."""
+LONGEST_TIMEOUT_S: Final = 3_600.0
 SIGTERM_WAIT_S: Final = 0.25
 """How long the code that SIGTERM interrupts, and an application's own handler, are kept waiting for the file."""
 WORKER_SHARE: Final = 0.75
@@ -172,8 +173,13 @@ def init(config: LatencyConfig | None = None) -> None:
             switch.session = None
             return
         adopt_dotenv()
-        _runtime = _Runtime(config)
-        _runtime.start()
+        runtime = _Runtime(config)
+        try:
+            runtime.start()
+        except BaseException:
+            contained(runtime.close, EXIT_TIMEOUT_S)
+            raise
+        _runtime = runtime
         _hook()
 
 
@@ -183,10 +189,17 @@ def shutdown(timeout_s: float = EXIT_TIMEOUT_S) -> bool:
     Providers that the application made stay as they are. `init()` may be called again.
 
     Returns:
-        False when the time was too short, so that something was not delivered.
+        False when the time was too short, so that something was not delivered, or when a callback of ours calls it:
+        then what waits is delivered after the callback has returned.
+
+    Raises:
+        ValueError: `timeout_s` is no number of seconds.
 
     """
     global _runtime
+    if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float) or not timeout_s >= 0:
+        raise ValueError(f"timeout_s: expected seconds from 0, got {timeout_s!r}")
+    timeout_s = min(timeout_s, LONGEST_TIMEOUT_S)
     if not _lifecycle.acquire(timeout=timeout_s):
         return False
     try:
@@ -305,6 +318,9 @@ class _EffectiveConfig:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(effective_config(), name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"latency_config.{name}: settings are read once; give init() a LatencyConfig({name}=...)")
 
     def __repr__(self) -> str:
         return repr(effective_config())

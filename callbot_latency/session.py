@@ -14,7 +14,7 @@ from .guard import contained
 from .loops import running_loop
 from .measurement import NS_PER_MS, Measurement, Operation
 from .metric import LatencyMetric, OperationStatus, Severity
-from .outcome import error_message, mark_failed, metadata_attributes, status_of
+from .outcome import error_message, kept_facts, mark_failed, metadata_attributes, status_of
 from .spans import SpanOpener, attach, detach, detach_abandoned
 from .switch import switch
 from .text import text_of_any, well_formed
@@ -88,6 +88,8 @@ class Session:
     ) -> Measurement:
         """Start measuring; the span is not attached."""
         context = get_current()
+        if operation.reads_owner:
+            owner = owner if operation.owner is None else operation.owner
         if owner is not None and operation.reads_owner:
             call_sid = call_sid or _read(operation.call_sid, owner)
             stream_sid = stream_sid or _read(operation.stream_sid, owner)
@@ -177,10 +179,13 @@ def _read(getter: Any, owner: Any) -> str | None:
 
 
 def _attributes(measurement: Measurement, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    attributes = dict(measurement.operation.attributes)
     if metadata:
-        measurement.metadata = {**measurement.metadata, **metadata}
-        attributes |= metadata_attributes(metadata)
+        facts = kept_facts(metadata)
+        measurement.metadata = {**measurement.metadata, **facts}
+        # First, since an attribute limit drops the oldest.
+        attributes = {**metadata_attributes(facts), **measurement.operation.attributes}
+    else:
+        attributes = dict(measurement.operation.attributes)
     if measurement.call_sid is not None:
         attributes[semconv.CALL_SID] = measurement.call_sid
     if measurement.stream_sid is not None:

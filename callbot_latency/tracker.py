@@ -81,7 +81,8 @@ class LatencyTracker:
     """The last 10,000 metrics and their statistics. Every read sees what finished before it."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # A signal handler may read in the middle of a read.
+        self._lock = threading.RLock()
         self._kept: deque[LatencyMetric] = deque(maxlen=KEPT)
         self._turns: deque[TurnMetric] = deque(maxlen=KEPT_TURNS)
         self._counts: dict[str, _Counts] = {}
@@ -108,7 +109,7 @@ class LatencyTracker:
 
     def restart_after_fork(self) -> None:
         """In a forked child: a lock that another thread held in the parent is nobody's here."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     @property
     def enabled(self) -> bool:
@@ -120,7 +121,9 @@ class LatencyTracker:
 
     @enabled.setter
     def enabled(self, enabled: bool) -> None:
-        self._enabled = bool(enabled)
+        if not isinstance(enabled, bool):
+            raise TypeError(f"enabled: expected True or False, got {enabled!r}")
+        self._enabled = enabled
         if enabled and self.refused:
             _log.warning(
                 "tracking stays off: %s is false; set it to true and start again", semconv.ENV_TRACKING_ENABLED
@@ -128,18 +131,20 @@ class LatencyTracker:
         if self._session is not None:
             switch.session = self._session if self._enabled else None
 
-    def report(self, batch: Sequence[LatencyMetric]) -> None:
-        """Take in finished measurements."""
-        with self._lock:
-            self._stats = self._snapshot = None
-            self._kept.extend(batch)
-            for metric in batch:
-                self._counts_of(metric).add(metric)
+    def report(self, batch: Sequence[LatencyMetric | TurnMetric]) -> None:
+        """Take in what is finished."""
+        for metric in batch:
+            self.take(metric)
 
-    def report_turns(self, turns: Sequence[TurnMetric]) -> None:
-        """Take in finished turns."""
+    def take(self, metric: LatencyMetric | TurnMetric) -> None:
+        """Take in one finished measurement or turn."""
         with self._lock:
-            self._turns.extend(turns)
+            if isinstance(metric, TurnMetric):
+                self._turns.append(metric)
+                return
+            self._stats = self._snapshot = None
+            self._kept.append(metric)
+            self._counts_of(metric).add(metric)
 
     def _counts_of(self, metric: LatencyMetric) -> _Counts:
         key = f"{metric.operation_type._value_}/{metric.operation_name}"

@@ -15,7 +15,7 @@ from . import semconv
 from .drops import unmeasured
 from .guard import contained
 from .measurement import NS_PER_MS, Measurement, checked_metadata
-from .outcome import mark_failed, metadata_attributes
+from .outcome import kept_facts, mark_failed, metadata_attributes
 from .response import MAX_WAIT_NS, SpeechEnd, attributes_of, measured
 from .spans import attach, detach, detach_abandoned
 from .switch import switch
@@ -244,7 +244,7 @@ class turn:  # noqa: N801 - used as a verb, like contextlib.suppress
     """
 
     def __init__(self, *, metadata: Mapping[str, Any] | None = None) -> None:
-        self._metadata = dict(checked_metadata(metadata))
+        self._metadata = kept_facts(checked_metadata(metadata))
         self._opened: tuple[CallTimeline, _OpenTurn, Token[Context], Context] | None = None
 
     def __enter__(self) -> Turn:

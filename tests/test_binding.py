@@ -2,9 +2,10 @@
 
 import asyncio
 import contextvars
+import functools
 import random
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -100,6 +101,23 @@ def test_an_attribute_goes_before_the_binding(measuring: LatencyConfig) -> None:
         with measure_latency_context(STT, "x", stream_sid="MZ2"):
             pass
         assert ids() == ("CA9", "MZ2")
+
+
+def test_the_ids_of_a_bound_method_are_those_of_its_object(measuring: LatencyConfig) -> None:
+    """Not those of what it is called with; also within a partial."""
+
+    class Session:
+        def __init__(self, call_sid: str) -> None:
+            self.call_sid = call_sid
+
+        def transfer(self, to: "Session") -> None:
+            pass
+
+    ours, theirs = Session("CA-ours"), Session("CA-theirs")
+    measured = measure_latency("salesforce_api", call_sid_attr="call_sid")
+    measured(ours.transfer)(theirs)
+    measured(functools.partial(Session.transfer, ours))(theirs)
+    assert [metric.call_sid for metric in latency_tracker.metrics] == ["CA-ours", "CA-ours"]
 
 
 def test_an_id_of_another_type_becomes_its_text(measuring: LatencyConfig) -> None:
@@ -454,6 +472,18 @@ def test_a_key_changes_every_trace_id(start: Start) -> None:
         shutdown()
     assert seen[1] == seen[2]
     assert len(set(seen)) == 5
+
+
+def test_binding_what_is_awaited_or_iterated_is_said_at_once() -> None:
+    """It would carry nothing: such a function runs in the context of whoever awaits it."""
+
+    async def later() -> None: ...
+    def items() -> Iterator[int]:
+        yield 1
+
+    for function in (later, items):
+        with pytest.raises(TypeError, match="bind: expected a plain function"):
+            bind(function)
 
 
 def test_binding_what_cannot_be_called_is_said_at_once() -> None:

@@ -310,3 +310,48 @@ def test_a_keyword_that_is_no_setting_is_refused_with_the_one_that_was_meant() -
         LatencyConfig(stt_warnings_ms=5)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="unknown setting 'zzz'$"):
         LatencyConfig(zzz=5)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "endpoint", "fits"),
+    [
+        ("grpc", "http://localhost:4317", True),
+        ("grpc", "localhost:4317", True),
+        ("grpc", "https://user:password@collector.example:443/path", True),
+        ("grpc", "unix:///run/otel.sock", True),
+        ("grpc", "nonsense", False),
+        ("grpc", "ftp://x:1", False),
+        ("grpc", "http://", False),
+        ("http/protobuf", "http://[::1]:4318", True),
+        ("http/protobuf", "https://collector.example/otlp", True),
+        ("http/protobuf", "localhost:4318", False),
+        ("http/protobuf", "nonsense", False),
+    ],
+)
+def test_an_endpoint_is_one_that_its_protocol_can_use(
+    protocol: str, endpoint: str, fits: bool, isolated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else everything would go nowhere, and nobody say so."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+    if fits:
+        assert load_config().otlp_endpoint == endpoint
+    else:
+        with pytest.raises(
+            ConfigError, match="^OTEL_EXPORTER_OTLP_ENDPOINT: expected a URL such as http://localhost:43"
+        ):
+            load_config()
+
+
+def test_a_dotenv_file_that_is_no_utf8_is_said(isolated: Path) -> None:
+    """By its name."""
+    (isolated / ".env").write_bytes(b"LATENCY_TRACE_KEY=\xff\xfe\n")
+    for read in (load_config, adopt_dotenv):
+        with pytest.raises(ConfigError, match="^.env: expected text in UTF-8"):
+            read()
+
+
+def test_settings_are_not_changed_by_assignment() -> None:
+    """It would seem to work, and change nothing."""
+    with pytest.raises(AttributeError, match="latency_config.stt_warning_ms: settings are read once"):
+        latency_config.stt_warning_ms = 1

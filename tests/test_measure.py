@@ -461,6 +461,23 @@ def test_one_block_object_may_be_entered_inside_of_itself(spans: FinishedSpans) 
     assert [span.parent is None for span in spans()] == [False, True]
 
 
+def test_one_block_object_may_be_entered_by_two_tasks_at_once(measuring: LatencyConfig) -> None:
+    """Each leaves its own: no duration goes to another call."""
+    block = measure_latency_context(STT, "listen")
+
+    async def one(call_sid: str, seconds: float) -> None:
+        with call(call_sid), block:
+            await asyncio.sleep(seconds)
+
+    async def main() -> None:
+        await asyncio.gather(one("CA-long", 0.1), one("CA-short", 0.01))
+
+    asyncio.run(main())
+    took = {metric.call_sid: metric.latency_ms for metric in latency_tracker.metrics}
+    assert took["CA-short"] < 90 <= took["CA-long"]
+    assert still_open() == 0
+
+
 def test_what_types_coroutine_made_stays_awaitable(measuring: LatencyConfig) -> None:
     """It is written as a generator, and awaited."""
 

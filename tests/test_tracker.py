@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import signal
 import threading
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -350,3 +351,32 @@ def test_callbacks_hear_every_breach_in_order(start: Start) -> None:
     ]
     assert [a.metric.latency_ms for a in critical] == [5000, 6000]
     assert everything[0].metric.call_sid == "CA1"
+
+
+def test_a_signal_handler_may_read_in_the_middle_of_a_read(measuring: LatencyConfig) -> None:
+    """It sees what is there, and hangs nowhere."""
+    seen: list[int] = []
+
+    def handler(*_: object) -> None:
+        seen.append(len(latency_tracker.get_stats()))
+        signal.setitimer(signal.ITIMER_REAL, 0.001)
+
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.001)
+    try:
+        for _ in range(2_000):
+            record(metric())
+            latency_tracker.get_stats()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert seen
+    (stats,) = latency_tracker.get_stats().values()
+    assert stats["count"] == 2_000
+
+
+@pytest.mark.parametrize("wrong", ["false", 0, None])
+def test_switching_it_off_wants_a_bool(wrong: Any, tracker: LatencyTracker) -> None:
+    """The word "false" is true."""
+    with pytest.raises(TypeError, match="^enabled: expected True or False"):
+        tracker.enabled = wrong

@@ -7,7 +7,7 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerPro
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from callbot_latency import call, measure_latency_context
+from callbot_latency import call, latency_tracker, measure_latency_context
 from callbot_latency import runtime as runtime_module
 from callbot_latency.providers import _OurTracerProvider, _resource
 from callbot_latency.spans import FEW, SpanOpener, Writing
@@ -62,20 +62,33 @@ def test_both_ways_give_the_same_attributes() -> None:
 
 
 @pytest.mark.usefixtures("measuring")
-def test_more_attributes_than_the_sdk_keeps_are_dropped_and_counted_as_ever() -> None:
-    """Two hundred facts at a limit of 128: the span has 128, and says how many it dropped."""
+def test_many_facts_take_no_attribute_of_the_operation_along() -> None:
+    """Two hundred facts: 64 stand on the span, beside all that it must show, and each is cut to a length."""
     running = runtime_module._runtime
     assert running is not None
-    exporter, many = InMemorySpanExporter(), {f"k{n}": n for n in range(200)}
+    exporter, many = InMemorySpanExporter(), {f"k{n}": "x" * 5_000 for n in range(200)}
     TracerProvider.add_span_processor(running.providers.tracers, SimpleSpanProcessor(exporter))  # type: ignore[arg-type]
-    with measure_latency_context("rag_inference", "at once", metadata=many):
+    with measure_latency_context("rag_inference", "at once", call_sid="CA1", metadata=many):
         pass
-    with measure_latency_context("rag_inference", "one by one") as handle:
+    with measure_latency_context("rag_inference", "one by one", call_sid="CA1") as handle:
         handle.set_metadata(**many)
     for span in exporter.get_finished_spans():
-        assert len(attributes_of(span)) == 128
-        assert span.dropped_attributes >= 200 + 3 - 128
-        assert attributes_of(span)["status"] == "success"
+        attributes = attributes_of(span)
+        assert {"operation_type", "operation_name", "call_sid", "status"} <= set(attributes)
+        assert sum(name.startswith("metadata.") for name in attributes) == 64
+        assert len(attributes["metadata.k0"]) == 1_001
+    assert all(len(metric.metadata) == 200 for metric in latency_tracker.metrics)
+
+
+@pytest.mark.usefixtures("measuring")
+def test_what_changes_afterwards_is_kept_as_it_was() -> None:
+    """A bot's own session, given as a fact, goes on changing; the file has it as it was then."""
+    session = {"steps": [1]}
+    with measure_latency_context("rag_inference", "ask", metadata={"session": session}) as run:
+        run.set_metadata(later=session)
+        session["steps"].append(2)
+    (metric,) = latency_tracker.metrics
+    assert metric.metadata == {"session": {"steps": [1]}, "later": {"steps": [1]}}
 
 
 @pytest.mark.parametrize("limit", [FEW, FEW - 1])

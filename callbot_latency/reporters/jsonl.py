@@ -13,7 +13,7 @@ from typing import Final
 from ..guard import AtMostOncePer
 from ..metric import LatencyMetric
 from ..turn_metric import TurnMetric
-from .delivery import TransientError
+from .delivery import PermanentError, TransientError
 from .rotation import Rotation, locked
 
 __all__ = ["JsonlReporter"]
@@ -78,14 +78,19 @@ class JsonlReporter:
         self._write(turns)
 
     def _write(self, batch: Sequence[LatencyMetric | TurnMetric]) -> None:
+        lines = [line for metric in batch if (line := _line(metric)) is not None]
+        refused = len(batch) - len(lines)
         try:
-            self._append(b"".join(map(_line, batch)))
+            if lines:
+                self._append(b"".join(lines))
         except OSError as error:
             self._close()
             said = f"cannot write {self._path}: {self._explained(error)}"
             if self._complain():
                 _log.error("%s (LATENCY_METRICS_FILE_PATH names it); measurements wait, as many as have room", said)
             raise TransientError(said, retry_after_s=AGAIN_S) from error
+        if refused:
+            raise PermanentError(f"{refused} cannot be written as JSON", refused=refused)
 
     def close(self) -> None:
         """Close the file, without waiting for what is being compressed."""
@@ -147,5 +152,9 @@ class JsonlReporter:
             os.close(file)
 
 
-def _line(metric: LatencyMetric | TurnMetric) -> bytes:
-    return json.dumps(metric.to_dict()).encode() + b"\n"
+def _line(metric: LatencyMetric | TurnMetric) -> bytes | None:
+    """None for what cannot be written, so that it takes none of its batch along."""
+    try:
+        return json.dumps(metric.to_dict()).encode() + b"\n"
+    except Exception:  # noqa: BLE001 - metadata handed in may be anything, and change meanwhile
+        return None
