@@ -142,9 +142,10 @@ class LatencyTracker:
             if isinstance(metric, TurnMetric):
                 self._turns.append(metric)
                 return
-            self._stats = self._snapshot = None
             self._kept.append(metric)
             self._counts_of(metric).add(metric)
+            # Last: a signal handler may have read, and cached, in the middle of this.
+            self._stats = self._snapshot = None
 
     def _counts_of(self, metric: LatencyMetric) -> _Counts:
         key = f"{metric.operation_type._value_}/{metric.operation_name}"
