@@ -133,8 +133,9 @@ class LatencyTracker:
 
     def report(self, batch: Sequence[LatencyMetric | TurnMetric]) -> None:
         """Take in what is finished."""
-        for metric in batch:
-            self.take(metric)
+        with self._lock:
+            for metric in batch:
+                self.take(metric)
 
     def take(self, metric: LatencyMetric | TurnMetric) -> None:
         """Take in one finished measurement or turn."""
