@@ -21,6 +21,7 @@ CHUNKS = 60
 MESSAGES = 100
 SOUND = base64.b64encode(b"\x10" * 160).decode()
 SILENCE = base64.b64encode(b"\xff" * 160).decode()
+LONG = base64.b64encode(b"\xff" * 160 + b"\x10" * 7_840).decode()
 
 
 class Nobody:
@@ -67,6 +68,10 @@ def kinds() -> dict[str, Callable[[], float]]:
         stream.on_send(MARK)
         stream.on_message(MARK)
 
+    def first(message: dict[str, Any]) -> None:
+        stream.new_utterance()
+        stream.on_send(message)
+
     def turn() -> None:
         stream.speech_started()
         stream.speech_ended(source="stt_final")
@@ -82,6 +87,7 @@ def kinds() -> dict[str, Callable[[], float]]:
         "received audio, str": over(texts, stream.on_message),
         "sent audio, dict": over([sound] * MESSAGES, stream.on_send),
         "sent silence, dict": over([silence] * MESSAGES, new_stream().on_send),
+        "first audio of an utterance, 1 s, dict": over([said(LONG)] * MESSAGES, first),
         "a mark sent and back": over([None] * MESSAGES, lambda _: marks()),
         "a turn: two reports, four messages": over([None] * MESSAGES, lambda _: turn()),
     }

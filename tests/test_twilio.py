@@ -15,7 +15,7 @@ from callbot_latency.twilio import (
     custom_parameters,
     stream_parameters,
 )
-from callbot_latency.twilio.mulaw import base64_length, silent_samples
+from callbot_latency.twilio.mulaw import base64_length, leading_silence, silent_samples
 from tests.subprocesses import ROOT
 from tests.twilio_script import LOUD, MS, SILENT, Remembered, Script, payload, start_message
 
@@ -273,6 +273,15 @@ def test_the_threshold_of_silence_is_the_named_amplitude() -> None:
     assert AUDIBLE_AMPLITUDE == 132
     silent = [code for code in range(256) if silent_samples(bytes([code]))]
     assert silent == [*range(0x70, 0x80), *range(0xF0, 0x100)]
+
+
+@pytest.mark.parametrize("silence", [0xFF, 0x7F, 0xF4])
+@pytest.mark.parametrize("samples", [0, 1, 2, 3, 4, 767, 768, 769, 5_000])
+def test_silence_is_counted_sample_by_sample(silence: int, samples: int) -> None:
+    """Digital or not, however long, wherever the base64 is cut."""
+    audio = bytes([silence]) * samples
+    assert leading_silence(base64.b64encode(audio + LOUD + SILENT).decode()) == samples
+    assert leading_silence(base64.b64encode(audio).decode()) is None
 
 
 @pytest.mark.parametrize("size", range(9))

@@ -12,7 +12,7 @@ from . import reasons
 from .caller import Caller
 from .interruption import Interruptions
 from .media_clock import milliseconds_of
-from .mulaw import base64_length, decoded, silent_samples
+from .mulaw import base64_length, leading_silence
 from .playback import Playback
 from .telling import Telling
 from .webhook import custom_parameters
@@ -192,11 +192,8 @@ class TwilioMediaStream:
             utterance.silence_ns += length_ns
 
     def _leading_silence_ns(self, payload: str) -> int | None:
-        audio = decoded(payload) if self._is_mulaw else None
-        if audio is None:
-            return None
-        silent = silent_samples(audio)
-        return silent * self._sample_ns if silent < len(audio) else None
+        silent = leading_silence(payload) if self._is_mulaw else None
+        return None if silent is None else silent * self._sample_ns
 
     def _hang_up(self, at_ns: int) -> None:
         if not self._is_over:
