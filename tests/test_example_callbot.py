@@ -9,6 +9,7 @@ import time
 import tomllib
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
@@ -43,19 +44,31 @@ from examples.callbot.audio import (
     mulaw_encode,
     resample,
 )
-from examples.callbot.bot import NOT_UNDERSTOOD
+from examples.callbot.bot import NOT_UNDERSTOOD, ONE_MOMENT
 from examples.callbot.knowledge import KnowledgeBase, KnowledgeClient, knowledge_app
 from examples.callbot.playback import Playback, PlaybackBuffer
 from examples.callbot.run import CallResult, run_calls
 from examples.callbot.salesforce import CustomerRecords, connect
 from examples.callbot.salesforce_stub import PHONES, SESSION_ID, SalesforceStub
 from examples.callbot.servers import serving
+from examples.callbot.slow import Slow
 from examples.callbot.speech import Endpointer, GrammarRecognizer, Heard, HybridRecognizer, SphinxRecognizer
 from examples.callbot.voice import Voice, sentences
 from tests.subprocesses import ROOT, clean_environment
+from tests.webhook import webhook
 
 CALL, STREAM = "CA" + "1" * 32, "MZ" + "2" * 32
 QUESTION = "Where is my order?"
+BAD_SLOW = [
+    (["--slow", "twilio=4s"], "expected one of rag, salesforce, stt, tts, such as salesforce=4s; got 'twilio=4s'"),
+    (["--slow", "=4s"], "expected one of rag, salesforce, stt, tts, such as salesforce=4s; got '=4s'"),
+    (["--slow", "salesforce_orders=4s"], "expected one of rag, salesforce, stt, tts"),
+    *(
+        (["--slow", f"rag={time}"], f"expected a time from 1ms to 30s, such as rag=4s or rag=900ms; got 'rag={time}'")
+        for time in ("", "4", "s", "0s", "-1s", "31s", "4 s", "4m", "1e1s", "nans", "٤s")
+    ),
+    (["--slow"], "expected one argument"),
+]
 
 
 # -- sound ------------------------------------------------------------------------------------------------------------
@@ -358,7 +371,8 @@ def test_playback_ends_when_its_last_mark_is_back_and_runs_ahead_no_further_than
 
     asyncio.run(run())
     assert sent.count("media") == 100
-    assert sent.count("mark") == 20
+    # The last one says that the answer ends here.
+    assert sent.count("mark") == 21
 
 
 # -- whole calls ------------------------------------------------------------------------------------------------------
@@ -378,7 +392,7 @@ class Measured:
         return [metric for metric in self.metrics if metric.call_sid == result.call_sid]
 
 
-def _measured(folder: Path, **options: bool | int) -> Measured:
+def _measured(folder: Path, thresholds: dict[str, float] | None = None, **options: bool | int | Slow) -> Measured:
     async def run() -> tuple[list[CallResult], int]:
         results = await run_calls(**options)  # type: ignore[arg-type]
         return results, len(asyncio.all_tasks()) - 1
@@ -387,7 +401,7 @@ def _measured(folder: Path, **options: bool | int) -> Measured:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reraise, "on", True)
         latency_tracker.reset_stats()
-        init(LatencyConfig(_env_file=None, metrics_file_path=file))  # type: ignore[call-arg]
+        init(LatencyConfig(_env_file=None, metrics_file_path=file, **(thresholds or {})))  # type: ignore[call-arg]
         try:
             results, running = asyncio.run(run())
             still_open = len(switch.session.open_measurements) if switch.session else -1
@@ -411,6 +425,12 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Measured:
 @pytest.fixture(scope="module")
 def hung_up(tmp_path_factory: pytest.TempPathFactory) -> Measured:
     return _measured(tmp_path_factory.mktemp("hung_up"), hang_up=True)
+
+
+@pytest.fixture(scope="module")
+def hanging(tmp_path_factory: pytest.TempPathFactory) -> Measured:
+    thresholds = {"salesforce_warning_ms": 200.0, "salesforce_critical_ms": 300.0}
+    return _measured(tmp_path_factory.mktemp("hanging"), thresholds, slow=Slow(salesforce=0.5, rag=0.3))
 
 
 def test_callers_are_heard_and_answered_from_the_knowledge_base(three: Measured, knowledge: KnowledgeBase) -> None:
@@ -446,7 +466,7 @@ def test_every_operation_has_the_ids_and_the_trace_of_its_call(three: Measured) 
     assert sum(len(three.of(result)) for result in three.results) == len(three.metrics)
 
 
-@pytest.mark.parametrize("name", ["three", "interrupted", "hung_up"])
+@pytest.mark.parametrize("name", ["three", "interrupted", "hung_up", "hanging"])
 def test_nothing_is_left_open_and_all_of_it_is_in_the_file(name: str, request: pytest.FixtureRequest) -> None:
     measured: Measured = request.getfixturevalue(name)
     assert measured.still_open == 0
@@ -476,6 +496,49 @@ def test_who_hangs_up_ends_the_call_and_it_is_still_noted(hung_up: Measured) -> 
     assert result.seconds < 12
 
 
+def test_while_salesforce_hangs_the_bot_asks_for_patience_and_the_answer_still_comes(hanging: Measured) -> None:
+    [result] = hanging.results
+    assert [text.split(".")[0] for text in result.answered] == [
+        ONE_MOMENT.rstrip("."),
+        "Hello Ada",
+        "We are open from nine to six, Monday to Saturday",
+        ONE_MOMENT.rstrip("."),
+        "Your order 4 2 7 is on its way",
+        "Thank you for calling",
+    ]
+    # After the call nobody waits, and so nobody is asked for patience.
+    assert hanging.metrics[-1].operation_name == "create_task"
+    assert [m.told_in_flight for m in hanging.metrics if m.provider == "salesforce"] == [True] * 3
+
+
+def test_what_is_said_meanwhile_stands_in_the_call_beneath_what_it_waits_for(hanging: Measured) -> None:
+    [result] = hanging.results
+    assert {metric.trace_id for metric in hanging.metrics} == {result.trace_id}
+    assert {metric.call_sid for metric in hanging.metrics} == {result.call_sid}
+    contact, order = (metric for metric in hanging.metrics if metric.operation_name in {"find_contact", "find_order"})
+    spoken = [metric for metric in hanging.metrics if metric.operation_type is OperationType.TTS]
+    for looked_up, filler in ((contact, spoken[0]), (order, spoken[3])):
+        began = looked_up.timestamp - timedelta(milliseconds=looked_up.latency_ms)
+        assert began + timedelta(milliseconds=300) <= filler.timestamp <= looked_up.timestamp
+
+
+def test_what_is_slow_takes_that_much_longer(hanging: Measured) -> None:
+    latencies = {kind: [m.latency_ms for m in hanging.metrics if m.operation_type is kind] for kind in OperationType}
+    assert min(latencies[OperationType.SALESFORCE]) >= 500
+    assert min(latencies[OperationType.RAG]) >= 300
+    assert max(latencies[OperationType.STT] + latencies[OperationType.TTS]) < 500
+
+
+def test_speech_can_be_slow_both_ways(measuring: LatencyConfig, knowledge: KnowledgeBase) -> None:
+    async def speak() -> list[bytes]:
+        return [chunk async for chunk in Voice(slow_s=0.2).synthesize_stream("Hello.")]
+
+    recognizer = GrammarRecognizer(knowledge.questions())
+    assert asyncio.run(speak())
+    assert _transcribe(HybridRecognizer(recognizer, recognizer, slow_s=0.2), QUESTION) == "where is my order"
+    assert [metric.latency_ms >= 200 for metric in latency_tracker.metrics] == [True, True]
+
+
 # -- the programs -----------------------------------------------------------------------------------------------------
 
 
@@ -494,6 +557,9 @@ def test_the_demo_shows_the_call_and_what_to_do_next(tmp_path: Path) -> None:
     for part in (
         "caller: where is my order",
         "bot: Your order 4 2 7 is on its way.",
+        "LATENCY_SALESFORCE_WARNING_MS=1000 LATENCY_SALESFORCE_CRITICAL_MS=1500",
+        f"bot: {ONE_MOMENT}",
+        "▲ critical",
         "Time line of call CA",
         "pocketsphinx-grammar",
         "◆",
@@ -505,8 +571,64 @@ def test_the_demo_shows_the_call_and_what_to_do_next(tmp_path: Path) -> None:
         assert part in done.stdout
     assert "…" not in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
-    assert len((tmp_path / "outputs/logs/latency_metrics.jsonl").read_text().splitlines()) == 13
+    assert len((tmp_path / "outputs/logs/latency_metrics.jsonl").read_text().splitlines()) == 14
     assert "callbot_latency" in (tmp_path / "a/w.svg").read_text()
+
+
+def _seconds_of(lines: list[str], words: str) -> list[float]:
+    """The demo's clock on each line with these words."""
+    return [float(line.split("s")[0]) for line in lines if words in line]
+
+
+@pytest.mark.parametrize(
+    ("slow", "critical_s", "takes_s", "settings"),
+    [
+        ([], 1.5, 2.5, {}),
+        (
+            ["--slow", "salesforce=900ms", "--slow", "rag=100ms"],
+            0.6,
+            0.9,
+            {"LATENCY_SALESFORCE_WARNING_MS": "500", "LATENCY_SALESFORCE_CRITICAL_MS": "600"},
+        ),
+    ],
+)
+def test_the_alert_is_seen_while_the_caller_waits(
+    slow: list[str], critical_s: float, takes_s: float, settings: dict[str, str], tmp_path: Path
+) -> None:
+    with (
+        webhook() as slack,
+        subprocess.Popen(
+            [sys.executable, "-u", "-m", "examples.callbot.demo", *slow],
+            cwd=tmp_path,
+            env=clean_environment({"COLUMNS": "80", "SLACK_WEBHOOK_URL": slack.url, **settings}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process,
+    ):
+        assert process.stdout
+        assert process.stderr
+        seen = [(time.monotonic(), line) for line in process.stdout]
+        errors = process.stderr.read()
+    lines = [line for _, line in seen]
+    assert (process.wait(), errors) == (0, "")
+    [asked] = _seconds_of(lines, "caller: where is my order")
+    [fired] = _seconds_of(lines, "alert: critical: salesforce/find_order still runs after")
+    [ended] = _seconds_of(lines, "alert: critical: salesforce/find_order took")
+    [answered] = _seconds_of(lines, "bot: Your order")
+    patience = _seconds_of(lines, f"bot: {ONE_MOMENT}")[-1]
+    # The bot asks the knowledge base before; and the worker looks every 0.1 s for what has ended.
+    assert critical_s - 0.1 <= fired - asked <= critical_s + 0.7
+    assert takes_s - 0.1 <= ended - asked <= takes_s + 1.0
+    assert asked < fired < ended <= answered
+    assert abs(patience - fired) <= 0.5
+    # It was printed then, and not only dated then.
+    at = {words: next(when for when, line in seen if words in line) for words in ("still runs", "took", "Your order")}
+    assert at["Your order"] - at["still runs"] >= (takes_s - critical_s) / 2
+    assert at["took"] - at["still runs"] >= (takes_s - critical_s) / 2
+    assert "Critical alerts go to Slack too" in "".join(lines)
+    posted = next(post for post in slack.requests if b"find_order still running after" in post.body)
+    assert posted.at_s < at["Your order"]
 
 
 @pytest.mark.parametrize(
@@ -516,6 +638,7 @@ def test_the_demo_shows_the_call_and_what_to_do_next(tmp_path: Path) -> None:
         (["--calls", "many"], "expected a number from 1 to 20, got 'many'"),
         (["--svg", "picture.png"], "ends in .svg"),
         (["--faster"], "unrecognized arguments"),
+        *BAD_SLOW,
     ],
 )
 def test_a_bad_option_is_explained(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:

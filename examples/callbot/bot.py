@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import httpx
 from simple_salesforce.api import Salesforce
 from simple_salesforce.exceptions import SalesforceError
 from starlette.applications import Starlette
@@ -23,12 +24,14 @@ from callbot_latency import call
 from .knowledge import Inference, KnowledgeClient
 from .playback import Playback
 from .salesforce import CustomerRecords
+from .slow import Slow
 from .speech import Endpointer, GrammarRecognizer, Heard, HybridRecognizer, SphinxRecognizer
 from .voice import Voice
 
 _log = logging.getLogger(__name__)
 
 NOT_UNDERSTOOD: Final = "Sorry, I did not understand. Please say it in other words."
+ONE_MOMENT: Final = "One moment please, I am looking it up."
 NOT_AVAILABLE: Final = "Sorry, I cannot look that up right now."
 
 
@@ -55,6 +58,7 @@ class Services:
     sentences: list[str]
     second_recognizer: SphinxRecognizer
     on_line: OnLine
+    slow: Slow = field(default_factory=Slow)
 
 
 class Conversation:
@@ -67,18 +71,25 @@ class Conversation:
         self._call_sid: str = start["callSid"]
         self._phone = str(start.get("customParameters", {}).get("from", ""))
         self._playback = Playback(start["streamSid"], socket.send_json)
-        self._voice = Voice()
+        self._voice = Voice(slow_s=services.slow.tts)
         self._endpointer = Endpointer()
         self._utterances: asyncio.Queue[None] = asyncio.Queue(maxsize=1)
         self._saying: asyncio.Task[None] | None = None
-        self._records = CustomerRecords(services.salesforce, self._call_sid)
+        self._loop = asyncio.get_running_loop()
+        self._records = CustomerRecords(
+            services.salesforce,
+            self._call_sid,
+            on_hang=lambda: self._loop.call_soon_threadsafe(self._ask_for_patience),
+        )
+        # There while the caller waits for Salesforce: what is said meanwhile belongs to it.
+        self._meanwhile: asyncio.TaskGroup | None = None
         self._contact: dict[str, Any] | None = None
         self._lines: list[str] = []
 
     async def run(self) -> None:
         """Listen and talk, until one of the two ends: the caller hangs up, or says goodbye."""
         first = await asyncio.to_thread(GrammarRecognizer, self._services.sentences)
-        self._recognizer = HybridRecognizer(first, self._services.second_recognizer)
+        self._recognizer = HybridRecognizer(first, self._services.second_recognizer, self._services.slow.stt)
         tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._talk())]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -126,14 +137,19 @@ class Conversation:
     # -- talking --------------------------------------------------------------------------------------------------
 
     async def _talk(self) -> None:
-        self._contact = await self._salesforce(self._records.find_contact, self._phone)
+        self._contact = await self._looked_up(self._records.find_contact, self._phone)
         name = f" {self._contact['FirstName']}" if self._contact else ""
         await self._say(f"Hello{name}. How can I help you?")
         while True:
             await self._utterances.get()
             heard = await self._recognizer.transcribe()
             self._note("caller", heard)
-            found = await self._services.knowledge.infer(heard) if heard else None
+            try:
+                found = await self._services.knowledge.infer(heard) if heard else None
+            except httpx.HTTPError as error:
+                _log.warning("RAG: %r", error)
+                await self._say(NOT_AVAILABLE)
+                continue
             await self._say(await self._answer(found))
             if found and found.action == "goodbye":
                 return
@@ -143,13 +159,14 @@ class Conversation:
             return NOT_UNDERSTOOD
         if found.action != "order_status":
             return found.answer
-        order = await self._salesforce(self._records.find_order, self._contact["Id"]) if self._contact else None
+        order = await self._looked_up(self._records.find_order, self._contact["Id"]) if self._contact else None
         return found.answer.format(number=order["OrderNumber"], status=order["Status"]) if order else NOT_AVAILABLE
 
-    async def _say(self, text: str) -> None:
+    async def _say(self, text: str, *, is_answer: bool = True) -> None:
         """Speak, until all of it was heard or the caller breaks in."""
         self._note("bot", text)
-        self._saying = asyncio.create_task(self._playback.play(self._voice.synthesize_stream(text)))
+        speech = self._voice.synthesize_stream(text)
+        self._saying = asyncio.create_task(self._playback.play(speech, is_answer=is_answer))
         try:
             # Not awaited itself: that would raise here when the caller breaks in.
             await asyncio.wait([self._saying])
@@ -161,6 +178,18 @@ class Conversation:
             self._saying = None
 
     # -- what is known of the caller ------------------------------------------------------------------------------
+
+    async def _looked_up(self, method: Callable[..., Any], *args: Any) -> Any:
+        """What Salesforce knows. The caller waits for it, so that where it hangs the bot says something meanwhile."""
+        try:
+            async with asyncio.TaskGroup() as self._meanwhile:
+                return await self._salesforce(method, *args)
+        finally:
+            self._meanwhile = None
+
+    def _ask_for_patience(self) -> None:
+        if self._meanwhile is not None:
+            self._meanwhile.create_task(self._say(ONE_MOMENT, is_answer=False))
 
     async def _salesforce(self, method: Callable[..., Any], *args: Any) -> Any:
         """Run a blocking method in a thread, which asyncio.to_thread gives this call's binding; None where it fails."""

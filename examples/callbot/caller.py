@@ -14,12 +14,13 @@ from typing import Any, Final
 import websockets
 
 from .audio import FRAME_BYTES, FRAME_MS, SILENCE, frames
-from .playback import PlaybackBuffer
+from .playback import ANSWERED, PlaybackBuffer
 from .voice import Voice
 
 _SILENT_FRAME: Final = SILENCE * FRAME_BYTES
 _PAUSE_S: Final = 0.4
-_PATIENCE_S: Final = 20.0
+PATIENCE_S: Final = 20.0
+"""How long a caller waits for an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +42,13 @@ class Caller:
     phone: str
     script: Sequence[Utterance]
     hang_up_after_s: float | None = None
+    patience_s: float = PATIENCE_S
     voice: Voice = field(default_factory=lambda: Voice("en-us+f3", 150))
     call_sid: str = field(default_factory=lambda: f"CA{secrets.token_hex(16)}")
     stream_sid: str = field(default_factory=lambda: f"MZ{secrets.token_hex(16)}")
     events: dict[str, int] = field(default_factory=dict)
     heard_s: float = 0.0
+    answers: int = 0
     _buffer: PlaybackBuffer = field(default_factory=PlaybackBuffer)
     _speech: deque[bytes] = field(default_factory=deque)
     _spoken: asyncio.Event = field(default_factory=asyncio.Event)
@@ -121,7 +124,7 @@ class Caller:
 
     async def _converse(self, spoken: Sequence[list[bytes]]) -> None:
         for utterance, speech in zip(self.script, spoken, strict=True):
-            async with asyncio.timeout(_PATIENCE_S):
+            async with asyncio.timeout(self.patience_s):
                 await self._until_heard(utterance.interrupts_after_s)
             self._spoken.clear()
             self._speech.extend(speech)
@@ -130,24 +133,29 @@ class Caller:
                 # What the bot said before it noticed is no answer.
                 await asyncio.sleep(_PAUSE_S)
         if self.hang_up_after_s is None:
-            # It is the bot that ends the call after a goodbye.
-            await asyncio.sleep(_PATIENCE_S)
-        await self._until_heard(self.hang_up_after_s)
+            # It is the bot that ends the call after a goodbye; one that does not is left at last.
+            await asyncio.sleep(self.patience_s)
+        else:
+            await self._until_heard(self.hang_up_after_s)
 
     async def _until_heard(self, seconds: float | None) -> None:
-        """Until the bot has spoken for so long, or, with None, has spoken and is silent again."""
+        """Until the bot has spoken for so long, or, with None, has given an answer and is silent again.
+
+        This caller cannot tell "one moment, please" from an answer by its words: the bot's mark tells.
+        """
         loop = asyncio.get_running_loop()
-        heard_before = self.heard_s
+        heard_before, answers_before = self.heard_s, self.answers
         while True:
-            heard = self.heard_s - heard_before
-            if seconds is not None and heard >= seconds:
+            is_answered = self.answers > answers_before and not self._buffer.seconds
+            if seconds is not None and self.heard_s - heard_before >= seconds:
                 return
-            if seconds is None and heard and not self._buffer.seconds and loop.time() - self._last_sound > _PAUSE_S:
+            if seconds is None and is_answered and loop.time() - self._last_sound > _PAUSE_S:
                 return
             await asyncio.sleep(FRAME_MS / 1_000)
 
     async def _return_marks(self, socket: websockets.ClientConnection, names: Sequence[str]) -> None:
         for name in names:
+            self.answers += name.startswith(ANSWERED)
             await self._send(socket, {"event": "mark", "streamSid": self.stream_sid, "mark": {"name": name}})
 
     async def _stop(self, socket: websockets.ClientConnection) -> None:

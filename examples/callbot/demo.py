@@ -3,6 +3,8 @@
 import argparse
 import asyncio
 import io
+import logging
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -13,11 +15,16 @@ from rich.text import Text
 
 from callbot_latency import ConfigError, init, latency_config, latency_tracker, shutdown
 
+from .alerts import AlertsOnScreen
 from .bot import Line
 from .run import CallResult, run_calls
+from .slow import PROVIDERS, Slow, add_slow_option, slow_of
 from .waterfall import Waterfall, statistics
 
 _SVG_COLUMNS = 100
+# Unless --slow says otherwise: long enough for an alert, and short enough to be watched.
+_SLOW_ORDERS = Slow(salesforce_orders=2.5)
+_LOWERED_MS = {"LATENCY_SALESFORCE_WARNING_MS": "1000", "LATENCY_SALESFORCE_CRITICAL_MS": "1500"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,12 +32,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     console = Console(highlight=False)
     try:
+        slow = prepare_alerts(options)
         init()
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
     try:
-        return _demo(console, options)
+        return _demo(console, options, slow)
     except KeyboardInterrupt:
         console.print("\nStopped.")
         return 130
@@ -44,6 +52,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--interrupt", action="store_true", help="the caller breaks into a long answer")
     parser.add_argument("--hang-up", action="store_true", help="the caller hangs up in the middle of an answer")
     parser.add_argument("--svg", type=_svg, metavar="PATH", help="save the call's time line as a picture")
+    add_slow_option(parser)
     return parser.parse_args(arguments)
 
 
@@ -60,8 +69,19 @@ def _svg(text: str) -> Path:
     return path
 
 
-def _demo(console: Console, options: argparse.Namespace) -> int:
-    results = make_calls(console, options.calls, interrupt=options.interrupt, hang_up=options.hang_up)
+def prepare_alerts(options: argparse.Namespace) -> Slow:
+    """What is slow in this run; to be called before `init()`, because it may lower thresholds."""
+    # The screen shows them, so that what nobody configured does not go to stderr besides.
+    logging.getLogger("callbot_latency.alerting").addHandler(logging.NullHandler())
+    if options.slow:
+        return slow_of(options.slow)
+    if not any(os.environ.get(name) for name in _LOWERED_MS):
+        os.environ.update(_LOWERED_MS)
+    return _SLOW_ORDERS
+
+
+def _demo(console: Console, options: argparse.Namespace, slow: Slow) -> int:
+    results = make_calls(console, slow, options.calls, interrupt=options.interrupt, hang_up=options.hang_up)
     if options.svg is not None:
         _save(options.svg, results[0])
         console.print(Text(f"\nThe time line as a picture: {options.svg}"))
@@ -70,19 +90,41 @@ def _demo(console: Console, options: argparse.Namespace) -> int:
 
 
 def make_calls(
-    console: Console, calls: int = 1, *, interrupt: bool = False, hang_up: bool = False
+    console: Console, slow: Slow, calls: int = 1, *, interrupt: bool = False, hang_up: bool = False
 ) -> Sequence[CallResult]:
-    """Make the calls and show them: the conversation as it goes, then the time line and the statistics."""
+    """Make the calls and show them: the conversation and its alerts as they come, then time line and statistics."""
     callers = "A caller rings" if calls == 1 else f"{calls} callers ring"
-    console.print(f"{callers} the bot, in real time: this takes about 20 seconds.\n")
+    console.print(f"{callers} the bot, in real time: this takes {_about_s(slow)} seconds.")
+    _say_what_is_slow(console, slow)
     began = time.time()
+    alerts = AlertsOnScreen(console, began)
 
     def show(line: Line) -> None:
         _show(console, line, began, several=calls > 1)
 
-    results = asyncio.run(run_calls(calls, interrupt=interrupt, hang_up=hang_up, on_line=show))
+    results = asyncio.run(run_calls(calls, interrupt=interrupt, hang_up=hang_up, slow=slow, on_line=show))
+    alerts.wait_until_ended()
     _report(console, results)
     return results
+
+
+def _about_s(slow: Slow) -> str:
+    return "about 25" if slow == _SLOW_ORDERS else "20 and more"
+
+
+def _say_what_is_slow(console: Console, slow: Slow) -> None:
+    parts = {name: getattr(slow, name) for name in PROVIDERS if getattr(slow, name)}
+    if slow.salesforce_orders:
+        parts["salesforce"] = slow.salesforce_orders
+    for name, seconds in parts.items():
+        warning_ms, critical_ms = (getattr(latency_config, f"{name}_{kind}_ms") for kind in ("warning", "critical"))
+        setting = f"LATENCY_{name.upper()}_"
+        what = "Salesforce's orders" if slow.salesforce_orders else name
+        console.print(f"Slow on purpose: {what}, by {seconds:g} s. Thresholds of this call:", style="dim")
+        console.print(f"{setting}WARNING_MS={warning_ms:g} {setting}CRITICAL_MS={critical_ms:g}", style="dim")
+    if latency_config.slack_webhook_url:
+        console.print("Critical alerts go to Slack too, since SLACK_WEBHOOK_URL is set.", style="dim")
+    console.print()
 
 
 def _show(console: Console, line: Line, began: float, *, several: bool) -> None:

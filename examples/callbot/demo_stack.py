@@ -1,9 +1,10 @@
 """The call of the demo, through the Collector into Jaeger, Prometheus and InfluxDB: ``make demo-stack``."""
 
+import argparse
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
@@ -15,8 +16,9 @@ from rich.tree import Tree
 from callbot_latency import init, shutdown
 from deploy.stack import Stack, command, missing_servers, until_told_to_end
 
-from .demo import make_calls
+from .demo import make_calls, prepare_alerts
 from .run import CallResult
+from .slow import add_slow_option
 
 T = TypeVar("T")
 
@@ -31,8 +33,11 @@ IN_INFLUXDB: Final = (
 )
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Start the servers, make a call, show where it can be seen, and stay until Ctrl-C."""
+    parser = argparse.ArgumentParser(prog="python -m examples.callbot.demo_stack", description=__doc__)
+    add_slow_option(parser)
+    options = parser.parse_args(arguments)
     console = Console(highlight=False)
     missing = missing_servers(SERVERS, say=console.print)
     if missing:
@@ -41,10 +46,11 @@ def main() -> int:
     with Stack(SERVERS, say=console.print) as stack:
         os.environ.update(stack.environment())
         os.environ.setdefault("OTEL_SERVICE_NAME", SERVICE)
+        slow = prepare_alerts(options)
         init()
         console.print()
         try:
-            (result,) = make_calls(console)
+            (result,) = make_calls(console, slow)
         finally:
             shutdown()
         _show_jaeger(console, stack, result)

@@ -76,10 +76,17 @@ class KnowledgeBase:
         self._database.close()
 
 
-def knowledge_app(knowledge: KnowledgeBase) -> Starlette:
-    """The RAG API: ``POST /infer`` with ``{"question": ...}`` gives an `Inference`, or status 404."""
+def knowledge_app(knowledge: KnowledgeBase, slow_s: float = 0.0) -> Starlette:
+    """The RAG API: ``POST /infer`` with ``{"question": ...}`` gives an `Inference`, or status 404.
+
+    Args:
+        knowledge: where it looks.
+        slow_s: how much longer it takes than that, in seconds.
+
+    """
 
     async def infer(request: Request) -> Response:
+        await asyncio.sleep(slow_s)
         question = (await request.json())["question"]
         found = await asyncio.to_thread(knowledge.search, question)
         return JSONResponse(asdict(found)) if found else JSONResponse({"error": "nothing found"}, status_code=404)
@@ -90,7 +97,7 @@ def knowledge_app(knowledge: KnowledgeBase) -> Starlette:
 class KnowledgeClient:
     """The bot's side of the RAG API."""
 
-    def __init__(self, url: str, timeout_s: float = 5.0) -> None:
+    def __init__(self, url: str, timeout_s: float = 15.0) -> None:
         self._client = httpx.AsyncClient(base_url=url, timeout=timeout_s)
 
     @measure_latency(OperationType.RAG, provider="sqlite-fts5")

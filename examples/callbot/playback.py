@@ -15,6 +15,7 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 LEAD_S: Final = 4.0
 """How much unplayed sound may wait at Twilio. Without a limit a long text would be synthesised to its end at once,
 however early the caller breaks in."""
+ANSWERED: Final = "answered"
 _MARK_EVERY_BYTES: Final = PHONE_RATE // 2
 
 
@@ -29,8 +30,11 @@ class Playback:
         self._waiting: deque[tuple[str, float]] = deque()
         self._acknowledged = asyncio.Condition()
 
-    async def play(self, chunks: AsyncGenerator[bytes, None]) -> None:
-        """Send speech as it is synthesised, and return once the caller has heard all of it."""
+    async def play(self, chunks: AsyncGenerator[bytes, None], *, is_answer: bool = True) -> None:
+        """Send speech as it is synthesised, and return once the caller has heard all of it.
+
+        Behind an answer stands a mark whose name begins with `ANSWERED`: now it is the caller's turn.
+        """
         async with aclosing(chunks):
             async for chunk in chunks:
                 payload = base64.b64encode(chunk).decode()
@@ -39,7 +43,7 @@ class Playback:
                 if self._unmarked >= _MARK_EVERY_BYTES:
                     await self._mark()
                     await self._until(LEAD_S)
-        await self._mark()
+        await self._mark(ANSWERED if is_answer else "sound")
         await self._until(0)
 
     async def acknowledge(self, name: str) -> None:
@@ -55,10 +59,10 @@ class Playback:
         self._unmarked = 0
         await self._message("clear")
 
-    async def _mark(self) -> None:
-        if self._unmarked:
+    async def _mark(self, kind: str = "sound") -> None:
+        if self._unmarked or kind == ANSWERED:
             self._marks_sent += 1
-            name = f"sound-{self._marks_sent}"
+            name = f"{kind}-{self._marks_sent}"
             self._waiting.append((name, self._unmarked / PHONE_RATE))
             self._unmarked = 0
             await self._message("mark", mark={"name": name})

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from .bot import Line, OnLine, Services, bot_app
-from .caller import Caller, Utterance
+from .caller import PATIENCE_S, Caller, Utterance
 from .knowledge import KnowledgeBase, KnowledgeClient, knowledge_app
 from .salesforce import connect
 from .salesforce_stub import PHONES, SESSION_ID, SalesforceStub
 from .servers import serving
+from .slow import Slow
 from .speech import SphinxRecognizer
 
 _GOODBYE: Final = Utterance("Thank you very much, goodbye.")
@@ -37,23 +38,29 @@ class CallResult:
 
 
 @asynccontextmanager
-async def services_running(on_line: OnLine, stub: SalesforceStub | None = None) -> AsyncGenerator[Services, None]:
-    """What the bot needs, running on this machine within the block."""
+async def services_running(on_line: OnLine, slow: Slow | None = None) -> AsyncGenerator[Services, None]:
+    """What the bot needs, running on this machine within the block; `slow` says what of it takes longer."""
+    slow = slow or Slow()
     async with AsyncExitStack() as stack:
         knowledge = KnowledgeBase()
         stack.callback(knowledge.close)
-        rag = await stack.enter_async_context(serving(knowledge_app(knowledge)))
-        crm = await stack.enter_async_context(serving((stub or SalesforceStub()).app()))
+        rag = await stack.enter_async_context(serving(knowledge_app(knowledge, slow.rag)))
+        crm = await stack.enter_async_context(serving(SalesforceStub(slow=slow).app()))
         client = KnowledgeClient(f"http://{rag}")
         stack.push_async_callback(client.close)
         salesforce = connect(f"http://{crm}", SESSION_ID)
         stack.callback(salesforce.session.close)
         second = await asyncio.to_thread(SphinxRecognizer)
-        yield Services(client, salesforce, knowledge.questions(), second, on_line)
+        yield Services(client, salesforce, knowledge.questions(), second, on_line, slow)
 
 
 async def run_calls(
-    calls: int = 1, *, interrupt: bool = False, hang_up: bool = False, on_line: OnLine | None = None
+    calls: int = 1,
+    *,
+    interrupt: bool = False,
+    hang_up: bool = False,
+    slow: Slow | None = None,
+    on_line: OnLine | None = None,
 ) -> list[CallResult]:
     """Make `calls` calls at once; `callbot_latency.init()` and `shutdown()` are left to whoever calls this.
 
@@ -61,6 +68,7 @@ async def run_calls(
         calls: how many.
         interrupt: the callers break into a long answer.
         hang_up: the callers hang up in the middle of an answer.
+        slow: which providers take longer, and by how much.
         on_line: told of everything that is said.
 
     """
@@ -71,8 +79,15 @@ async def run_calls(
         if on_line is not None:
             on_line(line)
 
-    async with services_running(keep) as services, serving(bot_app(services)) as address:
+    longer_s = slow.longest_wait_s if slow else 0.0
+    async with (
+        services_running(keep, slow) as services,
+        # The bot notes a call when the caller has gone.
+        serving(bot_app(services), end_within_s=3 + longer_s) as address,
+    ):
         callers = [_caller(f"ws://{address}/media", n, interrupt=interrupt, hang_up=hang_up) for n in range(calls)]
+        for caller in callers:
+            caller.patience_s = PATIENCE_S + 2 * longer_s
         seconds = await asyncio.gather(*(caller.run() for caller in callers))
     return [_result(caller, took, lines) for caller, took in zip(callers, seconds, strict=True)]
 

@@ -1,14 +1,16 @@
 """Salesforce, through simple-salesforce: who calls, where their order is, and a note of the call."""
 
+from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import urlsplit
+from weakref import WeakValueDictionary
 
 import requests
 from requests.adapters import HTTPAdapter
 from simple_salesforce.api import Salesforce
 from simple_salesforce.format import format_soql
 
-from callbot_latency import OperationType, measure_latency
+from callbot_latency import Alert, OperationType, measure_latency
 
 
 def connect(instance_url: str, session_id: str) -> Salesforce:
@@ -33,20 +35,37 @@ class _PlainAdapter(HTTPAdapter):
 _SALESFORCE: Final = OperationType.SALESFORCE
 
 
-class CustomerRecords:
-    """What one call reads and writes in Salesforce. Its methods block: run them with ``asyncio.to_thread``."""
+def _tell_the_call(alert: Alert) -> None:
+    """Salesforce hangs: whoever talks to the caller may want to say something."""
+    records = _RECORDS.get(alert.metric.call_sid or "")
+    if records is not None:
+        records.on_hang()
 
-    def __init__(self, salesforce: Salesforce, call_sid: str) -> None:
+
+class CustomerRecords:
+    """What one call reads and writes in Salesforce. Its methods block: run them with ``asyncio.to_thread``.
+
+    Args:
+        salesforce: the client, shared by all calls.
+        call_sid: the call.
+        on_hang: called while a look-up takes longer than its critical threshold; on another thread than the caller's,
+            since nothing but a thread waits for what blocks.
+
+    """
+
+    def __init__(self, salesforce: Salesforce, call_sid: str, on_hang: Callable[[], object] = lambda: None) -> None:
         self._salesforce = salesforce
         self.call_sid = call_sid
+        self.on_hang = on_hang
+        _RECORDS[call_sid] = self
 
-    @measure_latency(_SALESFORCE, provider="salesforce", call_sid_attr="call_sid")
+    @measure_latency(_SALESFORCE, provider="salesforce", call_sid_attr="call_sid", on_deadline=_tell_the_call)
     def find_contact(self, phone: str) -> dict[str, Any] | None:
         """The contact with this telephone number."""
         query = format_soql("SELECT Id, FirstName FROM Contact WHERE Phone = {} LIMIT 1", phone)
         return _first(self._salesforce.query(query))
 
-    @measure_latency(_SALESFORCE, provider="salesforce", call_sid_attr="call_sid")
+    @measure_latency(_SALESFORCE, provider="salesforce", call_sid_attr="call_sid", on_deadline=_tell_the_call)
     def find_order(self, contact_id: str) -> dict[str, Any] | None:
         """The contact's newest order."""
         query = format_soql(
@@ -61,6 +80,10 @@ class CustomerRecords:
         fields = {"WhoId": contact_id, "Subject": "Call", "Status": "Completed", "Description": description}
         tasks: Any = self._salesforce.Task
         return str(tasks.create(fields)["id"])
+
+
+# Of the calls that there are: on_deadline= is written where the method is, and is told the call by its id.
+_RECORDS: Final[WeakValueDictionary[str, CustomerRecords]] = WeakValueDictionary()
 
 
 def _first(result: Any) -> dict[str, Any] | None:

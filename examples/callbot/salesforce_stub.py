@@ -10,6 +10,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from .slow import Slow
+
 SESSION_ID: Final = "00D000000000000!example"
 """The session id that the stub lets in."""
 PHONES: Final = ("+14155550100", "+14155550101", "+14155550102")
@@ -23,11 +25,13 @@ class SalesforceStub:
 
     Args:
         delay_ms: shortest and longest time to answer.
+        slow: how much longer it takes than that.
 
     """
 
-    def __init__(self, delay_ms: tuple[float, float] = (25, 70)) -> None:
+    def __init__(self, delay_ms: tuple[float, float] = (25, 70), slow: Slow | None = None) -> None:
         self._delay_ms = delay_ms
+        self._slow = slow or Slow()
         self.records: dict[str, list[dict[str, Any]]] = {
             "Contact": [
                 {"Id": f"003{n:015d}", "FirstName": name, "Phone": phone}
@@ -56,6 +60,8 @@ class SalesforceStub:
         if refusal := await self._admit(request):
             return refusal
         asked = _SOQL.match(request.query_params.get("q", ""))
+        if asked is not None and asked["object"] == "Order":
+            await asyncio.sleep(self._slow.salesforce_orders)
         if asked is None or asked["object"] not in self.records:
             return _error(400, "MALFORMED_QUERY", "the stub knows SELECT ... FROM ... WHERE field = 'value'")
         names = asked["fields"].split(", ")
@@ -75,7 +81,8 @@ class SalesforceStub:
         return JSONResponse({"id": record["Id"], "success": True, "errors": []}, status_code=201)
 
     async def _admit(self, request: Request) -> Response | None:
-        await asyncio.sleep(random.uniform(*self._delay_ms) / 1_000)  # noqa: S311 - nothing secret hangs on it
+        usual_s = random.uniform(*self._delay_ms) / 1_000  # noqa: S311 - nothing secret hangs on it
+        await asyncio.sleep(usual_s + self._slow.salesforce)
         if request.headers.get("authorization") != f"Bearer {SESSION_ID}":
             return _error(401, "INVALID_SESSION_ID", "Session expired or invalid")
         return None

@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
+from math import ceil
 
 import uvicorn
 from starlette.applications import Starlette
@@ -17,15 +18,18 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serving(app: Starlette) -> AsyncGenerator[str, None]:
-    """Serve `app` within the block; gives its address, such as ``127.0.0.1:50123``."""
+async def serving(app: Starlette, end_within_s: float = 3.0) -> AsyncGenerator[str, None]:
+    """Serve `app` within the block; gives its address, such as ``127.0.0.1:50123``.
+
+    What it is about at the end of the block has `end_within_s` to finish.
+    """
     config = uvicorn.Config(
         app,
         log_config=None,
         access_log=False,
         lifespan="off",
         ws="websockets-sansio",
-        timeout_graceful_shutdown=3,
+        timeout_graceful_shutdown=ceil(end_within_s),
     )
     server = _Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listening:

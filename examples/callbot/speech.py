@@ -161,14 +161,16 @@ class HybridRecognizer:
     Args:
         first: hears along while the caller speaks, so that its text is there soon after the last word; this call's own.
         second: asked about the whole utterance afterwards; shared by all calls, one at a time.
+        slow_s: how much longer than that it takes, in seconds.
 
     """
 
     _second_is_busy = threading.Lock()
 
-    def __init__(self, first: Recognizer, second: Recognizer) -> None:
+    def __init__(self, first: Recognizer, second: Recognizer, slow_s: float = 0.0) -> None:
         self._first = first
         self._second = second
+        self._slow_s = slow_s
         # One thread for each call: frames must reach the engine in their order.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="recognizer")
         self._utterance = bytearray()
@@ -187,6 +189,7 @@ class HybridRecognizer:
         """What the caller said, as soon as an engine knows; measured from the end of speech on."""
         utterance = bytes(self._utterance)
         with measure_latency_context(OperationType.STT, "transcribe") as measured:
+            await asyncio.sleep(self._slow_s)
             text = await self._ask_first()
             provider = self._first.provider
             if not text:

@@ -79,16 +79,19 @@ class Voice:
     Args:
         name: one of espeak-ng's voices, such as ``en-us`` or, in a higher pitch, ``en-us+f3``.
         words_per_minute: how fast it speaks.
+        slow_s: how much longer than that `synthesize_stream` takes to begin, in seconds.
 
     """
 
-    def __init__(self, name: str = "en-us", words_per_minute: int = 165) -> None:
+    def __init__(self, name: str = "en-us", words_per_minute: int = 165, slow_s: float = 0.0) -> None:
         self.name = name
         self.words_per_minute = words_per_minute
+        self._slow_s = slow_s
 
     @measure_latency(OperationType.TTS, provider="espeak-ng")
     async def synthesize_stream(self, text: str) -> AsyncGenerator[bytes, None]:
         """Speak `text` as μ-law, chunk by chunk as it is synthesised; no later sentence before it is asked for."""
+        await asyncio.sleep(self._slow_s)
         for sentence in sentences(text):
             async with aclosing(self._spoken(sentence)) as chunks:
                 async for chunk in chunks:

@@ -119,4 +119,6 @@ def statistics(stats: dict[str, dict[str, Any]]) -> Table:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.1f}"
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if value >= 1_000 else f"{value:,.1f}"

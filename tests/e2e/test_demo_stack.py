@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from examples.callbot import demo_stack
 from tests.subprocesses import ROOT, clean_environment
 
 
 def test_the_call_is_shown_as_read_back_from_each_server(tmp_path: Path, binary: Callable[[str], Path]) -> None:
-    """It prints trace, quantiles and counts with their addresses, stays up until Ctrl-C, and then ends well."""
+    """It prints the alert as it fires, then trace, quantiles and counts with their addresses, stays up until Ctrl-C, and then ends well."""
     for command in ("otelcol", "jaeger", "prometheus", "influxd"):
         binary(command)
     with subprocess.Popen(
@@ -24,9 +25,12 @@ def test_the_call_is_shown_as_read_back_from_each_server(tmp_path: Path, binary:
         text=True,
     ) as process:
         assert process.stdout
-        told = []
+        told: list[str] = []
         for line in process.stdout:
             told.append(line)
+            if "find_order still runs after" in line:
+                # While the caller waits: the bot has not answered yet.
+                assert not any("bot: Your order" in earlier for earlier in told)
             if "Ctrl-C ends them" in line:
                 process.send_signal(signal.SIGINT)
         errors = process.stderr.read() if process.stderr else ""
@@ -34,7 +38,11 @@ def test_the_call_is_shown_as_read_back_from_each_server(tmp_path: Path, binary:
     _, _, read_back = "".join(told).partition("\nJaeger\n")
     jaeger, _, rest = read_back.partition("\nPrometheus")
     prometheus, _, influxdb = rest.partition("\nInfluxDB")
-    assert jaeger.count("text_to_speech synthesize_stream") == jaeger.count("speech_to_text transcribe") + 1 > 1
+    # The greeting and "one moment please" besides an answer to each question; the latter waits for Salesforce.
+    assert jaeger.count("text_to_speech synthesize_stream") == jaeger.count("speech_to_text transcribe") + 2 > 2
+    [find_order] = (n for n, line in enumerate(jaeger.splitlines()) if "salesforce_api find_order" in line)
+    assert "    └── text_to_speech synthesize_stream" in jaeger.splitlines()[find_order + 1]
+    assert sum("find_order still runs after 15" in line for line in told) == 1
     for name in ("speech_to_text/transcribe", "rag_inference/infer", "salesforce_api/find_contact"):
         assert name in prometheus
         assert name in influxdb
@@ -55,3 +63,14 @@ def test_without_servers_it_says_which(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert "put prometheus and promtool on PATH" in done.stdout
+
+
+@pytest.mark.parametrize(("given", "told"), [("twilio=4s", "expected one of rag, salesforce"), ("rag=4", "rag=900ms")])
+def test_a_bad_option_starts_no_server(given: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It says what can be slow, and ends with 2."""
+    with pytest.raises(SystemExit) as stopped:
+        demo_stack.main(["--slow", given])
+    assert stopped.value.code == 2
+    output = capsys.readouterr()
+    assert told in output.err
+    assert output.out == ""
