@@ -147,7 +147,7 @@ class Conversation:
             try:
                 found = await self._services.knowledge.infer(heard) if heard else None
             except httpx.HTTPError as error:
-                _log.warning("RAG: %r", error)
+                _log.warning("The RAG API did not answer: %r", error)
                 await self._say(NOT_AVAILABLE)
                 continue
             await self._say(await self._answer(found))

@@ -86,8 +86,8 @@ def knowledge_app(knowledge: KnowledgeBase, slow_s: float = 0.0) -> Starlette:
     """
 
     async def infer(request: Request) -> Response:
-        await asyncio.sleep(slow_s)
         question = (await request.json())["question"]
+        await asyncio.sleep(slow_s)
         found = await asyncio.to_thread(knowledge.search, question)
         return JSONResponse(asdict(found)) if found else JSONResponse({"error": "nothing found"}, status_code=404)
 

@@ -13,7 +13,7 @@ from tests.subprocesses import ROOT, clean_environment
 
 
 def test_the_call_is_shown_as_read_back_from_each_server(tmp_path: Path, binary: Callable[[str], Path]) -> None:
-    """It prints the alert as it fires, then trace, quantiles and counts with their addresses, stays up until Ctrl-C, and then ends well."""
+    """The alert as it fires, then trace, quantiles and counts with their addresses; it stays up until Ctrl-C."""
     for command in ("otelcol", "jaeger", "prometheus", "influxd"):
         binary(command)
     with subprocess.Popen(
@@ -41,7 +41,7 @@ def test_the_call_is_shown_as_read_back_from_each_server(tmp_path: Path, binary:
     # The greeting and "one moment please" besides an answer to each question; the latter waits for Salesforce.
     assert jaeger.count("text_to_speech synthesize_stream") == jaeger.count("speech_to_text transcribe") + 2 > 2
     [find_order] = (n for n, line in enumerate(jaeger.splitlines()) if "salesforce_api find_order" in line)
-    assert "    └── text_to_speech synthesize_stream" in jaeger.splitlines()[find_order + 1]
+    assert "│   └── text_to_speech synthesize_stream" in jaeger.splitlines()[find_order + 1]
     assert sum("find_order still runs after 15" in line for line in told) == 1
     for name in ("speech_to_text/transcribe", "rag_inference/infer", "salesforce_api/find_contact"):
         assert name in prometheus
