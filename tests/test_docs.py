@@ -2,14 +2,18 @@
 
 import inspect
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import callbot_latency
-from callbot_latency import semconv
+from callbot_latency import semconv, testing
 from callbot_latency.metric import LatencyMetric
-from tests.subprocesses import ROOT, run_python
+from tests.subprocesses import ROOT, clean_environment, run_python
+from tests.webhook import webhook
 
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "README.fr.md", *sorted(DOCS.glob("*.md")), ROOT / "examples/callbot/README.md"]
@@ -55,6 +59,37 @@ def test_every_reason_of_a_drop_stands_in_the_docs(reason: str) -> None:
     assert f"{reason}`" in (DOCS / "metrics.md").read_text()
 
 
+@pytest.mark.parametrize("name", semconv.ENVIRONMENT)
+def test_an_example_of_each_setting_of_ours_stands_in_the_env_file(name: str) -> None:
+    """.env.example has what is not a threshold, a switch or OpenTelemetry's own, each with a line that says what."""
+    lines = (ROOT / ".env.example").read_text().splitlines()
+    if not re.search(r"_(WARNING|CRITICAL)_MS$|_ENABLED$|^OTEL_|_FILE_PATH$", name):
+        assert any(line.startswith(f"{name}=") for line in lines), name
+
+
+@pytest.mark.parametrize("name", ["on_deadline", "send_test", "AlertEvent", *testing.__all__])
+def test_what_is_public_beside_the_package_itself_is_explained_too(name: str) -> None:
+    """Names of `callbot_latency.alerting` and `callbot_latency.testing`, and what the decorator can do."""
+    assert any(name in words(page) for page in sorted(DOCS.glob("*.md"))), name
+
+
+def test_the_test_of_the_channels_in_the_readme_runs(tmp_path: Path) -> None:
+    """As it stands there, but for the address."""
+    [command] = re.findall(r"^\$ (python -c .*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    with webhook() as slack:
+        done = subprocess.run(
+            [sys.executable, *shlex.split(command)[1:]],
+            cwd=tmp_path,
+            env=clean_environment({"SLACK_WEBHOOK_URL": slack.url}),
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    assert f"\n{done.stdout}" in (ROOT / "README.md").read_text()
+    assert len(slack.requests) == 1
+
+
 @pytest.mark.parametrize("name", callbot_latency.__all__)
 def test_every_public_name_is_explained(name: str) -> None:
     """A docstring for whoever asks help(), and a place in the documentation."""
@@ -88,11 +123,16 @@ def test_the_tutorial_runs(tmp_path: Path) -> None:
     """Its Python blocks, one after the other, as a reader would type them."""
     done = run_python("\n".join(blocks(DOCS / "tutorial.md", "python")), tmp_path)
     assert done.returncode == 0, done.stderr
-    mean_ms, first, called, breach = done.stdout.splitlines()
+    mean_ms, first, called, breach, *rest = done.stdout.splitlines()
     assert float(mean_ms) >= 20
     assert first.endswith(" 4")
     assert called == "['CA2', 'CA2']"
     assert breach.startswith("warning query 1")
+    # Callbacks print on a thread of their own: while find_order() hangs, and when it has ended.
+    assert rest[0].startswith("critical find_order 1")
+    assert sum(line.startswith("critical find_order") for line in rest) == 2
+    assert {"on its way ['One moment please.']", "{'log': None}"} < set(rest)
+    assert len(rest) == 4
     assert (tmp_path / "outputs" / "today.csv").exists()
 
 

@@ -15,7 +15,7 @@ _COLOURS: Final = {
     OperationType.SALESFORCE: "blue",
     OperationType.TTS: "green",
 }
-_SEVERITIES: Final = {Severity.WARNING: ("▲ warning", "yellow"), Severity.CRITICAL: ("▲ critical", "bold red")}
+_SEVERITIES: Final = {Severity.WARNING: "yellow", Severity.CRITICAL: "bold red"}
 _COLUMNS: Final[tuple[tuple[str, Literal["left", "right"]], ...]] = (
     ("at", "right"),
     ("operation", "left"),
@@ -24,7 +24,7 @@ _COLUMNS: Final[tuple[tuple[str, Literal["left", "right"]], ...]] = (
     ("ms", "right"),
 )
 # What the other columns need.
-_BESIDES: Final = 63
+_BESIDES: Final = 64
 # The caller thinks and speaks for seconds, operations take milliseconds: each answer has a time line of its own.
 _APART_MS: Final = 700.0
 
@@ -93,10 +93,11 @@ def _bar(metric: LatencyMetric, began_ms: float, scale: float, track: int) -> Te
 
 def _latency(metric: LatencyMetric) -> Text:
     text = Text(f"{metric.latency_ms:,.0f}")
+    is_well = metric.status is OperationStatus.SUCCESS
     if metric.severity is not None:
-        mark, style = _SEVERITIES[metric.severity]
-        text.append(f" {mark}", style)
-    if metric.status is not OperationStatus.SUCCESS:
+        # One word: there is no room for both, and the colour says how bad it is.
+        text.append(f" ▲ {metric.severity.value if is_well else metric.status.value}", _SEVERITIES[metric.severity])
+    elif not is_well:
         text.append(f" {metric.status.value}", "yellow")
     return text
 
