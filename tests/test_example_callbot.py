@@ -557,6 +557,7 @@ def test_the_demo_shows_the_call_and_what_to_do_next(tmp_path: Path) -> None:
     for part in (
         "caller: where is my order",
         "bot: Your order 4 2 7 is on its way.",
+        "Slow on purpose: Salesforce's orders, by 2.5 s. Thresholds, lowered for this:\n"
         "LATENCY_SALESFORCE_WARNING_MS=1000 LATENCY_SALESFORCE_CRITICAL_MS=1500",
         f"bot: {ONE_MOMENT}",
         "▲ critical",
