@@ -79,14 +79,18 @@ def bind(function: Callable[P, R]) -> Callable[P, R]:
 class call:  # noqa: N801 - used as a verb, like contextlib.suppress
     """Bind a call to the running task and what it starts, and open the call's span, with ``with`` or ``async with``.
 
-    The span's trace id is derived from `call_sid` (and LATENCY_TRACE_KEY), so every process that knows the call_sid
-    writes into the same trace; a current span of another trace, such as the web server's, is linked.
+    The span is the call's root. Its ids are derived from `call_sid` (and LATENCY_TRACE_KEY), so every process that
+    knows the call_sid writes into the same trace, beneath the same root. One process owns the call, the one that has
+    its WebSocket; every other, such as a webhook worker or a batch job, says ``joins=True`` and opens a span named
+    ``call part``. So does a second `call` of the same call_sid in one process, and one where a span of the call is
+    current. A current span of another trace, such as the web server's, is linked.
 
     Args:
         call_sid: Twilio's id of the call, ``CA...``.
         stream_sid: id of the media stream, ``MZ...``.
         metadata: attributes of the call span, such as queue or campaign, which alert rules may ask for; never a phone
             number.
+        joins: the call's root is written by another process.
 
     Raises:
         TypeError, ValueError: an id is not a string, call_sid is empty, or metadata is no mapping.
@@ -94,7 +98,12 @@ class call:  # noqa: N801 - used as a verb, like contextlib.suppress
     """
 
     def __init__(
-        self, call_sid: str, *, stream_sid: str | None = None, metadata: Mapping[str, Any] | None = None
+        self,
+        call_sid: str,
+        *,
+        stream_sid: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        joins: bool = False,
     ) -> None:
         if not isinstance(call_sid, str):
             raise TypeError(f"call_sid: expected a string such as 'CA...', got {type(call_sid).__name__}")
@@ -105,6 +114,7 @@ class call:  # noqa: N801 - used as a verb, like contextlib.suppress
         self._metadata = kept_facts(checked_metadata(metadata))
         # Of each entry of this object that is not left yet: it may be entered again, also by another task.
         self._opened: list[_Opened] = []
+        self._joins = joins
         self._span: Span | None = None
         self.timeline: CallTimeline | None = None
         """What happens in the call, while measuring is on; a `TwilioMediaStream` tells it."""
@@ -154,7 +164,7 @@ class call:  # noqa: N801 - used as a verb, like contextlib.suppress
             attributes[semconv.STREAM_SID] = self.stream_sid
         start_wall_ns, start_ns = time.time_ns(), time.perf_counter_ns()
         outer = otel_context.get_current()
-        self._span = span = spans.open_in_call(semconv.CALL_SPAN, outer, attributes, start_wall_ns, self.call_sid)
+        self._span = span = spans.open_call(outer, attributes, start_wall_ns, self.call_sid, joins=self._joins)
         self.timeline = timeline = CallTimeline(session, self.call_sid, self.stream_sid)
         binding = otel_context.set_value(BINDING, Binding(self.call_sid, self.stream_sid, timeline), outer)
         context = trace.set_span_in_context(span, binding)

@@ -54,7 +54,9 @@ SPAN_ATTRIBUTES: Final = (
 """What an operation's span may carry, besides metadata under `METADATA_PREFIX`."""
 
 CALL_SPAN: Final = "call"
-"""Name of the span that `call()` opens."""
+"""Name of a call's root span, which `call()` opens."""
+CALL_PART_SPAN: Final = "call part"
+"""Name of what another process, or another block of this one, does in the call."""
 TURN_SPAN: Final = "turn"
 """Name of the span that `turn()` opens."""
 

@@ -1,9 +1,10 @@
-"""The one opener of spans: our tracer, trace ids derived from a call_sid, and the current context."""
+"""The one opener of spans: our tracer, a call's ids derived from its call_sid, and the current context."""
 
 import contextlib
 import hashlib
 import random
 import threading
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import Token
 from typing import Any, Final
@@ -11,9 +12,19 @@ from typing import Any, Final
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.trace import INVALID_SPAN, Link, Span, SpanKind, Tracer
+from opentelemetry.trace import (
+    INVALID_SPAN,
+    INVALID_SPAN_CONTEXT,
+    Link,
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    SpanKind,
+    TraceFlags,
+    Tracer,
+)
 
-from .semconv import SCOPE
+from .semconv import CALL_PART_SPAN, CALL_SID, CALL_SPAN, SCOPE
 
 __all__ = ["FEW", "DerivedIds", "SpanOpener", "Writing", "attach", "detach", "detach_abandoned"]
 
@@ -44,8 +55,15 @@ FEW: Final = 64
 """So many attributes are written past the SDK's checks at most: no limit that is at least as high is ever reached."""
 
 
+MAX_ROOTS: Final = 10_000
+"""Calls whose root this process remembers to have opened: no call lasts until as many others have begun."""
+
+_ROOT: Final = b"callbot.root"
+"""Tells the hash that gives a root's span id from the one that gives its trace id (BLAKE2's personalisation)."""
+
+
 class DerivedIds:
-    """Id generator of our tracer alone: the trace id announced by `next_trace_id`, else a random one.
+    """Id generator of our tracer alone: the ids announced by `next_root`, else random ones.
 
     Satisfies opentelemetry.sdk.trace.id_generator.IdGenerator without importing the SDK.
     """
@@ -60,22 +78,31 @@ class DerivedIds:
         digest = hashlib.blake2b(call_sid.encode("utf-8", "replace"), digest_size=16, key=self._key)
         return int.from_bytes(digest.digest(), "big") or 1
 
+    def root_span_id_of(self, call_sid: str) -> int:
+        """64 bits of another such hash: every process knows beneath what its part of the call hangs."""
+        digest = hashlib.blake2b(call_sid.encode("utf-8", "replace"), digest_size=8, key=self._key, person=_ROOT)
+        return int.from_bytes(digest.digest(), "big") or 1
+
     @contextlib.contextmanager
-    def next_trace_id(self, trace_id: int) -> Iterator[None]:
-        """Root spans that this thread starts meanwhile carry `trace_id`."""
-        self._next.trace_id = trace_id
+    def next_root(self, trace_id: int, span_id: int) -> Iterator[None]:
+        """The root span that this thread starts meanwhile carries these ids."""
+        self._next.trace_id, self._next.span_id = trace_id, span_id
         try:
             yield
         finally:
-            self._next.trace_id = None
+            self._next.trace_id = self._next.span_id = None
 
     def generate_trace_id(self) -> int:
         """The announced trace id, else 128 random bits."""
         return getattr(self._next, "trace_id", None) or random.getrandbits(128) or 1
 
     def generate_span_id(self) -> int:
-        """64 random bits."""
-        return random.getrandbits(64) or 1
+        """The announced span id, once; else 64 random bits."""
+        announced: int | None = getattr(self._next, "span_id", None)
+        if announced is None:
+            return random.getrandbits(64) or 1
+        self._next.span_id = None
+        return announced
 
     def is_trace_id_random(self) -> bool:
         """False for a derived id, so that the W3C random flag stays honest."""
@@ -105,7 +132,7 @@ class SpanOpener:
 
     Args:
         tracer: one that nobody else uses; where it is the SDK's, its id generator becomes `ids`.
-        ids: derives the trace id of a call.
+        ids: derives the ids of a call's root.
         writing: whether attributes may be written past the SDK's checks.
 
     """
@@ -114,7 +141,10 @@ class SpanOpener:
         if hasattr(tracer, "id_generator"):
             tracer.id_generator = ids
         self._start_span = tracer.start_span
+        self._sampler = getattr(tracer, "sampler", None)
         self._writing = writing
+        self._roots: dict[int, object] = {}
+        self._roots_in_order: deque[int] = deque()
         self.ids = ids
 
     @classmethod
@@ -151,17 +181,63 @@ class SpanOpener:
         else:
             held._dict[key] = value  # noqa: SLF001 - see Writing
 
-    def open_in_call(
-        self, name: str, context: Context, attributes: Mapping[str, Any], start_ns: int, call_sid: str
+    def open_call(
+        self, context: Context, attributes: Mapping[str, Any], start_ns: int, call_sid: str, *, joins: bool = False
     ) -> Span:
-        """Start a span in the call's own trace: beneath the current span if that is of the call, else as its root.
+        """Start the call's root, or a part of the call beneath it.
 
-        A current span of another trace, such as the web server's, is linked.
+        It is a part where the caller `joins`, where a span of the call is current, and where this process has opened
+        the root before: no two spans may have the root's id.
         """
         current = trace.get_current_span(context).get_span_context()
         trace_id = self.ids.trace_id_of(call_sid)
-        if current.is_valid and current.trace_id == trace_id:
+        if joins or current.trace_id == trace_id or not self._is_first(trace_id):
+            return self.open_in_call(CALL_PART_SPAN, context, attributes, start_ns, call_sid)
+        with self.ids.next_root(trace_id, self.ids.root_span_id_of(call_sid)):
+            rootless = trace.set_span_in_context(INVALID_SPAN, context)
+            return self.open(CALL_SPAN, rootless, attributes, start_ns, _links(current))
+
+    def open_in_call(
+        self, name: str, context: Context, attributes: Mapping[str, Any], start_ns: int, call_sid: str
+    ) -> Span:
+        """Start a span in the call's own trace: beneath the current span if that is of the call, else beneath its root.
+
+        The root may be open in another process, and its id is derived. A current span of another trace, such as the
+        web server's, is linked.
+        """
+        current = trace.get_current_span(context).get_span_context()
+        if current.is_valid and current.trace_id == self.ids.trace_id_of(call_sid):
             return self.open(name, context, attributes, start_ns)
-        links = (Link(current),) if current.is_valid else ()
-        with self.ids.next_trace_id(trace_id):
-            return self.open(name, trace.set_span_in_context(INVALID_SPAN, context), attributes, start_ns, links)
+        beneath_root = trace.set_span_in_context(NonRecordingSpan(self._root_of(call_sid)), context)
+        return self.open(name, beneath_root, attributes, start_ns, _links(current))
+
+    def _is_first(self, trace_id: int) -> bool:
+        """Whether the root of this call was not opened here before; without a lock, true for one thread alone."""
+        mark = object()
+        if self._roots.setdefault(trace_id, mark) is not mark:
+            return False
+        self._roots_in_order.append(trace_id)
+        if len(self._roots_in_order) > MAX_ROOTS:
+            self._roots.pop(self._roots_in_order.popleft(), None)
+        return True
+
+    def _root_of(self, call_sid: str) -> SpanContext:
+        """The root as a remote parent, sampled or not as our sampler would have decided on the root itself.
+
+        A sampler by ratio decides by the trace id, so that all processes of a call agree without a word.
+        """
+        if self._sampler is None:
+            return INVALID_SPAN_CONTEXT
+        trace_id = self.ids.trace_id_of(call_sid)
+        result = self._sampler.should_sample(Context(), trace_id, CALL_SPAN, SpanKind.INTERNAL, {CALL_SID: call_sid})
+        return SpanContext(
+            trace_id,
+            self.ids.root_span_id_of(call_sid),
+            is_remote=True,
+            trace_flags=TraceFlags(TraceFlags.SAMPLED if result.decision.is_sampled() else TraceFlags.DEFAULT),
+            trace_state=result.trace_state,
+        )
+
+
+def _links(current: SpanContext) -> Sequence[Link]:
+    return (Link(current),) if current.is_valid else ()

@@ -232,7 +232,7 @@ def test_a_web_servers_span_is_linked_and_stays_what_it_is(spans: FinishedSpans)
 
 
 def test_an_operation_with_its_own_call_sid_keeps_the_request_as_its_parent(spans: FinishedSpans) -> None:
-    """Without `call()`, an operation beneath the web server's span stays there; alone, it roots the call's trace."""
+    """Without `call()`, an operation beneath the web server's span stays there; alone, it hangs beneath the root."""
     tracer = TracerProvider().get_tracer("web")
     with (
         tracer.start_as_current_span("GET /stream") as request,
@@ -245,8 +245,62 @@ def test_an_operation_with_its_own_call_sid_keeps_the_request_as_its_parent(span
         pass
     beneath, alone, root = spans()
     assert beneath.context.trace_id == request.get_span_context().trace_id
-    assert alone.parent is None
-    assert alone.context.trace_id == root.context.trace_id
+    assert root.parent is None
+    assert alone.parent is not None
+    assert alone.parent.is_remote
+    assert (alone.parent.trace_id, alone.parent.span_id) == (root.context.trace_id, root.context.span_id)
+
+
+def test_who_joins_hangs_beneath_the_root_of_another_process(spans: FinishedSpans) -> None:
+    """Before the root is open or after it is over: a part, with its own ids and metadata, whose parent is the root."""
+    with call("CA1", joins=True, metadata={"form": "voice"}) as before:
+        listen()
+    with call("CA1") as owned:
+        pass
+    with call("CA1", joins=True):
+        listen()
+    operation, part, root, _, after = spans()
+    assert [part.name, root.name, after.name] == ["call part", "call", "call part"]
+    assert root.parent is None
+    assert operation.parent == part.context
+    for span in (part, after):
+        assert span.parent is not None
+        assert span.parent.is_remote
+        assert (span.parent.trace_id, span.parent.span_id) == (root.context.trace_id, root.context.span_id)
+    assert dict(part.attributes or {}) == {"call_sid": "CA1", "metadata.form": "voice"}
+    assert before.trace_id == owned.trace_id
+
+
+def test_a_process_opens_the_root_of_a_call_once(spans: FinishedSpans) -> None:
+    """Two streams of a call, one after the other or at the same time: no two spans have the root's id."""
+    with call("CA1", stream_sid="MZ1"):
+        pass
+    barrier = threading.Barrier(8)
+
+    def stream(number: int) -> None:
+        barrier.wait()
+        with call("CA1", stream_sid=f"MZ{number}"):
+            listen()
+        with call("CA2"):
+            barrier.wait()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(stream, range(8)))
+    found = spans()
+    assert len({span.context.span_id for span in found}) == len(found)
+    assert sorted(span.name for span in found if span.parent is None) == ["call", "call"]
+    assert [span.name for span in found].count("call part") == 8 + 7
+
+
+def test_who_joins_from_a_web_request_links_it(spans: FinishedSpans) -> None:
+    """A webhook worker behind an instrumented server: its part is in the call's trace, and leads to the request."""
+    tracer = TracerProvider().get_tracer("web")
+    with tracer.start_as_current_span("POST /voice") as request, call("CA1", joins=True):
+        listen()
+    _, part = spans()
+    assert part.parent is not None
+    assert part.parent.trace_id != request.get_span_context().trace_id
+    assert [link.context for link in part.links] == [request.get_span_context()]
 
 
 def test_an_exception_marks_the_call_and_goes_on(spans: FinishedSpans) -> None:

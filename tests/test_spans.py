@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import hashlib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,16 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.trace import TraceFlags
+from opentelemetry.sdk.trace.sampling import (
+    ALWAYS_OFF,
+    ALWAYS_ON,
+    Decision,
+    ParentBased,
+    Sampler,
+    SamplingResult,
+    TraceIdRatioBased,
+)
+from opentelemetry.trace import SpanContext, TraceFlags
 
 from callbot_latency import LatencyConfig, call
 from callbot_latency.semconv import SCOPE
@@ -20,8 +30,12 @@ from callbot_latency.spans import DerivedIds, SpanOpener, attach, detach, detach
 from .subprocesses import facts_of, run_python
 
 
+def open_root(opener: SpanOpener, call_sid: str) -> Any:
+    return opener.open_call(Context(), {}, 1, call_sid)
+
+
 def open_in_call(opener: SpanOpener, call_sid: str) -> Any:
-    return opener.open_in_call("call", Context(), {}, 1, call_sid)
+    return opener.open_in_call("part", Context(), {}, 1, call_sid)
 
 
 def test_a_derived_id_is_blake2b_of_the_call_sid() -> None:
@@ -41,7 +55,7 @@ def test_any_text_is_a_call_sid(call_sid: str) -> None:
 def test_an_id_is_announced_for_its_block_and_thread_alone() -> None:
     """Afterwards ids are random, and say so."""
     ids = DerivedIds()
-    with ids.next_trace_id(5):
+    with ids.next_root(5, 7):
         assert ids.generate_trace_id() == 5
         assert not ids.is_trace_id_random()
         found: list[bool] = []
@@ -53,7 +67,7 @@ def test_an_id_is_announced_for_its_block_and_thread_alone() -> None:
         assert found == [True]
     assert ids.is_trace_id_random()
     assert ids.generate_trace_id() != ids.generate_trace_id()
-    with pytest.raises(KeyError), ids.next_trace_id(5):
+    with pytest.raises(KeyError), ids.next_root(5, 7):
         raise KeyError
     assert ids.is_trace_id_random()
 
@@ -68,9 +82,11 @@ def test_random_ids_are_never_zero_and_do_not_repeat() -> None:
 def test_the_random_flag_is_honest() -> None:
     """A derived trace id does not claim to be random; every other does."""
     opener = SpanOpener.on(TracerProvider())
-    derived = open_in_call(opener, "CA1").get_span_context()
+    derived = open_root(opener, "CA1").get_span_context()
+    part = open_in_call(opener, "CA1").get_span_context()
     drawn = opener.open("x", Context(), {}, 1).get_span_context()
     assert not derived.trace_flags & TraceFlags.RANDOM_TRACE_ID
+    assert not part.trace_flags & TraceFlags.RANDOM_TRACE_ID
     assert drawn.trace_flags & TraceFlags.RANDOM_TRACE_ID
     assert derived.trace_flags.sampled
     assert drawn.trace_flags.sampled
@@ -82,7 +98,7 @@ def test_other_tracers_of_the_same_provider_keep_their_ids() -> None:
     other = provider.get_tracer("other")
     before: Any = other.id_generator  # type: ignore[attr-defined]
     opener = SpanOpener.on(provider)
-    with opener.ids.next_trace_id(5):
+    with opener.ids.next_root(5, 7):
         theirs = other.start_span("x", Context()).get_span_context()
         later = provider.get_tracer("later").start_span("x", Context()).get_span_context()
     assert theirs.trace_id != 5
@@ -93,10 +109,128 @@ def test_other_tracers_of_the_same_provider_keep_their_ids() -> None:
 
 
 def test_an_opener_on_no_sdk_opens_what_does_not_record() -> None:
-    """Without the SDK there is no id and no error."""
-    span = open_in_call(SpanOpener.on(trace.NoOpTracerProvider()), "CA1")
-    assert not span.is_recording()
-    assert not span.get_span_context().is_valid
+    """Without the SDK there is no id and no error: not even the derived ones of a root that nobody opens."""
+    for open_one in (open_root, open_in_call):
+        span = open_one(SpanOpener.on(trace.NoOpTracerProvider()), "CA1")
+        assert not span.is_recording()
+        assert not span.get_span_context().is_valid
+
+
+def test_the_root_has_a_derived_id_that_tells_nothing_of_the_trace_id() -> None:
+    """BLAKE2b of the call_sid too, in a domain of its own; a part in another process has it as its parent."""
+    wanted = hashlib.blake2b(b"CA1", digest_size=8, key=b"k", person=b"callbot.root").digest()
+    ids = DerivedIds(b"k")
+    assert ids.root_span_id_of("CA1") == int.from_bytes(wanted, "big")
+    assert ids.trace_id_of("CA1").to_bytes(16, "big")[:8] != wanted
+    assert ids.trace_id_of("CA1").to_bytes(16, "big")[8:] != wanted
+    assert ids.root_span_id_of("CA1") != DerivedIds().root_span_id_of("CA1")
+    here, elsewhere = (SpanOpener.on(TracerProvider(), "k") for _ in range(2))
+    root, part = open_root(here, "CA1"), open_in_call(elsewhere, "CA1")
+    assert root.parent is None
+    assert root.context.span_id == ids.root_span_id_of("CA1")
+    assert (part.parent.trace_id, part.parent.span_id) == (root.context.trace_id, root.context.span_id)
+    assert part.context.span_id != root.context.span_id
+
+
+def test_the_announced_span_id_is_given_once() -> None:
+    """What a processor starts while the root starts has an id of its own."""
+    ids = DerivedIds()
+    with ids.next_root(5, 7):
+        assert ids.generate_span_id() == 7
+        assert ids.generate_span_id() != 7
+    assert ids.generate_span_id() != 7
+
+
+def test_what_a_process_remembers_of_roots_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest are forgotten, one for each new one."""
+    monkeypatch.setattr("callbot_latency.spans.MAX_ROOTS", 10)
+    opener = SpanOpener.on(TracerProvider())
+    assert all(open_root(opener, f"CA{n}").name == "call" for n in range(25))
+    assert len(opener._roots) == len(opener._roots_in_order) == 10
+    assert [open_root(opener, f"CA{n}").name for n in (24, 15, 14)] == ["call part", "call part", "call"]
+
+
+SIDS = [f"CA{hashlib.md5(str(n).encode()).hexdigest()}" for n in range(20_000)]
+
+
+@pytest.mark.parametrize("key", [b"", b"secret"])
+def test_derived_ids_are_as_uniform_as_random_ones(key: bytes) -> None:
+    """Each byte of trace id and root id by chi-square (255 degrees of freedom: above 380 once in 10 million)."""
+    ids = DerivedIds(key)
+    written = [ids.trace_id_of(sid).to_bytes(16, "big") + ids.root_span_id_of(sid).to_bytes(8, "big") for sid in SIDS]
+    assert len({one[:16] for one in written}) == len({one[16:] for one in written}) == len(SIDS)
+    expected = len(SIDS) / 256
+    for place in range(24):
+        counts = Counter(one[place] for one in written)
+        assert sum((counts[value] - expected) ** 2 / expected for value in range(256)) < 380
+
+
+@pytest.mark.parametrize("ratio", [0.01, 0.1, 0.5, 0.9])
+def test_a_ratio_samples_its_share_of_derived_ids(ratio: float) -> None:
+    """TraceIdRatioBased looks at the low 64 bits, probabilistic samplers by W3C at the low 56: within 4.5 sigma."""
+    ids, sampler = DerivedIds(), TraceIdRatioBased(ratio)
+    by_sdk = sum(sampler.should_sample(None, ids.trace_id_of(sid), "call").decision.is_sampled() for sid in SIDS)
+    by_w3c = sum((ids.trace_id_of(sid) & (1 << 56) - 1) < ratio * (1 << 56) for sid in SIDS)
+    sigma = (len(SIDS) * ratio * (1 - ratio)) ** 0.5
+    assert abs(by_sdk - len(SIDS) * ratio) < 4.5 * sigma
+    assert abs(by_w3c - len(SIDS) * ratio) < 4.5 * sigma
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        *(ParentBased(TraceIdRatioBased(ratio)) for ratio in (0.0, 0.1, 0.5, 1.0)),
+        TraceIdRatioBased(0.5),
+        ALWAYS_ON,
+        ALWAYS_OFF,
+        ParentBased(ALWAYS_OFF),
+    ],
+    ids=lambda sampler: sampler.get_description(),
+)
+def test_all_processes_of_a_call_sample_it_or_none(sampler: Sampler) -> None:
+    """The root, a part and an operation in three processes: the derived parent forces nothing."""
+    openers = [SpanOpener.on(TracerProvider(sampler=sampler)) for _ in range(3)]
+    sampled = 0
+    for sid in SIDS[:200]:
+        root, part, alone = (
+            openers[0].open_call(Context(), {}, 1, sid),
+            openers[1].open_call(Context(), {}, 1, sid, joins=True),
+            openers[2].open_in_call("operation", Context(), {}, 1, sid),
+        )
+        decisions = {span.get_span_context().trace_flags.sampled for span in (root, part, alone)}
+        assert len(decisions) == 1
+        assert root.is_recording() is part.is_recording() is alone.is_recording() is decisions.pop()
+        sampled += root.is_recording()
+    if "0.5" in sampler.get_description():
+        assert 60 < sampled < 140
+
+
+@pytest.mark.parametrize("flag", [0, 1])
+def test_the_flag_of_a_remote_parent_is_honoured(flag: int) -> None:
+    """A traceparent of the call's own trace decides, whatever the ratio would."""
+    opener = SpanOpener.on(TracerProvider(sampler=ParentBased(TraceIdRatioBased(1.0 - flag))))
+    remote = SpanContext(opener.ids.trace_id_of("CA1"), 9, is_remote=True, trace_flags=TraceFlags(flag))
+    arrived = trace.set_span_in_context(trace.NonRecordingSpan(remote), Context())
+    for span in (
+        opener.open_in_call("operation", arrived, {}, 1, "CA1"),
+        opener.open_call(arrived, {}, 1, "CA1"),
+    ):
+        assert span.is_recording() is bool(flag)
+        assert span.get_span_context().trace_flags.sampled is bool(flag)
+
+
+def test_a_samplers_trace_state_reaches_every_part() -> None:
+    """What a sampler by threshold writes for the root stands on the derived parent too."""
+
+    class Marking(Sampler):
+        def should_sample(self, parent_context: Any, *args: Any, **named: Any) -> SamplingResult:
+            return SamplingResult(Decision.RECORD_AND_SAMPLE, None, trace.TraceState([("ot", "th:8")]))
+
+        def get_description(self) -> str:
+            return "Marking"
+
+    part: Any = open_in_call(SpanOpener.on(TracerProvider(sampler=ParentBased(Marking()))), "CA1")
+    assert part.parent.trace_state.get("ot") == "th:8"
 
 
 @pytest.mark.parametrize("key", ["", "secret"])
