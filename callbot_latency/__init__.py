@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .measure import measure_latency, measure_latency_context
     from .metric import LatencyMetric, OperationStatus, OperationType, Severity
     from .processor import LatencySpanProcessor
+    from .propagation import bound_from_headers, inject_headers, propagate
     from .reporters import LatencyReporter, PermanentError, ReporterStatus, TransientError
     from .reporters.apprise import AppriseReporter
     from .reporters.influxdb import InfluxDBReporter
@@ -51,13 +52,16 @@ __all__ = [
     "add_alert_callback",
     "add_call_context",
     "bind",
+    "bound_from_headers",
     "call",
     "configure_logging",
     "init",
+    "inject_headers",
     "latency_config",
     "latency_tracker",
     "measure_latency",
     "measure_latency_context",
+    "propagate",
     "record",
     "report_manager",
     "shutdown",
@@ -73,6 +77,7 @@ _ROOMS = {
     "measure": ("measure_latency", "measure_latency_context"),
     "metric": ("LatencyMetric", "OperationStatus", "OperationType", "Severity"),
     "processor": ("LatencySpanProcessor",),
+    "propagation": ("bound_from_headers", "inject_headers", "propagate"),
     "reporters": ("LatencyReporter", "PermanentError", "ReporterStatus", "TransientError"),
     "reporters.manager": ("ReportManager", "report_manager"),
     "reporters.apprise": ("AppriseReporter",),

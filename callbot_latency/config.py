@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from . import semconv
 from .alerting.language import Language
+from .headers import checked_host
 from .metric import OperationType, ThresholdsMs
 from .scrub import scrub
 from .thresholds import DEFAULT_THRESHOLDS, Thresholds
@@ -22,7 +23,7 @@ from .thresholds import DEFAULT_THRESHOLDS, Thresholds
 __all__ = ["ConfigError", "LatencyConfig", "adopt_dotenv", "load_config", "otel_names"]
 
 Milliseconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Exporters = Annotated[tuple[str, ...], NoDecode]
+Names = Annotated[tuple[str, ...], NoDecode]
 Protocol = Literal["grpc", "http/protobuf"]
 
 _SECRETS = {semconv.ENV_SLACK_WEBHOOK_URL, semconv.ENV_INFLUXDB_TOKEN, semconv.ENV_TRACE_KEY, semconv.ENV_APPRISE_URLS}
@@ -96,6 +97,7 @@ class LatencyConfig(BaseSettings):
     rag_warning_ms: Milliseconds = Field(default=_RAG.warning_ms, validation_alias=semconv.ENV_RAG_WARNING_MS)
     rag_critical_ms: Milliseconds = Field(default=_RAG.critical_ms, validation_alias=semconv.ENV_RAG_CRITICAL_MS)
     trace_key: SecretStr = Field(default=SecretStr(""), validation_alias=semconv.ENV_TRACE_KEY)
+    propagate_to: Names = Field(default=(), validation_alias=semconv.ENV_PROPAGATE_TO)
     trace_url: str | None = Field(default=None, validation_alias=semconv.ENV_TRACE_URL)
     alert_cooldown_s: float = Field(
         default=300, ge=0, allow_inf_nan=False, validation_alias=semconv.ENV_ALERT_COOLDOWN_S
@@ -123,8 +125,8 @@ class LatencyConfig(BaseSettings):
     )
     language: Language = Field(default="en", validation_alias=semconv.ENV_LANGUAGE)
 
-    traces_exporter: Exporters | None = Field(default=None, validation_alias=semconv.OTEL_TRACES_EXPORTER)
-    metrics_exporter: Exporters | None = Field(default=None, validation_alias=semconv.OTEL_METRICS_EXPORTER)
+    traces_exporter: Names | None = Field(default=None, validation_alias=semconv.OTEL_TRACES_EXPORTER)
+    metrics_exporter: Names | None = Field(default=None, validation_alias=semconv.OTEL_METRICS_EXPORTER)
     otlp_endpoint: str | None = Field(default=None, validation_alias=semconv.OTEL_EXPORTER_OTLP_ENDPOINT)
     otlp_traces_endpoint: str | None = Field(default=None, validation_alias=semconv.OTEL_EXPORTER_OTLP_TRACES_ENDPOINT)
     otlp_metrics_endpoint: str | None = Field(
@@ -159,6 +161,14 @@ class LatencyConfig(BaseSettings):
         if not isinstance(value, str):
             return value
         return tuple(name for part in value.split(",") if (name := part.strip()) and name != "none")
+
+    @field_validator("propagate_to", mode="before")
+    @classmethod
+    def _are_hosts(cls, value: Any) -> Any:
+        if not isinstance(value, str | list | tuple):
+            return value
+        parts = value.split(",") if isinstance(value, str) else value
+        return tuple(checked_host(part) for part in map(str, parts) if part.strip())
 
     @field_validator("traces_exporter")
     @classmethod

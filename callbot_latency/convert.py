@@ -95,6 +95,7 @@ def _of_span(span: Any) -> LatencyMetric:
     ids = (semconv.CALL_SID, semconv.STREAM_SID, semconv.PROVIDER)
     call_sid, stream_sid, provider = (None if (v := attributes.get(name)) is None else str(v) for name in ids)
     prefix = semconv.METADATA_PREFIX
+    turn = attributes.get(semconv.TURN)
     failed = span.status is not None and not span.status.is_ok
     return LatencyMetric(
         operation_type=attributes[semconv.OPERATION_TYPE],
@@ -110,4 +111,5 @@ def _of_span(span: Any) -> LatencyMetric:
         time_to_first_output_ms=attributes.get(semconv.TIME_TO_FIRST_OUTPUT_MS),
         trace_id=format_trace_id(span.context.trace_id),
         span_id=format_span_id(span.context.span_id),
+        turn=turn if type(turn) is int else None,
     )

@@ -6,6 +6,7 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
 from . import semconv
+from .binding import Binding, bound
 from .guard import contained
 from .switch import switch
 
@@ -20,11 +21,18 @@ class LatencySpanProcessor(SpanProcessor):
 
     A span that nobody of ours opened counts too when it carries `operation_type`: its attributes are read on the
     worker, and its severity stands on metric and alert alone, since the SDK discards attributes set from here on.
+    Within a bound call every such span gets call_sid, stream_sid and turn as it starts, unless it names a call itself.
     `init()` adds one to the provider it uses.
     """
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        """Nothing: what a span of ours must show, its opener writes."""
+        """The bound call's ids on a span of another instrumentation; what one of ours must show, its opener writes."""
+        scope = span.instrumentation_scope
+        if scope is not None and scope.name == semconv.SCOPE:
+            return
+        binding = bound(parent_context)
+        if binding is not None:
+            contained(_show_ids, span, binding)
 
     def on_end(self, span: ReadableSpan) -> None:
         """Runs on the caller's thread: one look-up and one append."""
@@ -45,6 +53,18 @@ class LatencySpanProcessor(SpanProcessor):
         """Wait until everything that finished before is with its reporters; False when the time was too short."""
         session = switch.session
         return session is None or bool(contained(session.flush, timeout_millis / 1000))
+
+
+def _show_ids(span: Span, binding: Binding) -> None:
+    held = span.attributes or {}
+    # What names a call already names its own; and a provider may hold two of us.
+    if semconv.CALL_SID in held:
+        return
+    span.set_attribute(semconv.CALL_SID, binding.call_sid)
+    if binding.stream_sid and semconv.STREAM_SID not in held:
+        span.set_attribute(semconv.STREAM_SID, binding.stream_sid)
+    if binding.turn is not None and semconv.TURN not in held:
+        span.set_attribute(semconv.TURN, binding.turn.number)
 
 
 def _take_foreign(session: "Session", span: ReadableSpan) -> None:

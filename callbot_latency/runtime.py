@@ -20,6 +20,7 @@ from .config import ConfigError, LatencyConfig, adopt_dotenv, load_config
 from .deadlines import Deadlines
 from .drops import dropped, unmeasured
 from .guard import contained
+from .headers import Hosts
 from .histograms import Histograms
 from .lane import Lane
 from .logs import LogReporter
@@ -64,6 +65,7 @@ class _Runtime:
         spans = SpanOpener.on(self.providers.tracers, config.trace_key.get_secret_value())
         self.session = Session(spans, config.thresholds, self.pipeline)
         self.session.opened_calls = self.rules.opened_calls
+        self.session.propagates_to = Hosts(config.propagate_to)
         self.on_deadline = OnDeadline()
         self.deadlines = Deadlines(
             self.session.open_measurements, config.thresholds, self.policy.in_flight, self.on_deadline.run

@@ -113,6 +113,11 @@ UNMEASURED_STALE_ANCHOR: Final = "stale_anchor"
 UNMEASURED_IMPOSSIBLE_ANCHOR: Final = "impossible_anchor"
 UNMEASURED_IMPOSSIBLE_PLAYBACK: Final = "impossible_playback"
 
+# Headers to the team's own services, which alone may see them (LATENCY_PROPAGATE_TO).
+HEADER_CALL_SID: Final = "x-callbot-call-sid"
+HEADER_STREAM_SID: Final = "x-callbot-stream-sid"
+HEADER_TURN: Final = "x-callbot-turn"
+
 # Metric instruments.
 OPERATION_DURATION: Final = "callbot.operation.duration"
 OPERATION_TIME_TO_FIRST_OUTPUT: Final = "callbot.operation.time_to_first_output"
@@ -178,6 +183,7 @@ ENV_SALESFORCE_CRITICAL_MS: Final = "LATENCY_SALESFORCE_CRITICAL_MS"
 ENV_RAG_WARNING_MS: Final = "LATENCY_RAG_WARNING_MS"
 ENV_RAG_CRITICAL_MS: Final = "LATENCY_RAG_CRITICAL_MS"
 ENV_TRACE_KEY: Final = "LATENCY_TRACE_KEY"
+ENV_PROPAGATE_TO: Final = "LATENCY_PROPAGATE_TO"
 ENV_TRACE_URL: Final = "LATENCY_TRACE_URL"
 ENV_ALERT_COOLDOWN_S: Final = "LATENCY_ALERT_COOLDOWN_S"
 ENV_ALERT_BURST: Final = "LATENCY_ALERT_BURST"

@@ -1,7 +1,7 @@
 """Measuring while it is on: opens an operation on the caller's thread, closes it there, tells the pipeline."""
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,6 +11,7 @@ from opentelemetry.trace import INVALID_SPAN, get_current_span, set_span_in_cont
 from . import semconv
 from .binding import BINDING
 from .guard import contained
+from .headers import NOWHERE
 from .loops import running_loop
 from .measurement import NS_PER_MS, Measurement, Operation
 from .metric import LatencyMetric, OperationStatus, Severity
@@ -55,6 +56,8 @@ class Session:
         self.flush = pipeline.flush
         self.opened_calls: deque[tuple[str, Mapping[str, Any]]] | None = None
         """Where `call()` leaves its call_sid and metadata, when somebody behind the queue asks for them."""
+        self.propagates_to: Callable[[str], bool] = NOWHERE
+        """Whether a call's headers may go to a URL."""
         self._severity = thresholds.severity
 
     def span_opener(self) -> SpanOpener:

@@ -113,9 +113,9 @@ class Writing:
     """Whether our spans' attributes may be written straight into the dict that the SDK keeps them in.
 
     The SDK copies and checks each attribute, which costs more than all else that we do on the caller's path; ours
-    are plain and few. It is done on a provider of our own alone, where no sampler and no processor but ours looks at
-    a span that starts, for no more attributes than no limit forbids, and where the SDK keeps attributes as it did
-    when this was written.
+    are plain and few. It is done on a provider of our own alone, where no sampler and no processor looks at a span of
+    ours that starts (our own processor passes over it), for no more attributes than no limit forbids, and where the
+    SDK keeps attributes as it did when this was written.
     """
 
     __slots__ = ("direct",)

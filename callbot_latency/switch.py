@@ -37,6 +37,10 @@ class NotStarted:
         """Nothing is running."""
         return {}
 
+    def propagates_to(self, _: str) -> bool:
+        """Nobody hears of a call that nobody bound."""
+        return False
+
     def submit(self, _: object) -> None:
         """Somebody else's span: no word about starting, since nobody asked us."""
 

@@ -305,3 +305,8 @@ class _Deaf:
 
 
 _NOBODYS: Final = _Deaf()
+
+
+def turn_elsewhere(number: int) -> Turn:
+    """A turn that another process measures; here it gives its number to the operations inside of it."""
+    return Turn(_NOBODYS, number, {})

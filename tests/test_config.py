@@ -29,6 +29,7 @@ SETTINGS: dict[str, tuple[str, str, Any]] = {
     "LATENCY_RAG_WARNING_MS": ("1e2", "rag_warning_ms", 100.0),
     "LATENCY_RAG_CRITICAL_MS": ("9004", "rag_critical_ms", 9004.0),
     "LATENCY_TRACE_KEY": ("key", "trace_key", "key"),
+    "LATENCY_PROPAGATE_TO": (" RAG.internal, *.example.com,", "propagate_to", ("rag.internal", "*.example.com")),
     "LATENCY_TRACE_URL": ("http://jaeger/trace/{trace_id}", "trace_url", "http://jaeger/trace/{trace_id}"),
     "LATENCY_ALERT_COOLDOWN_S": ("0", "alert_cooldown_s", 0.0),
     "LATENCY_ALERT_BURST": ("5", "alert_burst", 5),

@@ -310,3 +310,152 @@ def test_exemplars_point_at_the_sampled_span(tmp_path: Path) -> None:
         "labels": ["operation_name", "operation_type", "provider", "status"],
         "more": {},
     }
+
+
+OTHERS = """
+tracer = trace.get_tracer("opentelemetry.instrumentation.httpx")
+
+def get(name, **attributes):
+    with tracer.start_as_current_span(name, attributes=attributes):
+        pass
+
+get("before")
+with cl.call("CA1", stream_sid="MZ1") as opened:
+    get("in the call")
+    with cl.turn(), measure_latency_context("rag_inference", "ask"):
+        get("in a turn", a=1)
+        get("another call's", call_sid="CA2")
+        get("with words of ours", operation_type="rag_inference")
+        tracer.start_span("detached", context=trace.Context()).end()
+    threading.Thread(target=cl.bind(get), args=("in a thread",)).start()
+with cl.bound_from_headers({"X-Callbot-Call-Sid": "CA3", "X-Callbot-Turn": "4"}):
+    get("arrived")
+get("after")
+shutdown()
+tell(spans={s.name: {k: v for k, v in s.attributes.items() if k in ("call_sid", "stream_sid", "turn", "a")}
+            for s in exporter.get_finished_spans() if s.instrumentation_scope.name != "callbot_latency"},
+     metrics=[[m.call_sid, m.stream_sid, m.turn] for m in latency_tracker.metrics])
+"""
+
+OURS = """
+init()
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+exporter = InMemorySpanExporter()
+TracerProvider.add_span_processor(trace.get_tracer_provider(), SimpleSpanProcessor(exporter))
+"""
+
+IN_CALL = {"call_sid": "CA1", "stream_sid": "MZ1"}
+IN_TURN = {**IN_CALL, "turn": 1}
+
+
+@pytest.mark.parametrize(
+    "provider",
+    [OURS, APPLICATION + "init()\n", APPLICATION + "provider.add_span_processor(cl.LatencySpanProcessor())\ninit()\n"],
+    ids=["ours", "application's", "application's with our processor"],
+)
+def test_a_calls_ids_stand_on_other_libraries_spans(provider: str, tmp_path: Path) -> None:
+    """In the call's context alone, also in a bound thread and where headers named the call; a span's own id stays."""
+    told = facts_of(run_python(program(METER, provider, OTHERS), tmp_path))
+    assert told["spans"] == {
+        "before": {},
+        "in the call": IN_CALL,
+        "in a turn": {**IN_TURN, "a": 1},
+        "another call's": {"call_sid": "CA2"},
+        "with words of ours": IN_TURN,
+        "detached": {},
+        "in a thread": IN_CALL,
+        "arrived": {"call_sid": "CA3", "turn": 4},
+        "after": {},
+    }
+    # The operation whose words another library wrote, and ours.
+    assert told["metrics"] == [["CA1", "MZ1", 1]] * 2
+
+
+def test_ids_cost_no_span_of_ours_a_second_look(tmp_path: Path) -> None:
+    """Our processor passes over what we open, so that attributes may still be written straight."""
+    code = program(
+        METER,
+        OURS,
+        """
+    from callbot_latency import processor
+    shown = []
+    processor._show_ids = lambda span, binding: shown.append(span.name)
+    with cl.call("CA1"), cl.turn():
+        listen()
+        trace.get_tracer("x").start_span("theirs").end()
+    tell(shown=shown, direct=trace.get_tracer_provider().writing.direct)
+    """,
+    )
+    assert facts_of(run_python(code, tmp_path)) == {"shown": ["theirs"], "direct": True}
+
+
+REAL = """
+import asyncio, http.server, httpx, requests, sqlalchemy, grpc
+from concurrent import futures
+from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
+from opentelemetry.instrumentation.requests import RequestsInstrumentor
+from opentelemetry.instrumentation.sqlalchemy import SQLAlchemyInstrumentor
+from opentelemetry.instrumentation.grpc import GrpcInstrumentorClient
+HTTPXClientInstrumentor().instrument()
+RequestsInstrumentor().instrument()
+engine = sqlalchemy.create_engine("sqlite://")
+SQLAlchemyInstrumentor().instrument(engine=engine)
+GrpcInstrumentorClient().instrument()
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        told = json.dumps({k.lower(): v for k, v in self.headers.items()}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(told)))
+        self.end_headers()
+        self.wfile.write(told)
+    def log_message(self, *_): pass
+
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+url = f"http://127.0.0.1:{server.server_port}/"
+grpc_server = grpc.server(futures.ThreadPoolExecutor(1))
+grpc_port = grpc_server.add_insecure_port("127.0.0.1:0")
+grpc_server.start()
+
+async def ask():
+    async with cl.propagate(httpx.AsyncClient()) as client:
+        return (await client.get(url)).json()
+
+sent = []
+with cl.call("CA1", stream_sid="MZ1"), cl.turn():
+    with cl.propagate(httpx.Client()) as client, cl.propagate(requests.Session()) as session:
+        sent = [client.get(url).json(), session.get(url).json(), asyncio.run(ask())]
+    with engine.connect() as connection:
+        connection.execute(sqlalchemy.text("select 1"))
+    with grpc.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
+        try:
+            channel.unary_unary("/a.B/c")(b"")
+        except grpc.RpcError:
+            pass
+grpc_server.stop(0).wait()
+shutdown()
+ids = {}
+for span in exporter.get_finished_spans():
+    scope = span.instrumentation_scope.name.removeprefix("opentelemetry.instrumentation.")
+    ids.setdefault(scope, []).append({k: v for k, v in span.attributes.items() if k in ("call_sid", "stream_sid", "turn")})
+spans = {format(s.context.span_id, "016x"): s.instrumentation_scope.name for s in exporter.get_finished_spans()}
+tell(ids=ids, parents=[spans[s["traceparent"].split("-")[2]].rpartition(".")[2] for s in sent],
+     headers=[{k: v for k, v in s.items() if k.startswith("x-callbot")} for s in sent])
+"""
+
+
+def test_the_real_instrumentations_carry_the_ids(tmp_path: Path) -> None:
+    """httpx, requests, SQLAlchemy and gRPC: on every span; and what is sent names the HTTP client's span as parent."""
+    for module in ("httpx", "requests", "sqlalchemy", "grpc"):
+        pytest.importorskip(f"opentelemetry.instrumentation.{module}")
+    pytest.importorskip("sqlalchemy")
+    told = facts_of(run_python(program(METER, OURS, REAL), tmp_path, {"LATENCY_PROPAGATE_TO": "127.0.0.1"}))
+    assert set(told["ids"]) == {"callbot_latency", "httpx", "requests", "sqlalchemy", "grpc"}
+    for name in ("httpx", "requests", "sqlalchemy", "grpc"):
+        assert told["ids"][name]
+        assert all(ids == IN_TURN for ids in told["ids"][name]), name
+    assert told["parents"] == ["httpx", "requests", "httpx"]
+    assert told["headers"] == [{"x-callbot-call-sid": "CA1", "x-callbot-stream-sid": "MZ1", "x-callbot-turn": "1"}] * 3
