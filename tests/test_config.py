@@ -151,6 +151,8 @@ def test_the_dotenv_file_names_the_service_of_our_resource(tmp_path: Path) -> No
         ("LATENCY_ALERT_COOLDOWN_S", "soon", "expected a number of seconds, 0 or more, got 'soon'"),
         ("LATENCY_ALERT_BURST", "0", "expected how many messages a minute, 1 or more, got '0'"),
         ("LATENCY_TRACE_URL", "http://jaeger", "expected a URL with {trace_id} in it, such as"),
+        ("LATENCY_PROPAGATE_TO", "http://rag", "expected hosts such as rag.internal or *.example.com, separated by"),
+        ("LATENCY_PROPAGATE_TO", "rag,*", "expected hosts such as rag.internal or *.example.com, separated by"),
         ("LATENCY_TRACKING_ENABLED", "maybe", "expected true or false, got 'maybe'"),
         ("INFLUXDB_URL", "influx", "expected a URL such as http://host:port, got 'influx'"),
         ("PROMETHEUS_PUSHGATEWAY_URL", "ftp://x", "expected a URL such as http://host:port, got 'ftp://x'"),

@@ -391,18 +391,54 @@ def test_ids_cost_no_span_of_ours_a_second_look(tmp_path: Path) -> None:
     assert facts_of(run_python(code, tmp_path)) == {"shown": ["theirs"], "direct": True}
 
 
-REAL = """
-import asyncio, http.server, httpx, requests, sqlalchemy, grpc
-from concurrent import futures
-from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
-from opentelemetry.instrumentation.requests import RequestsInstrumentor
-from opentelemetry.instrumentation.sqlalchemy import SQLAlchemyInstrumentor
-from opentelemetry.instrumentation.grpc import GrpcInstrumentorClient
-HTTPXClientInstrumentor().instrument()
-RequestsInstrumentor().instrument()
-engine = sqlalchemy.create_engine("sqlite://")
-SQLAlchemyInstrumentor().instrument(engine=engine)
-GrpcInstrumentorClient().instrument()
+CLIENTS = {
+    "httpx": """
+        from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
+        HTTPXClientInstrumentor().instrument()
+        with cl.propagate(httpx.Client()) as client:
+            sent.append(client.get(url).json())
+
+        async def ask():
+            async with cl.propagate(httpx.AsyncClient()) as client:
+                return (await client.get(url)).json()
+
+        sent.append(asyncio.run(ask()))
+        """,
+    "requests": """
+        import requests
+        from opentelemetry.instrumentation.requests import RequestsInstrumentor
+        RequestsInstrumentor().instrument()
+        with cl.propagate(requests.Session()) as session:
+            sent.append(session.get(url).json())
+        """,
+    "sqlalchemy": """
+        import sqlalchemy
+        from opentelemetry.instrumentation.sqlalchemy import SQLAlchemyInstrumentor
+        engine = sqlalchemy.create_engine("sqlite://")
+        SQLAlchemyInstrumentor().instrument(engine=engine)
+        with engine.connect() as connection:
+            connection.execute(sqlalchemy.text("select 1"))
+        """,
+    "grpc": """
+        import grpc
+        from concurrent import futures
+        from opentelemetry.instrumentation.grpc import GrpcInstrumentorClient
+        GrpcInstrumentorClient().instrument()
+        server = grpc.server(futures.ThreadPoolExecutor(1))
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            try:
+                channel.unary_unary("/a.B/c")(b"")
+            except grpc.RpcError:
+                pass
+        server.stop(0).wait()
+        """,
+}
+"""What uses a client under its real instrumentation; `sent` gets the headers that a service was sent."""
+
+SERVICE = """
+import asyncio, http.server, httpx
 
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
@@ -413,49 +449,34 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(told)
     def log_message(self, *_): pass
 
-server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-threading.Thread(target=server.serve_forever, daemon=True).start()
-url = f"http://127.0.0.1:{server.server_port}/"
-grpc_server = grpc.server(futures.ThreadPoolExecutor(1))
-grpc_port = grpc_server.add_insecure_port("127.0.0.1:0")
-grpc_server.start()
+service = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+threading.Thread(target=service.serve_forever, daemon=True).start()
+url, sent = f"http://127.0.0.1:{service.server_port}/", []
+entered = cl.call("CA1", stream_sid="MZ1").__enter__(), cl.turn().__enter__()
+"""
 
-async def ask():
-    async with cl.propagate(httpx.AsyncClient()) as client:
-        return (await client.get(url)).json()
-
-sent = []
-with cl.call("CA1", stream_sid="MZ1"), cl.turn():
-    with cl.propagate(httpx.Client()) as client, cl.propagate(requests.Session()) as session:
-        sent = [client.get(url).json(), session.get(url).json(), asyncio.run(ask())]
-    with engine.connect() as connection:
-        connection.execute(sqlalchemy.text("select 1"))
-    with grpc.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
-        try:
-            channel.unary_unary("/a.B/c")(b"")
-        except grpc.RpcError:
-            pass
-grpc_server.stop(0).wait()
+TOLD = """
 shutdown()
-ids = {}
-for span in exporter.get_finished_spans():
-    scope = span.instrumentation_scope.name.removeprefix("opentelemetry.instrumentation.")
-    ids.setdefault(scope, []).append({k: v for k, v in span.attributes.items() if k in ("call_sid", "stream_sid", "turn")})
-spans = {format(s.context.span_id, "016x"): s.instrumentation_scope.name for s in exporter.get_finished_spans()}
-tell(ids=ids, parents=[spans[s["traceparent"].split("-")[2]].rpartition(".")[2] for s in sent],
+scopes = {format(s.context.span_id, "016x"): s.instrumentation_scope.name for s in exporter.get_finished_spans()}
+theirs = [s for s in exporter.get_finished_spans() if s.instrumentation_scope.name != "callbot_latency"]
+tell(scopes=sorted({s.instrumentation_scope.name for s in theirs}),
+     ids=[{k: v for k, v in s.attributes.items() if k in ("call_sid", "stream_sid", "turn")} for s in theirs],
+     parents=[scopes[s["traceparent"].split("-")[2]] for s in sent],
      headers=[{k: v for k, v in s.items() if k.startswith("x-callbot")} for s in sent])
 """
 
 
-def test_the_real_instrumentations_carry_the_ids(tmp_path: Path) -> None:
-    """httpx, requests, SQLAlchemy and gRPC: on every span; and what is sent names the HTTP client's span as parent."""
-    for module in ("httpx", "requests", "sqlalchemy", "grpc"):
-        pytest.importorskip(f"opentelemetry.instrumentation.{module}")
-    pytest.importorskip("sqlalchemy")
-    told = facts_of(run_python(program(METER, OURS, REAL), tmp_path, {"LATENCY_PROPAGATE_TO": "127.0.0.1"}))
-    assert set(told["ids"]) == {"callbot_latency", "httpx", "requests", "sqlalchemy", "grpc"}
-    for name in ("httpx", "requests", "sqlalchemy", "grpc"):
-        assert told["ids"][name]
-        assert all(ids == IN_TURN for ids in told["ids"][name]), name
-    assert told["parents"] == ["httpx", "requests", "httpx"]
-    assert told["headers"] == [{"x-callbot-call-sid": "CA1", "x-callbot-stream-sid": "MZ1", "x-callbot-turn": "1"}] * 3
+@pytest.mark.parametrize("library", CLIENTS)
+def test_the_real_instrumentations_carry_the_ids(library: str, tmp_path: Path) -> None:
+    """On every span; and what a client sends names the span of the client's own instrumentation as the parent."""
+    pytest.importorskip(f"opentelemetry.instrumentation.{library}")
+    code = program(METER, OURS, SERVICE, CLIENTS[library], TOLD)
+    told = facts_of(run_python(code, tmp_path, {"LATENCY_PROPAGATE_TO": "127.0.0.1"}))
+    assert told["scopes"] == [f"opentelemetry.instrumentation.{library}"]
+    assert told["ids"]
+    assert all(ids == IN_TURN for ids in told["ids"])
+    sent = {"httpx": 2, "requests": 1}.get(library, 0)
+    assert told["parents"] == told["scopes"] * sent
+    assert (
+        told["headers"] == [{"x-callbot-call-sid": "CA1", "x-callbot-stream-sid": "MZ1", "x-callbot-turn": "1"}] * sent
+    )
