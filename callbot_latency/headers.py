@@ -1,14 +1,14 @@
 """The headers that carry a call to the team's own services: what may stand in them, and which hosts may see them."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from . import semconv
 
-__all__ = ["NOWHERE", "CallIds", "Hosts", "checked_host", "read_headers"]
+__all__ = ["CallIds", "Hosts", "checked_host", "read_headers"]
 
 _SID: Final = re.compile(r"[A-Za-z0-9._:~@=+/-]{1,128}")
 _TURN: Final = re.compile(r"[1-9][0-9]{0,5}")
@@ -131,6 +131,3 @@ class Hosts:
         except ValueError:
             return False
         return host in self._exact or (host.endswith(self._beneath) and _PLAIN.fullmatch(host) is not None)
-
-
-NOWHERE: Final[Callable[[str], bool]] = Hosts(())

@@ -11,7 +11,6 @@ from opentelemetry.trace import INVALID_SPAN, get_current_span, set_span_in_cont
 from . import semconv
 from .binding import BINDING
 from .guard import contained
-from .headers import NOWHERE
 from .loops import running_loop
 from .measurement import NS_PER_MS, Measurement, Operation
 from .metric import LatencyMetric, OperationStatus, Severity
@@ -30,6 +29,10 @@ __all__ = ["OpenMeasurements", "Session", "record"]
 _NO_METADATA: Final[Mapping[str, Any]] = {}
 _OPERATION: Final = create_key("callbot_latency.operation")
 _CANCELLED: Final = OperationStatus.CANCELLED
+
+
+def _nowhere(_: str) -> bool:
+    return False
 
 
 class OpenMeasurements(dict[int, Measurement]):
@@ -56,7 +59,7 @@ class Session:
         self.flush = pipeline.flush
         self.opened_calls: deque[tuple[str, Mapping[str, Any]]] | None = None
         """Where `call()` leaves its call_sid and metadata, when somebody behind the queue asks for them."""
-        self.propagates_to: Callable[[str], bool] = NOWHERE
+        self.propagates_to: Callable[[str], bool] = _nowhere
         """Whether a call's headers may go to a URL."""
         self._severity = thresholds.severity
 

@@ -98,6 +98,12 @@ def test_every_public_name_is_explained(name: str) -> None:
     assert any(name in words(page) for page in PAGES), name
 
 
+@pytest.mark.parametrize("header", [v for k, v in vars(semconv).items() if k.startswith("HEADER_")])
+def test_every_header_stands_in_the_docs(header: str) -> None:
+    """docs/one-trace.md names what goes to the team's own services."""
+    assert f"`{header}`" in (DOCS / "one-trace.md").read_text()
+
+
 def test_every_command_stands_in_the_readme() -> None:
     """README.md tells each target of the Makefile."""
     targets = re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE)
