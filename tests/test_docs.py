@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.webhook import webhook
 
 import callbot_latency
 from callbot_latency import semconv, testing
 from callbot_latency.metric import LatencyMetric
 from tests.subprocesses import ROOT, clean_environment, run_python
-from tests.webhook import webhook
 
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "README.fr.md", *sorted(DOCS.glob("*.md")), ROOT / "examples/callbot/README.md"]

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from simple_salesforce.exceptions import SalesforceExpiredSession
 from starlette.applications import Starlette
 from starlette.routing import Route
+from tests.webhook import webhook
 
 from callbot_latency import (
     LatencyConfig,
@@ -55,7 +56,6 @@ from examples.callbot.slow import Slow
 from examples.callbot.speech import Endpointer, GrammarRecognizer, Heard, HybridRecognizer, SphinxRecognizer
 from examples.callbot.voice import Voice, sentences
 from tests.subprocesses import ROOT, clean_environment
-from tests.webhook import webhook
 
 CALL, STREAM = "CA" + "1" * 32, "MZ" + "2" * 32
 QUESTION = "Where is my order?"
