@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from .alerting import Alert, add_alert_callback
     from .binding import bind, call
     from .config import ConfigError, LatencyConfig
+    from .instrumentation import instrument, uninstrument
     from .logs import add_call_context, configure_logging
     from .measure import measure_latency, measure_latency_context
     from .metric import LatencyMetric, OperationStatus, OperationType, Severity
@@ -57,6 +58,7 @@ __all__ = [
     "configure_logging",
     "init",
     "inject_headers",
+    "instrument",
     "latency_config",
     "latency_tracker",
     "measure_latency",
@@ -66,6 +68,7 @@ __all__ = [
     "report_manager",
     "shutdown",
     "turn",
+    "uninstrument",
 ]
 
 # Loaded on first use (PEP 562): importing the package starts nothing and costs nothing.
@@ -73,6 +76,7 @@ _ROOMS = {
     "alerting": ("Alert", "add_alert_callback"),
     "binding": ("bind", "call"),
     "config": ("ConfigError", "LatencyConfig"),
+    "instrumentation": ("instrument", "uninstrument"),
     "logs": ("add_call_context", "configure_logging"),
     "measure": ("measure_latency", "measure_latency_context"),
     "metric": ("LatencyMetric", "OperationStatus", "OperationType", "Severity"),

@@ -62,6 +62,7 @@ def measure_latency(
     stream_sid_attr: str | None = None,
     metadata: Mapping[str, Any] | None = None,
     on_deadline: "Callable[[Alert], Any] | None" = None,
+    streams: bool = False,
 ) -> _Decorator:
     """Measure every run of a function, coroutine function, generator, async generator or method.
 
@@ -80,6 +81,9 @@ def measure_latency(
             that the bot can act: play a filler, switch the provider. A function or coroutine function; it runs on the
             event loop that awaits the operation, and for what no loop awaits on a thread of ours. What it raises is
             logged and changes nothing.
+        streams: whether what the function or coroutine function returns is iterated by its caller, such as an OpenAI
+            stream: the operation then lasts until that ends, is closed or is let go, and is timed like a generator.
+            What is returned keeps its type and methods. Anything that is no iterator is measured as without.
 
     Raises:
         TypeError, ValueError: at decoration, for a missing or unknown type or a wrong argument.
@@ -104,7 +108,7 @@ def measure_latency(
         if not callable(function) or inspect.isclass(function):
             raise TypeError(f"@measure_latency: expected a function or method, got {function!r}")
         name = operation_name or _name_of(function)
-        return _wrap(function, functools.partial(make, name, owner=_owner_of(function)))
+        return _wrap(function, functools.partial(make, name, owner=_owner_of(function)), streams)
 
     return decorate
 
@@ -130,19 +134,28 @@ def _name_of(function: Any) -> str:
     return getattr(function, "__name__", None) or type(function).__name__
 
 
-def _wrap(function: Callable[..., Any], make: Callable[..., Operation]) -> Callable[..., Any]:
+def _wrap(function: Callable[..., Any], make: Callable[..., Operation], streams: bool) -> Callable[..., Any]:
     kind = (
         function if inspect.isroutine(function) or isinstance(function, functools.partial) else type(function).__call__
     )
     if inspect.isasyncgenfunction(kind):
         wrapper: Callable[..., Any] = measured_async_generator(function, make(is_awaited=True))
     elif inspect.iscoroutinefunction(kind) or _is_awaitable_generator(kind):
-        wrapper = _measured_coroutine(function, make(is_awaited=True))
+        wrapper = (_returned().measured_coroutine_of_stream if streams else _measured_coroutine)(
+            function, make(is_awaited=True)
+        )
     elif inspect.isgeneratorfunction(kind):
         wrapper = measured_generator(function, make())
     else:
-        wrapper = _measured_function(function, make())
+        wrapper = (_returned().measured_function_of_stream if streams else _measured_function)(function, make())
     return functools.wraps(function)(wrapper)
+
+
+def _returned() -> Any:
+    """The room of returned streams, which loads wrapt."""
+    from . import returned
+
+    return returned
 
 
 def _measured_function(function: Callable[P, R], operation: Operation) -> Callable[P, R]:

@@ -15,7 +15,7 @@ from opentelemetry.trace import Span, SpanContext
 from . import semconv
 from .guard import contained
 from .metric import OperationStatus, OperationType, Severity
-from .outcome import kept_facts, metadata_attributes
+from .outcome import error_message, kept_facts, metadata_attributes
 from .text import text_of_any, well_formed
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ class Operation:
     """Whether an event loop runs on while it does."""
     owner: Any = None
     """What its ids are read from, where that is not the first argument: the object of a bound method."""
+    error_text: Callable[[BaseException], str] = error_message
+    """What is kept of an exception: its scrubbed text, unless that may quote what was said."""
     reads_owner: bool = field(init=False)
     type_value: str = field(init=False)
     span_name: str = field(init=False)
@@ -226,6 +228,12 @@ class Measurement(Handle):
         facts = kept_facts(metadata)
         self.metadata = {**self.metadata, **facts}
         self.span.set_attributes(metadata_attributes(facts))
+
+    def show_audio(self, size_bytes: int | None, audio_ms: float | None) -> None:
+        """Show on the span how much came, and how long the audio lasts; what is None is unknown."""
+        if self.is_open:
+            known = {semconv.BYTES: size_bytes, semconv.AUDIO_MS: audio_ms}
+            contained(self.span.set_attributes, {name: value for name, value in known.items() if value is not None})
 
     def mark_first_output(self) -> None:
         if self.first_output_ns is None and self.is_open:

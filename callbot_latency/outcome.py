@@ -18,6 +18,7 @@ __all__ = ["error_message", "kept_facts", "mark_failed", "metadata_attributes", 
 _TIMEOUTS: Final = frozenset(
     {
         ("httpx", "TimeoutException"),
+        ("httpx2", "TimeoutException"),
         ("httpcore", "TimeoutException"),
         ("requests", "Timeout"),
         ("urllib3", "TimeoutError"),

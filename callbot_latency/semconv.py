@@ -27,6 +27,8 @@ TIME_TO_FIRST_OUTPUT_MS: Final = "time_to_first_output_ms"
 LARGEST_GAP_MS: Final = "largest_gap_ms"
 ITEMS: Final = "items"
 BUSY_MS: Final = "busy_ms"
+BYTES: Final = "bytes"
+AUDIO_MS: Final = "audio_ms"
 TRACE_ID: Final = "trace_id"
 SPAN_ID: Final = "span_id"
 TURN: Final = "turn"
@@ -49,6 +51,8 @@ SPAN_ATTRIBUTES: Final = (
     LARGEST_GAP_MS,
     ITEMS,
     BUSY_MS,
+    BYTES,
+    AUDIO_MS,
     ERROR_TYPE,
 )
 """What an operation's span may carry, besides metadata under `METADATA_PREFIX`."""

@@ -14,7 +14,7 @@ from .guard import contained
 from .loops import running_loop
 from .measurement import NS_PER_MS, Measurement, Operation
 from .metric import LatencyMetric, OperationStatus, Severity
-from .outcome import error_message, kept_facts, mark_failed, metadata_attributes, status_of
+from .outcome import kept_facts, mark_failed, metadata_attributes, status_of
 from .spans import SpanOpener, attach, detach, detach_abandoned
 from .switch import switch
 from .text import text_of_any, well_formed
@@ -201,7 +201,7 @@ def _attributes(measurement: Measurement, metadata: Mapping[str, Any]) -> dict[s
 
 def _fail(measurement: Measurement, exc: BaseException) -> None:
     measurement.status = status_of(exc)
-    measurement.error_message = error_message(exc)
+    measurement.error_message = measurement.operation.error_text(exc)
     contained(mark_failed, measurement.span, exc, measurement.error_message)
 
 

@@ -17,7 +17,7 @@ from .session import Session
 from .spans import attach, detach, detach_abandoned
 from .switch import switch
 
-__all__ = ["measured_async_generator", "measured_generator"]
+__all__ = ["Stream", "measured_async_generator", "measured_generator"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -25,7 +25,7 @@ S = TypeVar("S")
 Y = TypeVar("Y")
 
 
-class _Stream:
+class Stream:
     """The measurement of one stream: opened at its first step, ended exactly once."""
 
     __slots__ = ("_broken_off", "_busy_ns", "_context", "_items", "_largest_gap_ns", "_measurement", "_session")
@@ -64,7 +64,7 @@ class _Stream:
         # What the generator attached and has not detached yet is current in its next step, and there alone.
         self._context = get_current()
         detach(token)
-        self._produced(started_ns)
+        self._produced(started_ns, item)
         return item
 
     async def astep(self, advance: Awaitable[Y]) -> Y:
@@ -90,10 +90,10 @@ class _Stream:
             del advance
         self._context = get_current()
         detach(token)
-        self._produced(started_ns)
+        self._produced(started_ns, item)
         return item
 
-    def _produced(self, started_ns: int) -> None:
+    def _produced(self, started_ns: int, item: Any) -> None:
         took_ns = perf_counter_ns() - started_ns
         self._busy_ns += took_ns
         self._items += 1
@@ -104,12 +104,15 @@ class _Stream:
             self._largest_gap_ns = took_ns
 
     def _ended(self, started_ns: int, exc: BaseException | None) -> None:
+        now_ns = perf_counter_ns()
+        self._busy_ns += now_ns - started_ns
+        self._finish(now_ns, exc)
+
+    def _finish(self, end_ns: int, exc: BaseException | None) -> None:
         measurement, self._measurement = self._measurement, None
         if measurement is None:
             return
-        now_ns = perf_counter_ns()
-        self._busy_ns += now_ns - started_ns
-        measurement.elapsed_ns = now_ns - measurement.start_ns
+        measurement.elapsed_ns = end_ns - measurement.start_ns
         measurement.items = self._items
         measurement.busy_ns = self._busy_ns
         measurement.largest_gap_ns = self._largest_gap_ns
@@ -117,12 +120,12 @@ class _Stream:
         self._broken_off = None
 
 
-def _stream(operation: Operation, args: tuple[Any, ...]) -> _Stream | None:
+def _stream(operation: Operation, args: tuple[Any, ...]) -> Stream | None:
     session = switch.session
     if session is None:
         return None
     measurement = contained(session.start, operation, args[0] if args else None)
-    return None if measurement is None else _Stream(session, measurement)
+    return None if measurement is None else Stream(session, measurement)
 
 
 def _bare(advance: Callable[[Any], Y], argument: Any) -> Y:

@@ -1,0 +1,123 @@
+"""The `openai` client: transcriptions, speech, chat completions and responses, sync and async, whole and streamed."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+from ..measurement import Measurement, Operation
+from ..metric import OperationType
+from ..returned import PLAIN, Reading, ReturnedStream, is_stream, proxied
+from ..session import Session
+from .instrumentor import ClientInstrumentor
+from .wrapping import Plan, Planner, ReportedError, Target, body_measured, measured, measured_async, operation
+
+__all__ = ["OpenAIInstrumentor"]
+
+_PCM_BYTES_PER_MS: Final = 48
+"""`response_format="pcm"` is 24,000 samples a second of 16 bits
+(https://platform.openai.com/docs/guides/text-to-speech#supported-output-formats)."""
+
+
+class OpenAIInstrumentor(ClientInstrumentor):
+    """`OpenAIInstrumentor().instrument()` measures every `OpenAI` and `AsyncOpenAI` client of the process."""
+
+    requires = ("openai >= 1.66",)
+
+    def targets(self) -> Iterable[Target]:
+        from openai.resources.audio.speech import AsyncSpeech, Speech
+        from openai.resources.audio.transcriptions import AsyncTranscriptions, Transcriptions
+        from openai.resources.chat.completions import AsyncCompletions, Completions
+        from openai.resources.responses import AsyncResponses, Responses
+
+        stt, tts, rag = OperationType.STT, OperationType.TTS, OperationType.RAG
+        for name, kind, classes, reading in (
+            ("transcriptions", stt, (Transcriptions, AsyncTranscriptions), _TRANSCRIPT),
+            ("speech", tts, (Speech, AsyncSpeech), PLAIN),
+            ("chat.completions", rag, (Completions, AsyncCompletions), _CHAT),
+            ("responses", rag, (Responses, AsyncResponses), _RESPONSE),
+        ):
+            for owner, wrap in zip(classes, (measured, measured_async), strict=True):
+                for method in ("create", "parse"):
+                    if method in vars(owner):
+                        is_awaited = wrap is measured_async
+                        named = operation(kind, f"{name}.{method}", "openai", is_awaited=is_awaited)
+                        yield Target(owner, method, wrap(_planner(named, reading)))
+
+
+def _planner(named: Operation, reading: Reading) -> Planner:
+    def plan(_instance: Any, _args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Plan:
+        model = kwargs.get("model")
+        known = {"model": model} if isinstance(model, str) else {}
+        read = _SPEECH.get(kwargs.get("response_format", ""), _AUDIO) if named.type is OperationType.TTS else reading
+        return Plan(named, known, _handing_over(read))
+
+    return plan
+
+
+def _handing_over(reading: Reading) -> Callable[[Session, Measurement, Any], Any]:
+    def handed_over(session: Session, measurement: Measurement, result: Any) -> Any:
+        if is_stream(result):
+            return proxied(ReturnedStream(session, measurement, reading), result)
+        http_response = getattr(result, "http_response", None)
+        if http_response is not None:
+            by_bytes = Reading(size_of=len, audio_ms_of_size=reading.audio_ms_of_size)
+            return result if body_measured(session, measurement, http_response, by_bytes) else None
+        _whole(measurement, reading, result)
+        return None
+
+    return handed_over
+
+
+def _whole(measurement: Measurement, reading: Reading, result: Any) -> None:
+    """What an answer that came at once tells of its audio."""
+    if reading.size_of is len:
+        size = len(result.content)
+        measurement.show_audio(size, None if reading.audio_ms_of_size is None else reading.audio_ms_of_size(size))
+    elif reading is _TRANSCRIPT:
+        usage = getattr(result, "usage", None)
+        seconds = getattr(result, "duration", None) or getattr(usage, "seconds", None)
+        if isinstance(seconds, (int, float)):
+            measurement.show_audio(None, float(seconds) * 1000)
+
+
+def _kind(event: Any) -> str:
+    return str(getattr(event, "type", ""))
+
+
+def _has_content(chunk: Any) -> bool:
+    return any(
+        choice.delta is not None
+        and (choice.delta.content or choice.delta.tool_calls or getattr(choice.delta, "refusal", None))
+        for choice in chunk.choices
+    )
+
+
+def _has_finished(chunk: Any) -> bool:
+    return any(choice.finish_reason is not None for choice in chunk.choices)
+
+
+def _is_answer(event: Any) -> bool:
+    kind = _kind(event)
+    return kind.endswith(".delta") and "reasoning" not in kind
+
+
+_ENDS: Final = frozenset({"response.completed", "response.incomplete", "response.failed", "transcript.text.done"})
+_FAILURES: Final = frozenset({"response.failed", "error"})
+
+
+def _is_end(event: Any) -> bool:
+    return _kind(event) in _ENDS
+
+
+def _failure(event: Any) -> BaseException | None:
+    return ReportedError(_kind(event)) if _kind(event) in _FAILURES else None
+
+
+def _audio_ms(size: int) -> float:
+    return size / _PCM_BYTES_PER_MS
+
+
+_CHAT: Final = Reading(is_output=_has_content, is_last=_has_finished)
+_RESPONSE: Final = Reading(is_output=_is_answer, is_last=_is_end, failure=_failure)
+_TRANSCRIPT: Final = Reading(is_output=_is_answer, is_last=_is_end)
+_AUDIO: Final = Reading(size_of=len)
+_SPEECH: Final[Mapping[Any, Reading]] = {"pcm": Reading(size_of=len, audio_ms_of_size=_audio_ms)}

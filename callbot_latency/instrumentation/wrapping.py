@@ -1,0 +1,219 @@
+"""What every instrumentor needs: patching that can be undone, and the way of a call through a measurement."""
+
+import re
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Final
+
+import wrapt
+from opentelemetry.context import create_key, get_value, set_value
+
+from ..guard import contained
+from ..measurement import Measurement, Operation
+from ..metric import OperationType
+from ..returned import PLAIN, Reading, ReturnedStream
+from ..session import Session
+from ..spans import attach, detach
+from ..switch import switch
+
+__all__ = ["Patches", "Plan", "Planner", "ReportedError", "Target", "measured", "measured_async", "operation", "reason"]
+
+
+class ReportedError(Exception):
+    """A failure that no exception told the caller: a status of HTTP, an event of a stream."""
+
+
+_CODE: Final = re.compile(r"[A-Za-z0-9_][\w.-]{0,63}")
+
+
+def reason(exc: BaseException) -> str:
+    """The exception's type and the codes it carries: never its text, which quotes prompts, queries and answers."""
+    if isinstance(exc, ReportedError):
+        return str(exc)
+    codes = [code for name in ("status_code", "grpc_status_code", "status", "code") for code in _codes(exc, name)]
+    content = getattr(exc, "content", None)
+    if isinstance(content, list) and content and isinstance(content[0], Mapping):
+        codes += _texts(content[0].get("errorCode"))
+    name = type(exc).__name__
+    return f"{name} ({', '.join(dict.fromkeys(codes))})" if codes else name
+
+
+def _codes(exc: BaseException, name: str) -> list[str]:
+    return _texts(getattr(exc, name, None))
+
+
+def _texts(code: Any) -> list[str]:
+    name = getattr(code, "name", None)
+    if isinstance(name, str):
+        code = name
+    if isinstance(code, bool) or not isinstance(code, (int, str)):
+        return []
+    return [str(code)] if _CODE.fullmatch(str(code)) else []
+
+
+@lru_cache(maxsize=1024)
+def operation(kind: OperationType, name: str, provider: str | None, *, is_awaited: bool = False) -> Operation:
+    """The operation of a client's method."""
+    return Operation(kind, name, provider, error_text=reason, is_awaited=is_awaited)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How one call is measured.
+
+    Args:
+        operation: what it is.
+        metadata: facts of the request, never its content.
+        handed_over: is given the session, the open measurement and the result; returns what the caller gets after it
+            made a stream of it, or None where the call is over. It may add facts to the measurement.
+
+    """
+
+    operation: Operation
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    handed_over: "Callable[[Session, Measurement, Any], Any] | None" = None
+
+
+Planner = Callable[[Any, tuple[Any, ...], Mapping[str, Any]], Plan | None]
+"""Is given the instance, the arguments and the keywords; None where the call is none of ours."""
+
+_INSIDE: Final = create_key("callbot_latency-inside-a-client")
+
+
+class _Run(AbstractContextManager["_Run"]):
+    """One call, from its start until it returns; what it makes itself through another wrapped method is part of it."""
+
+    __slots__ = ("_measurement", "_plan", "_session")
+
+    def __init__(self, session: Session, plan: Plan, measurement: Measurement) -> None:
+        self._session = session
+        self._plan = plan
+        self._measurement = measurement
+
+    def __exit__(self, exc_type: Any, exc: BaseException | None, traceback: Any) -> None:
+        if exc is not None:
+            contained(self._session.close, self._measurement, exc)
+
+    def over(self, result: Any) -> Any:
+        """What the caller gets."""
+        plan, session, measurement = self._plan, self._session, self._measurement
+        stream = None if plan.handed_over is None else contained(plan.handed_over, session, measurement, result)
+        if stream is None:
+            contained(session.close, measurement, None)
+            return result
+        detach(measurement.token, measurement.context)
+        return stream
+
+
+def _begin(planner: Planner, instance: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Run | None:
+    session = switch.session
+    if session is None or get_value(_INSIDE):
+        return None
+    plan = planner(instance, args, kwargs)
+    if plan is None:
+        return None
+    measurement: Measurement | None = session.start(plan.operation, metadata=plan.metadata)
+    if measurement is None:
+        return None
+    measurement.context = set_value(_INSIDE, True, measurement.context)
+    measurement.token = attach(measurement.context)
+    return _Run(session, plan, measurement)
+
+
+def measured(planner: Planner) -> Callable[..., Any]:
+    """The wrapper, as wrapt calls it, of a method that returns its result."""
+
+    def wrapper(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        run = None if switch.session is None else contained(_begin, planner, instance, args, kwargs)
+        if run is None:
+            return wrapped(*args, **kwargs)
+        with run:
+            result = wrapped(*args, **kwargs)
+        return run.over(result)
+
+    return wrapper
+
+
+def measured_async(planner: Planner) -> Callable[..., Any]:
+    """The same of a method that returns an awaitable: measured while that is awaited."""
+
+    async def awaited(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        run = contained(_begin, planner, instance, args, kwargs)
+        if run is None:
+            return await wrapped(*args, **kwargs)
+        with run:
+            result = await wrapped(*args, **kwargs)
+        return run.over(result)
+
+    def wrapper(
+        wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Coroutine[Any, Any, Any]:
+        return wrapped(*args, **kwargs) if switch.session is None else awaited(wrapped, instance, args, kwargs)
+
+    return wrapper
+
+
+def body_measured(
+    session: Session,
+    measurement: Measurement,
+    response: Any,
+    reading: Reading = PLAIN,
+    failure: BaseException | None = None,
+) -> bool:
+    """Whether the body of this answer of httpx (or of httpx2) is still to be read, and is measured from now on.
+
+    However the caller reads it, its bytes come through `response.stream`.
+    """
+    if response.is_closed or response.is_stream_consumed:
+        return False
+    from ..returned import proxied
+
+    response.stream = proxied(ReturnedStream(session, measurement, reading, failure), response.stream)
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One method: the class that it is looked up on, its name, and the wrapper."""
+
+    owner: type
+    name: str
+    wrapper: Callable[..., Any]
+
+
+class Patches:
+    """Methods that are wrapped, and can be put back exactly as they were."""
+
+    def __init__(self) -> None:
+        self._patched: list[tuple[type, str, Any, Any]] = []
+
+    def apply(self, targets: Iterable[Target]) -> None:
+        """Wrap each method, on the very class that has it."""
+        for target in targets:
+            original = vars(target.owner)[target.name]
+            patch = wrapt.FunctionWrapper(original, _while_on_top(self, target.wrapper))
+            setattr(target.owner, target.name, patch)
+            self._patched.append((target.owner, target.name, original, patch))
+
+    @property
+    def is_applied(self) -> bool:
+        """Whether the methods are wrapped."""
+        return bool(self._patched)
+
+    def undo(self) -> None:
+        """Put every method back; where somebody wrapped it again meanwhile, ours only stops measuring."""
+        patched, self._patched = self._patched, []
+        for owner, name, original, patch in patched:
+            if vars(owner).get(name) is patch:
+                setattr(owner, name, original)
+
+
+def _while_on_top(patches: Patches, wrapper: Callable[..., Any]) -> Callable[..., Any]:
+    def guarded(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if not patches.is_applied:
+            return wrapped(*args, **kwargs)
+        return wrapper(wrapped, instance, args, kwargs)
+
+    return guarded

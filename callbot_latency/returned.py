@@ -1,0 +1,254 @@
+"""What a call returns to be iterated: timed from the call to the last item, beneath the object's own type.
+
+An OpenAI stream, a gRPC stream, the body of an HTTP answer, a generator that a plain function returns. Each step runs
+under the operation's context, as with generators; between two steps it is the consumer's time.
+"""
+
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter_ns
+from typing import Any, Final, ParamSpec, TypeVar
+
+import wrapt
+
+from .guard import contained
+from .measurement import Measurement, Operation
+from .session import Session
+from .spans import detach
+from .streaming import Stream
+from .switch import switch
+
+__all__ = [
+    "Reading",
+    "ReturnedStream",
+    "is_stream",
+    "measured_coroutine_of_stream",
+    "measured_function_of_stream",
+    "proxied",
+]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+Y = TypeVar("Y")
+
+CLOSERS: Final = frozenset({"close", "aclose", "cancel", "shutdown"})
+"""Methods by which a consumer ends a stream early."""
+ABANDONED: Final = GeneratorExit("the stream was not read to its end")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What an item says of its stream; where a function is None, items say nothing of it.
+
+    Args:
+        is_output: whether an item is output, so that the first such is the first output; else every item is.
+        is_last: whether nothing of interest follows, so that who stops reading here broke nothing off.
+        size_of: how many bytes an item has.
+        failure: what an item tells of a failure.
+        audio_ms_of_size: how long so many bytes of audio last, in milliseconds.
+
+    """
+
+    is_output: Callable[[Any], bool] | None = None
+    is_last: Callable[[Any], bool] | None = None
+    size_of: Callable[[Any], int] | None = None
+    failure: Callable[[Any], BaseException | None] | None = None
+    audio_ms_of_size: Callable[[int], float | None] | None = None
+
+
+PLAIN: Final = Reading()
+
+
+class ReturnedStream(Stream):
+    """The measurement of a stream that a call returned; ended by the last item, a close, an exception, or by nobody.
+
+    Args:
+        session: the one that opened the measurement.
+        measurement: open, and not attached.
+        reading: what the items say.
+        failure: what the call's answer told already, such as a status of HTTP that is an error.
+
+    """
+
+    __slots__ = ("_failure", "_is_whole", "_last_ns", "_reading", "_size")
+
+    def __init__(
+        self, session: Session, measurement: Measurement, reading: Reading, failure: BaseException | None = None
+    ) -> None:
+        super().__init__(session, measurement)
+        self._reading = reading
+        self._failure = failure
+        self._size: int | None = None
+        self._is_whole = False
+        # The call itself was the provider's time.
+        self._last_ns = perf_counter_ns()
+        self._busy_ns = self._last_ns - measurement.start_ns
+
+    def _produced(self, started_ns: int, item: Any) -> None:
+        now_ns = self._last_ns = perf_counter_ns()
+        took_ns = now_ns - started_ns
+        self._busy_ns += took_ns
+        self._items += 1
+        if self._items > 1 and took_ns > (self._largest_gap_ns or 0):
+            self._largest_gap_ns = took_ns
+        if self._measurement is not None:
+            contained(self._read, self._measurement, item)
+
+    def _read(self, measurement: Measurement, item: Any) -> None:
+        reading = self._reading
+        if measurement.first_output_ns is None and (reading.is_output is None or reading.is_output(item)):
+            measurement.mark_first_output()
+        if reading.size_of is not None:
+            self._size = (self._size or 0) + reading.size_of(item)
+        if reading.failure is not None and self._failure is None:
+            self._failure = reading.failure(item)
+        if reading.is_last is not None and not self._is_whole:
+            self._is_whole = reading.is_last(item)
+
+    def _finish(self, end_ns: int, exc: BaseException | None) -> None:
+        measurement = self._measurement
+        if measurement is not None and self._size is not None:
+            to_ms = self._reading.audio_ms_of_size
+            measurement.show_audio(self._size, None if to_ms is None else contained(to_ms, self._size))
+        super()._finish(end_ns, self._failure if exc is None else exc)
+
+    def closed(self) -> None:
+        """End it where the consumer stops, for whatever reason of its own; before the last item, it is cancelled."""
+        if self._is_whole or self._failure is not None:
+            self._finish(self._last_ns, None)
+        else:
+            self._finish(perf_counter_ns(), ABANDONED)
+
+    def __del__(self) -> None:
+        if self._measurement is not None:
+            contained(self.closed)
+
+
+def is_stream(value: Any) -> bool:
+    """Whether a value is iterated as it comes: an iterator, or anything that is iterated asynchronously."""
+    kind = type(value)
+    return hasattr(kind, "__next__") or hasattr(kind, "__aiter__")
+
+
+def proxied(stream: ReturnedStream, value: T) -> T:
+    """`value` as it was, except that its items are noted by `stream`."""
+    kind: type[_Proxy] = _AsyncProxy if hasattr(type(value), "__aiter__") else _SyncProxy
+    proxy: Any = kind(value, stream)
+    result: T = proxy
+    return result
+
+
+class _Proxy(wrapt.ObjectProxy):  # type: ignore[misc, type-arg, unused-ignore]
+    """Everything that the wrapped object is; what a subclass adds is the noting."""
+
+    def __init__(self, wrapped: Any, stream: ReturnedStream) -> None:
+        super().__init__(wrapped)
+        self._self_stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        value = super().__getattr__(name)
+        if not callable(value):
+            return value
+        if name in CLOSERS:
+            return _closing(value, self._self_stream)
+        return partial(self._self_stream.step, value) if name == "send" else value
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.__wrapped__.__reduce_ex__(protocol)
+
+
+def _closing(close: Callable[P, R], stream: ReturnedStream) -> Callable[P, R]:
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        contained(stream.closed)
+        return close(*args, **kwargs)
+
+    return wrapper
+
+
+class _SyncProxy(_Proxy):
+    def __iter__(self) -> Any:
+        iterator = iter(self.__wrapped__)
+        return self if iterator is self.__wrapped__ else _SyncProxy(iterator, self._self_stream)
+
+    def __next__(self) -> Any:
+        return self._self_stream.step(next, self.__wrapped__)
+
+    def __enter__(self) -> Any:
+        entered = self.__wrapped__.__enter__()
+        return self if entered is self.__wrapped__ else entered
+
+    def __exit__(self, *exc: Any) -> Any:
+        contained(self._self_stream.closed)
+        return self.__wrapped__.__exit__(*exc)
+
+
+class _AsyncProxy(_Proxy):
+    def __aiter__(self) -> Any:
+        iterator = self.__wrapped__.__aiter__()
+        return self if iterator is self.__wrapped__ else _AsyncProxy(iterator, self._self_stream)
+
+    def __anext__(self) -> Any:
+        return self._self_stream.astep(self.__wrapped__.__anext__())
+
+    async def __aenter__(self) -> Any:
+        entered = await self.__wrapped__.__aenter__()
+        return self if entered is self.__wrapped__ else entered
+
+    async def __aexit__(self, *exc: Any) -> Any:
+        contained(self._self_stream.closed)
+        return await self.__wrapped__.__aexit__(*exc)
+
+
+def handed_over(session: Session, measurement: Measurement, value: T) -> T:
+    """What a measured call returns: a stream goes on being measured, anything else is the end."""
+    if not is_stream(value):
+        session.close(measurement, None)
+        return value
+    detach(measurement.token, measurement.context)
+    return proxied(ReturnedStream(session, measurement, PLAIN), value)
+
+
+def measured_function_of_stream(function: Callable[P, R], operation: Operation) -> Callable[P, R]:
+    """Wrap a function; a stream that it returns is timed until it ends."""
+
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        session = switch.session
+        if session is None:
+            return function(*args, **kwargs)
+        measurement = contained(session.open, operation, args[0] if args else None)
+        if measurement is None:
+            return function(*args, **kwargs)
+        try:
+            result = function(*args, **kwargs)
+        except BaseException as exc:
+            contained(session.close, measurement, exc)
+            raise
+        over = contained(handed_over, session, measurement, result)
+        return result if over is None else over
+
+    return wrapper
+
+
+def measured_coroutine_of_stream(
+    function: Callable[P, Awaitable[R]], operation: Operation
+) -> Callable[P, Coroutine[Any, Any, R]]:
+    """Wrap a coroutine function; a stream that it returns is timed until it ends."""
+
+    async def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        session = switch.session
+        if session is None:
+            return await function(*args, **kwargs)
+        measurement = contained(session.open, operation, args[0] if args else None)
+        if measurement is None:
+            return await function(*args, **kwargs)
+        try:
+            result = await function(*args, **kwargs)
+        except BaseException as exc:
+            contained(session.close, measurement, exc)
+            raise
+        over = contained(handed_over, session, measurement, result)
+        return result if over is None else over
+
+    return wrapper
