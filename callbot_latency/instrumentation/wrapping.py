@@ -68,12 +68,14 @@ class Plan:
         metadata: facts of the request, never its content.
         handed_over: is given the session, the open measurement and the result; returns what the caller gets after it
             made a stream of it, or None where the call is over. It may add facts to the measurement.
+        failure: what the result of a call that is over tells of a failure.
 
     """
 
     operation: Operation
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    handed_over: "Callable[[Session, Measurement, Any], Any] | None" = None
+    handed_over: Callable[[Session, Measurement, Any], Any] | None = None
+    failure: Callable[[Any], BaseException | None] | None = None
 
 
 Planner = Callable[[Any, tuple[Any, ...], Mapping[str, Any]], Plan | None]
@@ -101,7 +103,8 @@ class _Run(AbstractContextManager["_Run"]):
         plan, session, measurement = self._plan, self._session, self._measurement
         stream = None if plan.handed_over is None else contained(plan.handed_over, session, measurement, result)
         if stream is None:
-            contained(session.close, measurement, None)
+            failure = None if plan.failure is None else contained(plan.failure, result)
+            contained(session.close, measurement, failure)
             return result
         detach(measurement.token, measurement.context)
         return stream
@@ -114,7 +117,7 @@ def _begin(planner: Planner, instance: Any, args: tuple[Any, ...], kwargs: Mappi
     plan = planner(instance, args, kwargs)
     if plan is None:
         return None
-    measurement: Measurement | None = session.start(plan.operation, metadata=plan.metadata)
+    measurement: Measurement | None = session.start(plan.operation, None, None, None, plan.metadata)
     if measurement is None:
         return None
     measurement.context = set_value(_INSIDE, True, measurement.context)

@@ -138,7 +138,7 @@ def test_an_error_reaches_the_caller_and_tells_no_query(
 
 
 def test_a_timeout_is_a_timeout(wrapped: FinishedSpans, server: Server) -> None:
-    """requests' own exception reaches the caller."""
+    """Requests' own exception reaches the caller."""
     server.answers(Answer((), headers_after_s=20))
     client = client_of(server, Bounded())
     with client.session, pytest.raises(requests.ReadTimeout):

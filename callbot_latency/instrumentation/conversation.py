@@ -1,0 +1,183 @@
+"""A call whose requests are streamed too: audio to be transcribed, text to be spoken.
+
+While the caller of the bot still speaks, or the sentence is still being written, nobody waits for the provider. So
+what is transcribed is timed from the end of its audio, and what is spoken from its first text. The span shows the
+whole stream.
+"""
+
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from time import perf_counter_ns
+from typing import Any, Final
+
+from ..guard import contained
+from ..measurement import Measurement, Operation
+from ..metric import OperationType
+from ..returned import Reading, ReturnedStream, proxied
+from ..session import Session
+from ..switch import switch
+
+__all__ = ["conversation", "conversation_async"]
+
+_END_OF_SPEECH: Final = frozenset({"END_OF_SINGLE_UTTERANCE", "SPEECH_ACTIVITY_END"})
+
+
+class _Conversation(ReturnedStream):
+    """The measurement of such a stream: its clock starts when the provider is waited for."""
+
+    __slots__ = ("_asked_ns", "_begun_ns", "_hears", "_lock", "_open")
+
+    def __init__(self, session: Session, measurement: Measurement, reading: Reading) -> None:
+        super().__init__(session, measurement, reading)
+        self._lock = threading.Lock()
+        self._begun_ns: int | None = None
+        self._asked_ns = measurement.start_ns
+        self._busy_ns = 0
+        self._hears = measurement.operation.type is OperationType.STT
+        # Until the clock starts it is not late.
+        self._open = session.open_measurements
+        del self._open[measurement.key]
+
+    def asked(self, request: Any) -> None:
+        """Take note of a request that the client library takes."""
+        self._asked_ns = perf_counter_ns()
+        if _is_configuration(request):
+            if (measurement := self._measurement) is not None:
+                measurement.set_metadata(**_facts(request))
+        elif not self._hears:
+            self._begin(self._asked_ns, "first_text")
+
+    def asked_all(self) -> None:
+        """Take note of the end of the requests."""
+        self._begin(perf_counter_ns(), "audio_end" if self._hears else "text_end")
+
+    def _begin(self, now_ns: int, timed_from: str) -> None:
+        with self._lock:
+            measurement = self._measurement
+            if self._begun_ns is not None or measurement is None:
+                return
+            measurement.start_wall_ns += now_ns - measurement.start_ns
+            measurement.start_ns = self._begun_ns = now_ns
+            measurement.set_metadata(timed_from=timed_from)
+            self._open[measurement.key] = measurement
+
+    def _produced(self, started_ns: int, item: Any) -> None:
+        if self._hears and self._begun_ns is None and _ends_speech(item):
+            contained(self._begin, perf_counter_ns(), "end_of_speech")
+        if self._begun_ns is None:
+            self._items += 1
+        else:
+            super()._produced(max(started_ns, self._begun_ns), item)
+
+    def _ended(self, started_ns: int, exc: BaseException | None) -> None:
+        contained(self._begin, self._asked_ns, "last_request")
+        super()._ended(max(started_ns, self._begun_ns or 0), exc)
+
+    def closed(self) -> None:
+        self._begin(self._asked_ns, "last_request")
+        super().closed()
+
+    def failed(self, exc: BaseException) -> None:
+        """End it where the call itself raises."""
+        self._ended(perf_counter_ns(), exc)
+
+
+def _is_configuration(request: Any) -> bool:
+    return "streaming_config" in request
+
+
+def _ends_speech(response: Any) -> bool:
+    event = getattr(response, "speech_event_type", None)
+    return getattr(event, "name", None) in _END_OF_SPEECH
+
+
+def _read(message: Any, name: str) -> Any:
+    return message.get(name) if isinstance(message, Mapping) else getattr(message, name, None)
+
+
+def _facts(request: Any) -> dict[str, str]:
+    streaming = _read(request, "streaming_config")
+    config, voice = _read(streaming, "config"), _read(streaming, "voice")
+    facts = {
+        "model": _read(config, "model"),
+        "voice": _read(voice, "name"),
+        "language": _read(config, "language_code") or _read(voice, "language_code"),
+    }
+    return {name: value for name, value in facts.items() if isinstance(value, str) and value}
+
+
+def _noted(requests: Iterable[Any], stream: _Conversation) -> Iterator[Any]:
+    for request in requests:
+        contained(stream.asked, request)
+        yield request
+    contained(stream.asked_all)
+
+
+async def _noted_async(requests: Any, stream: _Conversation) -> AsyncIterator[Any]:
+    async for request in requests:
+        contained(stream.asked, request)
+        yield request
+    contained(stream.asked_all)
+
+
+class _Call:
+    """One call on its way: the arguments with which it is made, and what becomes of its result."""
+
+    __slots__ = ("args", "kwargs", "stream")
+
+    def __init__(self, stream: _Conversation, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        self.stream = stream
+        requests = args[0] if args else kwargs.get("requests")
+        if requests is not None:
+            note = _noted_async if hasattr(requests, "__aiter__") else _noted
+            requests = note(requests, self.stream)
+        self.args = (requests, *args[1:]) if args else ()
+        self.kwargs = {**kwargs} if args or requests is None else {**kwargs, "requests": requests}
+
+
+def _call(named: Operation, reading: Reading, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Call | None:
+    session = switch.session
+    # Not attached: what the caller's own requests do while they are taken is no part of it.
+    measurement: Measurement | None = None if session is None else session.start(named)
+    if session is None or measurement is None:
+        return None
+    return _Call(_Conversation(session, measurement, reading), args, kwargs)
+
+
+def conversation(named: Operation, reading: Reading) -> Callable[..., Any]:
+    """The wrapper, as wrapt calls it, of a method that takes `requests` and returns an iterator."""
+
+    def wrapper(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        del instance
+        call = None if switch.session is None else contained(_call, named, reading, args, kwargs)
+        if call is None:
+            return wrapped(*args, **kwargs)
+        try:
+            result = wrapped(*call.args, **call.kwargs)
+        except BaseException as exc:
+            contained(call.stream.failed, exc)
+            raise
+        return proxied(call.stream, result)
+
+    return wrapper
+
+
+def conversation_async(named: Operation, reading: Reading) -> Callable[..., Any]:
+    """The same of a method that returns an awaitable of an async iterator."""
+
+    async def awaited(wrapped: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        call = contained(_call, named, reading, args, kwargs)
+        if call is None:
+            return await wrapped(*args, **kwargs)
+        try:
+            result = await wrapped(*call.args, **call.kwargs)
+        except BaseException as exc:
+            contained(call.stream.failed, exc)
+            raise
+        return proxied(call.stream, result)
+
+    def wrapper(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        del instance
+        return wrapped(*args, **kwargs) if switch.session is None else awaited(wrapped, args, kwargs)
+
+    return wrapper

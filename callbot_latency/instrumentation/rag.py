@@ -1,0 +1,72 @@
+"""Requests of httpx to the RAG API: those whose URL begins with what `instrument(rag_url=...)` was given."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ..measurement import Measurement
+from ..metric import OperationType
+from ..returned import Reading
+from ..session import Session
+from .instrumentor import ClientInstrumentor
+from .wrapping import Plan, Planner, ReportedError, Target, body_measured, measured, measured_async, operation
+
+__all__ = ["RagInstrumentor"]
+
+
+class RagInstrumentor(ClientInstrumentor):
+    """`RagInstrumentor().instrument(rag_url=...)` measures every `Client` and `AsyncClient` of httpx.
+
+    Without a `rag_url`, as `opentelemetry-instrument` calls it, the setting `LATENCY_RAG_URL` is taken; without
+    either nothing is wrapped.
+    """
+
+    requires = ("httpx >= 0.27",)
+
+    def _instrument(self, **kwargs: Any) -> None:
+        urls = kwargs.get("rag_url") or {}
+        self._urls: Mapping[str, str] = {"request": urls} if isinstance(urls, str) else urls
+        if self._urls:
+            super()._instrument()
+
+    def targets(self) -> Iterable[Target]:
+        import httpx
+
+        # The longest first, so that the most particular name wins.
+        urls = sorted(((httpx.URL(url), name) for name, url in self._urls.items()), key=_length, reverse=True)
+        yield Target(httpx.Client, "send", measured(_planner(urls, is_awaited=False)))
+        yield Target(httpx.AsyncClient, "send", measured_async(_planner(urls, is_awaited=True)))
+
+
+def _length(named: tuple[Any, str]) -> int:
+    return len(named[0].path)
+
+
+def _planner(urls: Sequence[tuple[Any, str]], *, is_awaited: bool) -> Planner:
+    def plan(_instance: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Plan | None:
+        request = args[0] if args else kwargs["request"]
+        for base, name in urls:
+            if _is_beneath(request.url, base):
+                named = operation(OperationType.RAG, name, None, is_awaited=is_awaited)
+                return Plan(named, {"method": request.method}, _handed_over, _failure)
+        return None
+
+    return plan
+
+
+def _is_beneath(url: Any, base: Any) -> bool:
+    if (url.scheme, url.host, url.port) != (base.scheme, base.host, base.port):
+        return False
+    path: str = base.path
+    return bool(url.path == path or url.path.startswith(path if path.endswith("/") else f"{path}/"))
+
+
+def _handed_over(session: Session, measurement: Measurement, response: Any) -> Any:
+    measurement.set_metadata(http_status=response.status_code)
+    return response if body_measured(session, measurement, response, _BYTES, _failure(response)) else None
+
+
+def _failure(response: Any) -> BaseException | None:
+    return None if response.is_success else ReportedError(f"HTTP {response.status_code}")
+
+
+_BYTES = Reading(size_of=len)
