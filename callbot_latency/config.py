@@ -99,6 +99,7 @@ class LatencyConfig(BaseSettings):
     trace_key: SecretStr = Field(default=SecretStr(""), validation_alias=semconv.ENV_TRACE_KEY)
     propagate_to: Names = Field(default=(), validation_alias=semconv.ENV_PROPAGATE_TO)
     trace_url: str | None = Field(default=None, validation_alias=semconv.ENV_TRACE_URL)
+    rag_url: str | None = Field(default=None, validation_alias=semconv.ENV_RAG_URL)
     alert_cooldown_s: float = Field(
         default=300, ge=0, allow_inf_nan=False, validation_alias=semconv.ENV_ALERT_COOLDOWN_S
     )
@@ -192,6 +193,13 @@ class LatencyConfig(BaseSettings):
     def _leads_to_a_trace(cls, value: str | None) -> str | None:
         if value is not None and not (value.startswith(("https://", "http://")) and "{trace_id}" in value):
             raise ValueError("expected a URL with {trace_id} in it, such as http://jaeger:16686/trace/{trace_id}")
+        return value
+
+    @field_validator("rag_url")
+    @classmethod
+    def _is_http(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("https://", "http://")):
+            raise ValueError("expected a URL that starts with https:// or http://")
         return value
 
     @model_validator(mode="after")

@@ -30,6 +30,7 @@ SETTINGS: dict[str, tuple[str, str, Any]] = {
     "LATENCY_RAG_CRITICAL_MS": ("9004", "rag_critical_ms", 9004.0),
     "LATENCY_TRACE_KEY": ("key", "trace_key", "key"),
     "LATENCY_PROPAGATE_TO": (" RAG.internal, *.example.com,", "propagate_to", ("rag.internal", "*.example.com")),
+    "LATENCY_RAG_URL": ("https://rag.internal/", "rag_url", "https://rag.internal/"),
     "LATENCY_TRACE_URL": ("http://jaeger/trace/{trace_id}", "trace_url", "http://jaeger/trace/{trace_id}"),
     "LATENCY_ALERT_COOLDOWN_S": ("0", "alert_cooldown_s", 0.0),
     "LATENCY_ALERT_BURST": ("5", "alert_burst", 5),

@@ -104,7 +104,7 @@ def _audio_ms(config: Any, audio: Any, sample_bytes: Mapping[int, int], header: 
     size = sample_bytes.get(encoding) if isinstance(encoding, int) else None
     if size is None or not rate or not isinstance(audio, bytes):
         return None
-    return (len(audio) - header) / size / rate * 1000
+    return float((len(audio) - header) / size / rate * 1000)
 
 
 def _is_final(response: Any) -> bool:

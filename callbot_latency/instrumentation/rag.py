@@ -6,6 +6,7 @@ from typing import Any
 from ..measurement import Measurement
 from ..metric import OperationType
 from ..returned import Reading
+from ..runtime import effective_config
 from ..session import Session
 from .instrumentor import ClientInstrumentor
 from .wrapping import Plan, Planner, ReportedError, Target, body_measured, measured, measured_async, operation
@@ -23,7 +24,7 @@ class RagInstrumentor(ClientInstrumentor):
     requires = ("httpx >= 0.27",)
 
     def _instrument(self, **kwargs: Any) -> None:
-        urls = kwargs.get("rag_url") or {}
+        urls = kwargs.get("rag_url") or effective_config().rag_url or {}
         self._urls: Mapping[str, str] = {"request": urls} if isinstance(urls, str) else urls
         if self._urls:
             super()._instrument()

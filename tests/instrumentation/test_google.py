@@ -57,17 +57,26 @@ class Engines:
 def engines() -> Iterator[Engines]:
     """A gRPC server whose engines the test sets."""
     playing = Engines()
+
+    def engine(name: str) -> Callable[[Any, Any], Any]:
+        """Looked up when it is called: the test sets it after the server has started."""
+
+        def play(given: Any, context: Any) -> Any:
+            return getattr(playing, name)(given, context)
+
+        return play
+
     handlers = (
         grpc.method_handlers_generic_handler(
             "google.cloud.speech.v1.Speech",
             {
                 "Recognize": grpc.unary_unary_rpc_method_handler(
-                    lambda request, context: playing.recognize(request, context),
+                    engine("recognize"),
                     speech.RecognizeRequest.deserialize,
                     speech.RecognizeResponse.serialize,
                 ),
                 "StreamingRecognize": grpc.stream_stream_rpc_method_handler(
-                    lambda requests, context: playing.streaming_recognize(requests, context),
+                    engine("streaming_recognize"),
                     speech.StreamingRecognizeRequest.deserialize,
                     speech.StreamingRecognizeResponse.serialize,
                 ),
@@ -77,12 +86,12 @@ def engines() -> Iterator[Engines]:
             "google.cloud.texttospeech.v1.TextToSpeech",
             {
                 "SynthesizeSpeech": grpc.unary_unary_rpc_method_handler(
-                    lambda request, context: playing.synthesize(request, context),
+                    engine("synthesize"),
                     texttospeech.SynthesizeSpeechRequest.deserialize,
                     texttospeech.SynthesizeSpeechResponse.serialize,
                 ),
                 "StreamingSynthesize": grpc.stream_stream_rpc_method_handler(
-                    lambda requests, context: playing.streaming_synthesize(requests, context),
+                    engine("streaming_synthesize"),
                     texttospeech.StreamingSynthesizeRequest.deserialize,
                     texttospeech.StreamingSynthesizeResponse.serialize,
                 ),
