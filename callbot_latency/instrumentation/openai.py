@@ -20,7 +20,7 @@ _PCM_BYTES_PER_MS: Final = 48
 class OpenAIInstrumentor(ClientInstrumentor):
     """`OpenAIInstrumentor().instrument()` measures every `OpenAI` and `AsyncOpenAI` client of the process."""
 
-    requires = ("openai >= 1.66",)
+    requires = ("openai >= 1.99",)
 
     def targets(self) -> Iterable[Target]:
         from openai.resources.audio.speech import AsyncSpeech, Speech

@@ -42,7 +42,7 @@ class SalesforceInstrumentor(ClientInstrumentor):
     works between them.
     """
 
-    requires = ("simple-salesforce >= 1.12",)
+    requires = ("simple-salesforce >= 1.12.6",)
 
     def targets(self) -> Iterable[Target]:
         from simple_salesforce.api import Salesforce, SFType

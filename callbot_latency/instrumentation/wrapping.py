@@ -193,8 +193,8 @@ class Patches:
         self._patched: list[tuple[type, str, Any, Any]] = []
 
     def apply(self, targets: Iterable[Target]) -> None:
-        """Wrap each method, on the very class that has it."""
-        for target in targets:
+        """Wrap each method, on the very class that has it; all are found before the first is wrapped."""
+        for target in list(targets):
             original = vars(target.owner)[target.name]
             patch = wrapt.FunctionWrapper(original, _while_on_top(self, target.wrapper))
             setattr(target.owner, target.name, patch)
