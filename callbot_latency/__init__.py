@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .alerting import Alert, add_alert_callback
+    from .attempts import attempt
     from .binding import bind, call
     from .config import ConfigError, LatencyConfig
     from .instrumentation import instrument, uninstrument
@@ -52,6 +53,7 @@ __all__ = [
     "TurnMetric",
     "add_alert_callback",
     "add_call_context",
+    "attempt",
     "bind",
     "bound_from_headers",
     "call",
@@ -74,6 +76,7 @@ __all__ = [
 # Loaded on first use (PEP 562): importing the package starts nothing and costs nothing.
 _ROOMS = {
     "alerting": ("Alert", "add_alert_callback"),
+    "attempts": ("attempt",),
     "binding": ("bind", "call"),
     "config": ("ConfigError", "LatencyConfig"),
     "instrumentation": ("instrument", "uninstrument"),

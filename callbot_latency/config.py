@@ -125,6 +125,7 @@ class LatencyConfig(BaseSettings):
         default="critical", validation_alias=semconv.ENV_APPRISE_SEVERITY
     )
     language: Language = Field(default="en", validation_alias=semconv.ENV_LANGUAGE)
+    foreign_spans: bool = Field(default=True, validation_alias=semconv.ENV_FOREIGN_SPANS)
 
     traces_exporter: Names | None = Field(default=None, validation_alias=semconv.OTEL_TRACES_EXPORTER)
     metrics_exporter: Names | None = Field(default=None, validation_alias=semconv.OTEL_METRICS_EXPORTER)
@@ -140,6 +141,7 @@ class LatencyConfig(BaseSettings):
     otlp_metrics_protocol: Protocol | None = Field(
         default=None, validation_alias=semconv.OTEL_EXPORTER_OTLP_METRICS_PROTOCOL
     )
+    semconv_opt_in: Names = Field(default=(), validation_alias=semconv.OTEL_SEMCONV_STABILITY_OPT_IN)
     prometheus_host: str = Field(default="localhost", validation_alias=semconv.OTEL_EXPORTER_PROMETHEUS_HOST)
     prometheus_port: int = Field(default=9464, ge=0, le=65535, validation_alias=semconv.OTEL_EXPORTER_PROMETHEUS_PORT)
 
@@ -155,6 +157,11 @@ class LatencyConfig(BaseSettings):
                 hint = f"; did you mean {alike[0]!r}?" if alike else ""
                 raise TypeError(f"LatencyConfig: unknown setting {name!r}{hint}")
         return super().settings_customise_sources(settings_cls, init_settings, *others, **named)
+
+    @field_validator("semconv_opt_in", mode="before")
+    @classmethod
+    def _split_opt_in(cls, value: Any) -> Any:
+        return tuple(name for part in value.split(",") if (name := part.strip())) if isinstance(value, str) else value
 
     @field_validator("traces_exporter", "metrics_exporter", mode="before")
     @classmethod
@@ -252,6 +259,11 @@ class LatencyConfig(BaseSettings):
                 **OperationType.registered(),
             }
         )
+
+    @property
+    def gen_ai_names(self) -> bool:
+        """Whether our spans carry OpenTelemetry's names for generative AI too."""
+        return "gen_ai_latest_experimental" in self.semconv_opt_in
 
     def traces_exporters(self) -> tuple[str, ...]:
         """Where spans go: what OTEL_TRACES_EXPORTER names, else ``otlp`` where an OTLP endpoint is set."""

@@ -1,19 +1,17 @@
 """From what the queue holds to the one event; runs on the worker or on a reader's thread."""
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any
 
 from opentelemetry.trace import format_span_id, format_trace_id
 
 from . import semconv
-from .measurement import NS_PER_MS, Fate, Measurement
+from .foreign import ForeignSpan, metric_of
+from .measurement import NS_PER_MS, Fate, Measurement, at
 from .metric import LatencyMetric, OperationStatus, Severity
 from .thresholds import Thresholds
 
 __all__ = ["claim", "running_metric", "to_metric"]
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def to_metric(item: Any, thresholds: Thresholds) -> LatencyMetric:
@@ -25,17 +23,17 @@ def to_metric(item: Any, thresholds: Thresholds) -> LatencyMetric:
     """
     if isinstance(item, Measurement):
         return _of_measurement(item)
-    metric = item if isinstance(item, LatencyMetric) else _of_span(item)
+    metric = item if isinstance(item, LatencyMetric) else _of_foreign(item)
     if metric.status is OperationStatus.RUNNING:
         raise ValueError("status: what still runs is no measurement yet")
-    if metric.severity is not None or metric.status is OperationStatus.CANCELLED:
+    if metric.severity is not None or metric.status is OperationStatus.CANCELLED or metric.attempt is not None:
         return metric
     severity = thresholds.severity(metric.operation_type.value, metric.latency_ms)
     return metric if severity is None else replace(metric, severity=severity)
 
 
-def _at(ns: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=ns // 1000)
+def _of_foreign(item: Any) -> LatencyMetric:
+    return metric_of(item) if isinstance(item, ForeignSpan) else _of_span(item)
 
 
 def _ms(ns: int | None) -> float | None:
@@ -72,7 +70,7 @@ def _metric(m: Measurement, elapsed_ns: int, status: OperationStatus, severity: 
         m.operation.name,
         elapsed_ns / NS_PER_MS,
         status,
-        _at(m.start_wall_ns + elapsed_ns),
+        at(m.start_wall_ns + elapsed_ns),
         m.call_sid,
         m.stream_sid,
         m.provider,
@@ -87,6 +85,7 @@ def _metric(m: Measurement, elapsed_ns: int, status: OperationStatus, severity: 
         format_span_id(context.span_id) if m.key > 0 and context.trace_flags.sampled else None,
         turn=m.turn,
         told_in_flight=m.told_in_flight or None,
+        **m.facts,
     )
 
 
@@ -102,7 +101,7 @@ def _of_span(span: Any) -> LatencyMetric:
         operation_name=str(attributes.get(semconv.OPERATION_NAME) or span.name),
         latency_ms=(span.end_time - span.start_time) / NS_PER_MS,
         status=attributes.get(semconv.STATUS) or (OperationStatus.ERROR if failed else OperationStatus.SUCCESS),
-        timestamp=_at(span.end_time),
+        timestamp=at(span.end_time),
         call_sid=call_sid,
         stream_sid=stream_sid,
         provider=provider,

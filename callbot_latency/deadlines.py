@@ -74,7 +74,7 @@ class Deadlines:
         wait_ms = min(LONGEST_WAIT_S * 1000, self._thresholds.smallest_critical_ms())
         now_ns = perf_counter_ns()
         for measurement in list(self._open.values()):
-            if measurement.told_in_flight:
+            if measurement.told_in_flight or measurement.operation.is_attempt:
                 continue
             critical_ms = self._thresholds.of(measurement.operation.type).critical_ms
             left_ms = critical_ms - (now_ns - measurement.start_ns) / NS_PER_MS

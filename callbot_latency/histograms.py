@@ -25,6 +25,12 @@ _LABELS: Final = {
         semconv.PROVIDER,
         semconv.STATUS,
     },
+    semconv.ATTEMPT_DURATION: {
+        semconv.OPERATION_TYPE,
+        semconv.OPERATION_NAME,
+        semconv.PROVIDER,
+        semconv.STATUS,
+    },
     semconv.OPERATION_TIME_TO_FIRST_OUTPUT: {semconv.OPERATION_TYPE, semconv.OPERATION_NAME, semconv.PROVIDER},
     semconv.TURN_RESPONSE: {semconv.ANCHOR, semconv.UNTIL},
     semconv.TURN_CONTRIBUTION: {semconv.PART},
@@ -62,6 +68,12 @@ class Histograms:
             semconv.OPERATION_DURATION,
             unit="s",
             description="How long an operation took.",
+            explicit_bucket_boundaries_advisory=edges,
+        )
+        self._attempts = meter.create_histogram(
+            semconv.ATTEMPT_DURATION,
+            unit="s",
+            description="How long one provider's part of an operation took.",
             explicit_bucket_boundaries_advisory=edges,
         )
         self._first_output = meter.create_histogram(
@@ -129,6 +141,9 @@ class Histograms:
         }
         if metric.provider:
             labels[semconv.PROVIDER] = metric.provider
+        if metric.attempt is not None:
+            self._attempts.record(metric.duration_s, {**labels, semconv.STATUS: metric.status.value}, context)
+            return
         if metric.time_to_first_output_ms is not None:
             self._first_output.record(metric.time_to_first_output_ms / 1000.0, labels, context)
         self._duration.record(metric.duration_s, {**labels, semconv.STATUS: metric.status.value}, context)

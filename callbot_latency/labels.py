@@ -39,5 +39,5 @@ def running_by_type() -> dict[str, int]:
     """What runs now, by type; a type of which nothing runs is 0, since an absent one would keep its last value."""
     session = switch.session
     open_now = list(session.open_measurements.values()) if session else []
-    running = Counter(m.operation.type_value for m in open_now)
+    running = Counter(m.operation.type_value for m in open_now if not m.operation.is_attempt)
     return {kind.value: running[kind.value] for kind in OperationType.known()}

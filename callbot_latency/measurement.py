@@ -3,13 +3,15 @@
 from collections.abc import Callable, Mapping
 from contextvars import Token
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 from functools import lru_cache
 from operator import attrgetter
 from time import perf_counter_ns
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry.context import Context
+from opentelemetry.context import Context, create_key
 from opentelemetry.trace import Span, SpanContext
 
 from . import semconv
@@ -21,12 +23,16 @@ from .text import text_of_any, well_formed
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
+    from .attempts import _Attempts
+
 __all__ = [
     "NS_PER_MS",
+    "OPERATION",
     "Fate",
     "Handle",
     "Measurement",
     "Operation",
+    "at",
     "cached_operation_of",
     "checked_metadata",
     "checked_text",
@@ -34,6 +40,17 @@ __all__ = [
 ]
 
 NS_PER_MS: Final = 1_000_000
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def at(ns: int) -> datetime:
+    """The time of so many nanoseconds since the epoch, to the microsecond."""
+    return _EPOCH + timedelta(microseconds=ns // 1000)
+
+
+OPERATION: Final = create_key("callbot_latency.operation")
+"""Where a context holds the Measurement that the code in it works for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +71,8 @@ class Operation:
     """What its ids are read from, where that is not the first argument: the object of a bound method."""
     error_text: Callable[[BaseException], str] = error_message
     """What is kept of an exception: its scrubbed text, unless that may quote what was said."""
+    is_attempt: bool = False
+    """Whether it is one provider's part of an operation, which no sum over operations may count again."""
     reads_owner: bool = field(init=False)
     type_value: str = field(init=False)
     span_name: str = field(init=False)
@@ -200,6 +219,10 @@ class Measurement(Handle):
     turn: int | None = None
     parent: "Measurement | None" = None
     """The operation of the same turn that it runs inside of."""
+    attempts: "_Attempts | None" = None
+    """What `attempt()` knows of those that it made."""
+    facts: Mapping[str, Any] = MappingProxyType({})
+    """Added keys of the metric."""
     outer: "Measurement | None" = None
     """The one that the same `measure_latency_context` opened before, and has not closed yet."""
 

@@ -165,6 +165,13 @@ class LatencyMetric:
     span_id: str | None = None
     turn: int | None = None
     told_in_flight: bool | None = None
+    provider_requested: str | None = None
+    attempts: int | None = None
+    switch_reason: str | None = None
+    lost_ms: float | None = None
+    hedge_losers: str | None = None
+    attempt: int | None = None
+    hedge: str | None = None
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -294,6 +301,13 @@ _CHECKS: Final[Mapping[str, Callable[[str, Any], Any]]] = {
     semconv.TURN: _count,
     semconv.TRACE_ID: _hex,
     semconv.SPAN_ID: _hex,
+    semconv.PROVIDER_REQUESTED: _text,
+    semconv.ATTEMPTS: _count,
+    semconv.SWITCH_REASON: _text,
+    semconv.LOST_MS: _duration_ms,
+    semconv.HEDGE_LOSERS: _text,
+    semconv.ATTEMPT: _count,
+    semconv.HEDGE: _text,
 }
 
 

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
-from . import semconv
+from . import lineage, semconv
 from .binding import Binding, bound
+from .foreign import type_of
 from .guard import contained
 from .switch import switch
 
@@ -19,20 +20,23 @@ __all__ = ["LatencySpanProcessor"]
 class LatencySpanProcessor(SpanProcessor):
     """Hands the measurement of each finished span to the pipeline that is running; holds nothing itself.
 
-    A span that nobody of ours opened counts too when it carries `operation_type`: its attributes are read on the
-    worker, and its severity stands on metric and alert alone, since the SDK discards attributes set from here on.
-    Within a bound call every such span gets call_sid, stream_sid and turn as it starts, unless it names a call itself.
+    A span that nobody of ours opened counts too when it carries `operation_type`, or when a framework opened it whose
+    spans `foreign` knows: its attributes are read on the worker, and its severity stands on metric and alert alone,
+    since the SDK discards attributes set from here on. Within a bound call every such span gets call_sid, stream_sid
+    and turn as it starts, unless it names a call itself.
     `init()` adds one to the provider it uses.
     """
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        """The bound call's ids on a span of another instrumentation; what one of ours must show, its opener writes."""
-        scope = span.instrumentation_scope
-        if scope is not None and scope.name == semconv.SCOPE:
+        """A foreign span is followed, and shows the bound call's ids; what one of ours must show, its opener writes."""
+        if _is_ours(span):
             return
         binding = bound(parent_context)
         if binding is not None:
             contained(_show_ids, span, binding)
+        session = switch.session
+        if session is not None and session.follows_foreign:
+            contained(lineage.follow, span, parent_context)
 
     def on_end(self, span: ReadableSpan) -> None:
         """Runs on the caller's thread: one look-up and one append."""
@@ -43,6 +47,8 @@ class LatencySpanProcessor(SpanProcessor):
         if measurement is not None:
             # Inside of Session.end, whose own guard holds whatever could fail here.
             session.submit(measurement)
+            if session.follows_foreign:
+                lineage.counted_within(span, measurement)
         else:
             contained(_take_foreign, session, span)
 
@@ -68,11 +74,22 @@ def _show_ids(span: Span, binding: Binding) -> None:
 
 
 def _take_foreign(session: "Session", span: ReadableSpan) -> None:
-    if semconv.OPERATION_TYPE in (span.attributes or ()) and not _is_ours(span):
-        # A provider may hold two of us, the application's and that of init(): the first to see a span marks it.
-        mark = object()
-        if vars(span).setdefault("_callbot_latency", mark) is mark:
-            session.submit(span)
+    if _is_ours(span):
+        return
+    kind = (span.attributes or {}).get(semconv.OPERATION_TYPE)
+    if kind is None and not session.follows_foreign:
+        return
+    # A provider may hold two of us, the application's and that of init(): the first to see a span marks it.
+    mark = object()
+    if vars(span).setdefault("_callbot_latency", mark) is not mark:
+        return
+    if kind is None:
+        item = lineage.ended(span)
+        if item is not None:
+            session.submit(item)
+    else:
+        session.submit(span)
+        lineage.ended(span, type_of(str(kind)))
 
 
 def _is_ours(span: ReadableSpan) -> bool:

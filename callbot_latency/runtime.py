@@ -19,6 +19,7 @@ from .alerting.rules_file import load_rules
 from .config import ConfigError, LatencyConfig, adopt_dotenv, load_config
 from .deadlines import Deadlines
 from .drops import dropped, unmeasured
+from .gen_ai import GenAISession
 from .guard import contained
 from .headers import Hosts
 from .histograms import Histograms
@@ -63,7 +64,8 @@ class _Runtime:
         self.providers: Providers = open_providers(config)
         self.pipeline = Pipeline(latency_tracker, self._reporters(rules), config.thresholds)
         spans = SpanOpener.on(self.providers.tracers, config.trace_key.get_secret_value())
-        self.session = Session(spans, config.thresholds, self.pipeline)
+        self.session = (GenAISession if config.gen_ai_names else Session)(spans, config.thresholds, self.pipeline)
+        self.session.follows_foreign = config.foreign_spans
         self.session.opened_calls = self.rules.opened_calls
         self.session.propagates_to = Hosts(config.propagate_to)
         self.on_deadline = OnDeadline()

@@ -32,11 +32,25 @@ AUDIO_MS: Final = "audio_ms"
 TRACE_ID: Final = "trace_id"
 SPAN_ID: Final = "span_id"
 TURN: Final = "turn"
+PROVIDER_REQUESTED: Final = "provider_requested"
+ATTEMPTS: Final = "attempts"
+SWITCH_REASON: Final = "switch_reason"
+LOST_MS: Final = "lost_ms"
+HEDGE_LOSERS: Final = "hedge_losers"
+ATTEMPT: Final = "attempt"
+HEDGE: Final = "hedge"
 ERROR_TYPE: Final = "error.type"
 EXCEPTION_EVENT: Final = "exception"
 EXCEPTION_TYPE: Final = "exception.type"
 EXCEPTION_MESSAGE: Final = "exception.message"
 EXCEPTION_STACKTRACE: Final = "exception.stacktrace"
+
+# OpenTelemetry's names for generative AI (https://github.com/open-telemetry/semantic-conventions-genai).
+GEN_AI_OPERATION_NAME: Final = "gen_ai.operation.name"
+GEN_AI_PROVIDER_NAME: Final = "gen_ai.provider.name"
+GEN_AI_REQUEST_MODEL: Final = "gen_ai.request.model"
+GEN_AI_CONVERSATION_ID: Final = "gen_ai.conversation.id"
+GEN_AI_TIME_TO_FIRST_CHUNK: Final = "gen_ai.response.time_to_first_chunk"
 
 SPAN_ATTRIBUTES: Final = (
     OPERATION_TYPE,
@@ -53,9 +67,23 @@ SPAN_ATTRIBUTES: Final = (
     BUSY_MS,
     BYTES,
     AUDIO_MS,
+    PROVIDER_REQUESTED,
+    ATTEMPTS,
+    SWITCH_REASON,
+    LOST_MS,
+    HEDGE_LOSERS,
+    ATTEMPT,
+    HEDGE,
     ERROR_TYPE,
 )
 """What an operation's span may carry, besides metadata under `METADATA_PREFIX`."""
+
+ATTEMPT_SUFFIX: Final = ".attempt"
+"""What an attempt's name has behind that of its operation."""
+# Values of `hedge`, and of `switch_reason` besides statuses and types of exceptions.
+WINNER: Final = "winner"
+LOSER: Final = "loser"
+REJECTED: Final = "rejected"
 
 CALL_SPAN: Final = "call"
 """Name of a call's root span, which `call()` opens."""
@@ -125,6 +153,7 @@ HEADER_TURN: Final = "x-callbot-turn"
 # Metric instruments.
 OPERATION_DURATION: Final = "callbot.operation.duration"
 OPERATION_TIME_TO_FIRST_OUTPUT: Final = "callbot.operation.time_to_first_output"
+ATTEMPT_DURATION: Final = "callbot.attempt.duration"
 TURN_RESPONSE: Final = "callbot.turn.response"
 TURN_CONTRIBUTION: Final = "callbot.turn.contribution"
 TURNS_UNMEASURED: Final = "callbot.turns.unmeasured"
@@ -140,6 +169,7 @@ REASON: Final = "reason"
 METRICS: Final = (
     OPERATION_DURATION,
     OPERATION_TIME_TO_FIRST_OUTPUT,
+    ATTEMPT_DURATION,
     TURN_RESPONSE,
     TURN_CONTRIBUTION,
     TURNS_UNMEASURED,
@@ -207,6 +237,7 @@ ENV_SLACK_SEVERITY: Final = "LATENCY_SLACK_SEVERITY"
 ENV_APPRISE_URLS: Final = "LATENCY_APPRISE_URLS"
 ENV_APPRISE_SEVERITY: Final = "LATENCY_APPRISE_SEVERITY"
 ENV_LANGUAGE: Final = "LATENCY_LANGUAGE"
+ENV_FOREIGN_SPANS: Final = "LATENCY_FOREIGN_SPANS"
 
 # OpenTelemetry's own names that decide what init() builds; every other OTEL_* is read by the SDK itself.
 OTEL_TRACES_EXPORTER: Final = "OTEL_TRACES_EXPORTER"
@@ -217,6 +248,7 @@ OTEL_EXPORTER_OTLP_METRICS_ENDPOINT: Final = "OTEL_EXPORTER_OTLP_METRICS_ENDPOIN
 OTEL_EXPORTER_OTLP_PROTOCOL: Final = "OTEL_EXPORTER_OTLP_PROTOCOL"
 OTEL_EXPORTER_OTLP_TRACES_PROTOCOL: Final = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"
 OTEL_EXPORTER_OTLP_METRICS_PROTOCOL: Final = "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL"
+OTEL_SEMCONV_STABILITY_OPT_IN: Final = "OTEL_SEMCONV_STABILITY_OPT_IN"
 OTEL_EXPORTER_PROMETHEUS_HOST: Final = "OTEL_EXPORTER_PROMETHEUS_HOST"
 OTEL_EXPORTER_PROMETHEUS_PORT: Final = "OTEL_EXPORTER_PROMETHEUS_PORT"
 

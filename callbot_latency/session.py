@@ -5,14 +5,14 @@ from collections.abc import Callable, Mapping
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry.context import Context, create_key, get_current, set_value
+from opentelemetry.context import Context, get_current
 from opentelemetry.trace import INVALID_SPAN, get_current_span, set_span_in_context
 
 from . import semconv
 from .binding import BINDING
 from .guard import contained
 from .loops import running_loop
-from .measurement import NS_PER_MS, Measurement, Operation
+from .measurement import NS_PER_MS, OPERATION, Measurement, Operation
 from .metric import LatencyMetric, OperationStatus, Severity
 from .outcome import kept_facts, mark_failed, metadata_attributes, status_of
 from .spans import SpanOpener, attach, detach, detach_abandoned
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["OpenMeasurements", "Session", "record"]
 
 _NO_METADATA: Final[Mapping[str, Any]] = {}
-_OPERATION: Final = create_key("callbot_latency.operation")
 _CANCELLED: Final = OperationStatus.CANCELLED
 
 
@@ -61,6 +60,8 @@ class Session:
         """Where `call()` leaves its call_sid and metadata, when somebody behind the queue asks for them."""
         self.propagates_to: Callable[[str], bool] = _nowhere
         """Whether a call's headers may go to a URL."""
+        self.follows_foreign = False
+        """Whether the spans of frameworks are recognised."""
         self._severity = thresholds.severity
 
     def span_opener(self) -> SpanOpener:
@@ -112,7 +113,7 @@ class Session:
         if stream_sid and not stream_sid.isascii():
             stream_sid = well_formed(stream_sid)
         measurement = Measurement(operation, call_sid or None, stream_sid or None)
-        attributes = _attributes(measurement, metadata)
+        attributes = self.attributes_of(measurement, metadata)
         if turn is not None:
             measurement.turn = attributes[semconv.TURN] = turn.number
         measurement.start_wall_ns = start_wall_ns = time_ns()
@@ -125,12 +126,29 @@ class Session:
         measurement.span_context = span_context = span.get_span_context()
         measurement.key = key = span_context.span_id if span.is_recording() else -id(measurement)
         self.open_measurements[key] = measurement
-        measurement.context = set_span_in_context(span, context)
+        measurement.context = within = set_span_in_context(span, context)
+        # Nobody else has this context yet: a copy of it would be all that set_value() adds.
+        dict.__setitem__(within, OPERATION, measurement)
         if turn is not None:
             _enter(measurement, turn, context)
         if operation.is_awaited and operation.on_deadline is not None:
             measurement.loop = running_loop()
         return measurement
+
+    def attributes_of(self, measurement: Measurement, metadata: Mapping[str, Any]) -> dict[str, Any]:
+        """The attributes that an operation's span starts with."""
+        if metadata:
+            facts = kept_facts(metadata)
+            measurement.metadata = {**measurement.metadata, **facts}
+            # First, since an attribute limit drops the oldest.
+            attributes = {**metadata_attributes(facts), **measurement.operation.attributes}
+        else:
+            attributes = dict(measurement.operation.attributes)
+        if measurement.call_sid is not None:
+            attributes[semconv.CALL_SID] = measurement.call_sid
+        if measurement.stream_sid is not None:
+            attributes[semconv.STREAM_SID] = measurement.stream_sid
+        return attributes
 
     def close(self, measurement: Measurement, exc: BaseException | None) -> None:
         """Stop the clock, detach the span and end it."""
@@ -147,7 +165,9 @@ class Session:
         try:
             if exc is not None:
                 _fail(measurement, exc)
-            if measurement.status is not _CANCELLED:
+            if measurement.attempts is not None:
+                contained(measurement.attempts.settle, self)
+            if measurement.status is not _CANCELLED and not measurement.operation.is_attempt:
                 severity = self._severity(measurement.operation.type_value, measurement.elapsed_ns / NS_PER_MS)
                 if severity is not None:
                     measurement.severity = severity
@@ -171,32 +191,19 @@ class Session:
 
 
 def _enter(measurement: Measurement, turn: "Turn", context: Context) -> None:
-    """Let the turn know of the operation, and what runs inside of it of its parent."""
-    parent: Any = context.get(_OPERATION)
+    """Let the turn know of the operation, and what runs inside of it of its parent; attempts are parts of theirs."""
+    parent: Any = context.get(OPERATION)
+    while parent is not None and parent.operation.is_attempt and not measurement.operation.is_attempt:
+        parent = parent.parent
     # One of another turn, such as a task that outlived it, is no parent here.
     measurement.parent = parent if parent is not None and parent.turn == turn.number else None
-    turn.add(measurement)
-    measurement.context = set_value(_OPERATION, measurement, measurement.context)
+    if not measurement.operation.is_attempt:
+        turn.add(measurement)
 
 
 def _read(getter: Any, owner: Any) -> str | None:
     value = None if getter is None else contained(getter, owner)
     return value if value is None or type(value) is str else text_of_any(value)
-
-
-def _attributes(measurement: Measurement, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    if metadata:
-        facts = kept_facts(metadata)
-        measurement.metadata = {**measurement.metadata, **facts}
-        # First, since an attribute limit drops the oldest.
-        attributes = {**metadata_attributes(facts), **measurement.operation.attributes}
-    else:
-        attributes = dict(measurement.operation.attributes)
-    if measurement.call_sid is not None:
-        attributes[semconv.CALL_SID] = measurement.call_sid
-    if measurement.stream_sid is not None:
-        attributes[semconv.STREAM_SID] = measurement.stream_sid
-    return attributes
 
 
 def _fail(measurement: Measurement, exc: BaseException) -> None:

@@ -15,6 +15,8 @@ _log = logging.getLogger(__name__)
 class NotStarted:
     """Stands where a session will, with the methods that are called first: says once how to start, then goes away."""
 
+    follows_foreign = False
+
     def __init__(self) -> None:
         self._said = itertools.count()
 

@@ -5,7 +5,7 @@ import json
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, overload
@@ -43,6 +43,45 @@ class _Counts:
         self.by_status[metric.status] += 1
         if self.last_seen is None or metric.timestamp > self.last_seen:
             self.last_seen = metric.timestamp
+
+
+class _Table:
+    """The counts by operation, or by operation and provider; an unknown provider is no part of the key."""
+
+    def __init__(self, by_provider: bool) -> None:
+        self._by_provider = by_provider
+        self.counts: dict[str, _Counts] = {}
+        self.stats: dict[str, dict[str, Any]] | None = None
+
+    def _key(self, metric: LatencyMetric) -> str:
+        # _value_ is what .value reads, without the cost of Enum's descriptor.
+        key = f"{metric.operation_type._value_}/{metric.operation_name}"
+        return f"{key}/{metric.provider}" if self._by_provider and metric.provider else key
+
+    def add(self, metric: LatencyMetric) -> None:
+        key = self._key(metric)
+        counts = self.counts.get(key)
+        if counts is None:
+            if len(self.counts) >= MAX_KEYS:
+                key = _other(metric)
+            counts = self.counts.setdefault(key, _Counts())
+        counts.add(metric)
+
+    def computed(self, kept: Iterable[LatencyMetric]) -> dict[str, dict[str, Any]]:
+        if self.stats is None:
+            latencies: dict[str, list[float]] = {key: [] for key in self.counts}
+            for metric in kept:
+                if metric.status is not OperationStatus.CANCELLED:
+                    of_key = latencies.get(self._key(metric))
+                    if of_key is None:
+                        of_key = latencies.setdefault(_other(metric), [])
+                    of_key.append(metric.latency_ms)
+            self.stats = {key: _statistics(self.counts[key], sorted(latencies[key])) for key in self.counts}
+        return self.stats
+
+
+def _other(metric: LatencyMetric) -> str:
+    return f"{metric.operation_type.value}/{semconv.OTHER}"
 
 
 class KeptMetrics(Sequence[LatencyMetric]):
@@ -85,8 +124,7 @@ class LatencyTracker:
         self._lock = threading.RLock()
         self._kept: deque[LatencyMetric] = deque(maxlen=KEPT)
         self._turns: deque[TurnMetric] = deque(maxlen=KEPT_TURNS)
-        self._counts: dict[str, _Counts] = {}
-        self._stats: dict[str, dict[str, Any]] | None = None
+        self._counts = {by_provider: _Table(by_provider) for by_provider in (False, True)}
         self._snapshot: list[LatencyMetric] | None = None
         self._drain: Callable[[], None] = _nothing
         self._discard: Callable[[], None] = _nothing
@@ -144,18 +182,15 @@ class LatencyTracker:
                 self._turns.append(metric)
                 return
             self._kept.append(metric)
-            self._counts_of(metric).add(metric)
+            for table in self._counts.values():
+                table.add(metric)
             # Last: a signal handler may have read, and cached, in the middle of this.
-            self._stats = self._snapshot = None
+            self._forget_stats()
 
-    def _counts_of(self, metric: LatencyMetric) -> _Counts:
-        key = f"{metric.operation_type._value_}/{metric.operation_name}"
-        counts = self._counts.get(key)
-        if counts is None:
-            if len(self._counts) >= MAX_KEYS:
-                key = f"{metric.operation_type.value}/{semconv.OTHER}"
-            counts = self._counts.setdefault(key, _Counts())
-        return counts
+    def _forget_stats(self) -> None:
+        self._snapshot = None
+        for table in self._counts.values():
+            table.stats = None
 
     # -- reading --------------------------------------------------------------------------------------------------
 
@@ -177,7 +212,7 @@ class LatencyTracker:
         self._drain()
         with self._lock:
             self._kept.clear()
-            self._stats = self._snapshot = None
+            self._forget_stats()
 
     def reset_stats(self) -> None:
         """Forget counts, kept metrics and turns, also those still queued; callbacks stay."""
@@ -185,15 +220,21 @@ class LatencyTracker:
         with self._lock:
             self._kept.clear()
             self._turns.clear()
-            self._counts.clear()
-            self._stats = self._snapshot = None
+            for table in self._counts.values():
+                table.counts.clear()
+            self._forget_stats()
 
-    def get_stats(self, operation_type: OperationType | str | None = None) -> dict[str, dict[str, Any]]:
+    def get_stats(
+        self, operation_type: OperationType | str | None = None, *, by_provider: bool = False
+    ) -> dict[str, dict[str, Any]]:
         """Statistics by ``"<operation_type>/<operation_name>"``, cached until something new arrives.
 
         `count`, `errors`, `timeouts`, `cancelled` and `last_seen` (ISO 8601, UTC) are over everything since the last
         reset. `mean_ms`, `min_ms`, `max_ms`, `p50_ms`, `p95_ms` and `p99_ms` are over the kept metrics that were not
         cancelled, and None over nothing; percentiles interpolate linearly between the closest ranks.
+
+        With `by_provider` the keys are ``"<operation_type>/<operation_name>/<provider>"``, so that no percentile mixes
+        providers; what has none keeps the shorter key. Attempts stand under ``<operation_name>.attempt``.
 
         Raises:
             TypeError, ValueError: an unknown operation type.
@@ -201,23 +242,9 @@ class LatencyTracker:
         """
         self._drain()
         with self._lock:
-            if self._stats is None:
-                self._stats = self._computed()
-            stats = self._stats
+            stats = self._counts[bool(by_provider)].computed(self._kept)
         prefix = "" if operation_type is None else f"{OperationType.of(operation_type).value}/"
         return {key: dict(values) for key, values in stats.items() if key.startswith(prefix)}
-
-    def _computed(self) -> dict[str, dict[str, Any]]:
-        latencies: dict[str, list[float]] = {key: [] for key in self._counts}
-        for metric in self._kept:
-            if metric.status is not OperationStatus.CANCELLED:
-                # _value_ is what .value reads, without the cost of Enum's descriptor.
-                type_value = metric.operation_type._value_
-                kept = latencies.get(f"{type_value}/{metric.operation_name}")
-                if kept is None:
-                    kept = latencies.setdefault(f"{type_value}/{semconv.OTHER}", [])
-                kept.append(metric.latency_ms)
-        return {key: _statistics(self._counts[key], sorted(latencies[key])) for key in self._counts}
 
     def get_recent_metrics(
         self, limit: int = 50, operation_type: OperationType | str | None = None
@@ -261,7 +288,7 @@ class LatencyTracker:
         }
 
     def get_average_latency(self, operation_type: OperationType | str, minutes: float = 5) -> float | None:
-        """Mean latency in milliseconds of what ended in the last `minutes`, without cancelled; None over nothing.
+        """Mean latency in ms of the operations that ended in the last `minutes`, without cancelled; None over nothing.
 
         Raises:
             TypeError, ValueError: an unknown operation type, or `minutes` outside of 0 to those of a century.
@@ -275,6 +302,7 @@ class LatencyTracker:
             metric.latency_ms
             for metric in self.snapshot()
             if metric.operation_type is wanted
+            and metric.attempt is None
             and metric.timestamp >= since
             and metric.status is not OperationStatus.CANCELLED
         ]

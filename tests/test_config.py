@@ -53,6 +53,12 @@ SETTINGS: dict[str, tuple[str, str, Any]] = {
     "LATENCY_APPRISE_URLS": ("json://host/secret", "apprise_urls", "json://host/secret"),
     "LATENCY_APPRISE_SEVERITY": ("warning", "apprise_severity", "warning"),
     "LATENCY_LANGUAGE": ("fr", "language", "fr"),
+    "LATENCY_FOREIGN_SPANS": ("false", "foreign_spans", False),
+    "OTEL_SEMCONV_STABILITY_OPT_IN": (
+        "http, gen_ai_latest_experimental",
+        "semconv_opt_in",
+        ("http", "gen_ai_latest_experimental"),
+    ),
     "OTEL_TRACES_EXPORTER": ("otlp, console", "traces_exporter", ("otlp", "console")),
     "OTEL_METRICS_EXPORTER": ("prometheus,none", "metrics_exporter", ("prometheus",)),
     "OTEL_EXPORTER_OTLP_ENDPOINT": ("http://c:4317", "otlp_endpoint", "http://c:4317"),

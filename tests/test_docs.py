@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.webhook import webhook
 
 import callbot_latency
 from callbot_latency import semconv, testing
 from callbot_latency.metric import LatencyMetric
+from tests.faults.scripted import webhook
 from tests.subprocesses import ROOT, clean_environment, run_python
 
 DOCS = ROOT / "docs"

@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from simple_salesforce.exceptions import SalesforceExpiredSession
 from starlette.applications import Starlette
 from starlette.routing import Route
-from tests.webhook import webhook
 
 from callbot_latency import (
     LatencyConfig,
@@ -55,6 +54,7 @@ from examples.callbot.servers import serving
 from examples.callbot.slow import Slow
 from examples.callbot.speech import Endpointer, GrammarRecognizer, Heard, HybridRecognizer, SphinxRecognizer
 from examples.callbot.voice import Voice, sentences
+from tests.faults.scripted import webhook
 from tests.subprocesses import ROOT, clean_environment
 
 CALL, STREAM = "CA" + "1" * 32, "MZ" + "2" * 32
@@ -220,7 +220,10 @@ def test_the_provider_on_record_is_the_engine_that_answered(
 ) -> None:
     heard = _transcribe(HybridRecognizer(GrammarRecognizer(knowledge.questions()), second), text)
     assert heard
-    [metric] = latency_tracker.metrics
+    *tried, metric = latency_tracker.metrics
+    assert {m.attempt for m in tried} == set(range(1, (metric.attempts or 0) + 1))
+    assert metric.provider_requested == "pocketsphinx-grammar"
+    assert metric.switch_reason == ("not understood" if provider == "pocketsphinx" else None)
     assert (metric.operation_type, metric.provider, metric.call_sid) == (OperationType.STT, provider, CALL)
     assert (metric.stream_sid, metric.status) == (STREAM, OperationStatus.SUCCESS)
 
@@ -232,8 +235,12 @@ def test_the_second_engine_answers_where_the_first_breaks(measuring: LatencyConf
             raise RuntimeError("the engine stopped")
 
     assert _transcribe(HybridRecognizer(Broken(), second), QUESTION)
-    [metric] = latency_tracker.metrics
+    failed, answered, metric = latency_tracker.metrics
     assert (metric.provider, metric.status) == ("pocketsphinx", OperationStatus.SUCCESS)
+    assert (metric.switch_reason, metric.attempts) == ("RuntimeError", 2)
+    assert (failed.status, answered.status) == (OperationStatus.ERROR, OperationStatus.SUCCESS)
+    assert metric.lost_ms is not None
+    assert failed.latency_ms <= metric.lost_ms < metric.latency_ms
 
 
 # -- knowing ----------------------------------------------------------------------------------------------------------
@@ -461,8 +468,9 @@ def test_every_operation_has_the_ids_and_the_trace_of_its_call(three: Measured) 
         assert {metric.stream_sid for metric in own} == {result.stream_sid}
         assert {metric.trace_id for metric in own} == {result.trace_id}
         assert {metric.status for metric in own} == {OperationStatus.SUCCESS}
-        counts = [sum(m.operation_type is kind for m in own) for kind in OperationType]
+        counts = [sum(m.operation_type is kind and m.attempt is None for m in own) for kind in OperationType]
         assert counts == [3, 4, 3, 3]
+        assert sum(m.attempts or 0 for m in own) == sum(m.attempt is not None for m in own) >= 3
     assert sum(len(three.of(result)) for result in three.results) == len(three.metrics)
 
 
@@ -572,7 +580,8 @@ def test_the_demo_shows_the_call_and_what_to_do_next(tmp_path: Path) -> None:
         assert part in done.stdout
     assert "…" not in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
-    assert len((tmp_path / "outputs/logs/latency_metrics.jsonl").read_text().splitlines()) == 14
+    lines = (tmp_path / "outputs/logs/latency_metrics.jsonl").read_text().splitlines()
+    assert len([line for line in lines if '"attempt": ' not in line]) == 14
     assert "callbot_latency" in (tmp_path / "a/w.svg").read_text()
 
 

@@ -869,7 +869,7 @@ def _contained(monkeypatch: pytest.MonkeyPatch) -> None:
         (session_module.Session, "open"),
         (session_module.Session, "close"),
         (session_module.Session, "end"),
-        (session_module, "_attributes"),
+        (session_module.Session, "attributes_of"),
         (session_module, "detach"),
         (session_module, "mark_failed"),
         (spans_module.SpanOpener, "open"),

@@ -98,6 +98,8 @@ class RuleEngine:
             self._open(now_s)
         self._take_in_calls()
         for metric in batch:
+            if metric.attempt is not None:
+                continue  # a part of an operation, which a rule counts already
             rules = self._rules_for(metric)
             if rules:
                 metadata = self._metadata_of(metric)

@@ -45,6 +45,12 @@ class Counts(Collector):
             (*_NAMED, semconv.STATUS),
             edges,
         )
+        self._attempts = _Histogram(
+            _exposed(semconv.ATTEMPT_DURATION, "_seconds"),
+            "How long one provider's part of an operation took.",
+            (*_NAMED, semconv.STATUS),
+            edges,
+        )
         self._first_output = _Histogram(
             _exposed(semconv.OPERATION_TIME_TO_FIRST_OUTPUT, "_seconds"),
             "From the start of an operation to its first output.",
@@ -58,6 +64,9 @@ class Counts(Collector):
     def count(self, metric: LatencyMetric) -> None:
         """Count one measurement."""
         kind, _, provider = series = self._labels(metric)
+        if metric.attempt is not None:
+            self._attempts.observe((*series, metric.status.value), metric.duration_s)
+            return
         self._duration.observe((*series, metric.status.value), metric.duration_s)
         if metric.time_to_first_output_ms is not None:
             self._first_output.observe(series, metric.time_to_first_output_ms / 1000.0)
@@ -67,6 +76,7 @@ class Counts(Collector):
     def collect(self) -> Iterator[Metric]:
         """Every metric, with what runs and what was dropped as of now."""
         yield self._duration.family()
+        yield self._attempts.family()
         yield self._first_output.family()
         breaches = CounterMetricFamily(
             _exposed(semconv.THRESHOLD_BREACHES), "Operations that reached a threshold.", labels=_SEVERE

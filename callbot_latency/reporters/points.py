@@ -12,9 +12,10 @@ from .. import semconv
 from ..labels import NameLabels
 from ..metric import LatencyMetric
 
-__all__ = ["MEASUREMENT", "Points"]
+__all__ = ["ATTEMPT_MEASUREMENT", "MEASUREMENT", "Points"]
 
 MEASUREMENT: Final = "callbot.operation"
+ATTEMPT_MEASUREMENT: Final = "callbot.attempt"
 MAX_PROVIDERS: Final = 200
 """How many providers are tags of their own; later ones are ``other``."""
 MAX_CHARS: Final = 256
@@ -54,7 +55,8 @@ class Points:
 
         """
         tags = self._tags(metric)
-        point = self._point(MEASUREMENT).time(self._time_ns(tags, metric.timestamp))
+        measurement = MEASUREMENT if metric.attempt is None else ATTEMPT_MEASUREMENT
+        point = self._point(measurement).time(self._time_ns(tags, metric.timestamp))
         for name, tag in tags.items():
             point.tag(name, tag)
         for name, field in _fields(metric).items():
@@ -100,6 +102,13 @@ def _fields(metric: LatencyMetric) -> dict[str, float | int | str]:
         semconv.LARGEST_GAP_MS: _float(metric.largest_gap_ms),
         semconv.ITEMS: _int(metric.items),
         semconv.TURN: _int(metric.turn),
+        semconv.ATTEMPTS: _int(metric.attempts),
+        semconv.LOST_MS: _float(metric.lost_ms),
+        semconv.PROVIDER_REQUESTED: _text(metric.provider_requested),
+        semconv.SWITCH_REASON: _text(metric.switch_reason),
+        semconv.HEDGE_LOSERS: _text(metric.hedge_losers),
+        semconv.ATTEMPT: _int(metric.attempt),
+        semconv.HEDGE: _text(metric.hedge),
         semconv.CALL_SID: _text(metric.call_sid),
         semconv.STREAM_SID: _text(metric.stream_sid),
         semconv.TRACE_ID: _text(metric.trace_id),

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 import pocketsphinx  # type: ignore[import-untyped]
 import webrtcvad  # type: ignore[import-untyped]
 
-from callbot_latency import OperationType, bind, measure_latency_context
+from callbot_latency import OperationType, attempt, bind, measure_latency_context
 
 from .audio import FRAME_MS, PHONE_RATE, Resampler, mulaw_decode
 
@@ -188,27 +188,25 @@ class HybridRecognizer:
     async def transcribe(self) -> str:
         """What the caller said, as soon as an engine knows; measured from the end of speech on."""
         utterance = bytes(self._utterance)
-        with measure_latency_context(OperationType.STT, "transcribe") as measured:
+        with measure_latency_context(OperationType.STT, "transcribe"):
             await asyncio.sleep(self._slow_s)
-            text = await self._ask_first()
-            provider = self._first.provider
-            if not text:
-                text = await asyncio.to_thread(self._ask_second, utterance)
-                provider = self._second.provider
-            measured.set_provider(provider)
-            return text
+            return await self._ask_first() or await asyncio.to_thread(self._ask_second, utterance)
 
     async def _ask_first(self) -> str:
         loop = asyncio.get_running_loop()
         try:
-            # An executor knows nothing of the call, other than asyncio.to_thread: bind() carries it over.
-            return await loop.run_in_executor(self._thread, bind(self._first.end))
+            with attempt(self._first.provider) as tried:
+                # An executor knows nothing of the call, other than asyncio.to_thread: bind() carries it over.
+                text = await loop.run_in_executor(self._thread, bind(self._first.end))
+                if not text:
+                    tried.reject("not understood")
+                return text
         except RuntimeError as error:
             _log.warning("%s failed, asking %s: %s", self._first.provider, self._second.provider, error)
             return ""
 
     def _ask_second(self, utterance: bytes) -> str:
-        with self._second_is_busy:
+        with attempt(self._second.provider), self._second_is_busy:
             self._second.begin()
             # In pieces, because the engine holds Python's lock for as long as it works on one.
             for start in range(0, len(utterance), _PIECE_BYTES):

@@ -41,7 +41,7 @@ def _end_ms(metric: LatencyMetric) -> float:
 def answers(metrics: Sequence[LatencyMetric]) -> list[list[LatencyMetric]]:
     """The operations in the order they began, parted wherever nothing ran for a while."""
     groups: list[list[LatencyMetric]] = []
-    for metric in sorted(metrics, key=start_ms):
+    for metric in sorted((m for m in metrics if m.attempt is None), key=start_ms):
         if not groups or start_ms(metric) - max(map(_end_ms, groups[-1])) > _APART_MS:
             groups.append([])
         groups[-1].append(metric)

@@ -97,8 +97,10 @@ def _spans(answer: Any) -> list[Span]:
 
 
 def operations(spans: Iterable[Span]) -> Counter[Key]:
-    """How many spans of operations there are of each kind."""
-    return Counter(span.key for span in spans if "operation_type" in span.attributes)
+    """How many spans of operations there are of each kind; attempts are none."""
+    return Counter(
+        span.key for span in spans if "operation_type" in span.attributes and "attempt" not in span.attributes
+    )
 
 
 def prometheus_query(stack: Stack, query: str) -> list[dict[str, Any]]:
@@ -137,5 +139,6 @@ def counted_by_influxdb(stack: Stack, service: str) -> Counter[Key]:
 
 
 def counted_in_file(path: Path) -> Counter[Key]:
-    """The lines of a metrics file."""
-    return Counter(_key(json.loads(line)) for line in path.read_text().splitlines())
+    """The operations of a metrics file; attempts are none."""
+    lines = (json.loads(line) for line in path.read_text().splitlines())
+    return Counter(_key(line) for line in lines if "attempt" not in line)

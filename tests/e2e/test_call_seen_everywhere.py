@@ -75,7 +75,7 @@ def spans(stack: Stack, run: Run) -> list[Span]:
 
     def all_there() -> list[Span]:
         found = [span for call in run.calls for span in spans_of(stack, call["trace_id"])]
-        assert sum(operations(found).values()) == len(run.lines)
+        assert sum(operations(found).values()) == counted_in_file(run.file).total()
         return found
 
     return eventually(all_there)
@@ -132,7 +132,7 @@ def test_prometheus_answers_quantiles_by_operation(stack: Stack, run: Run) -> No
 
     def answered() -> list[dict[str, Any]]:
         rows = prometheus_query(stack, query)
-        assert len(rows) == len({(line["operation_type"], line["operation_name"]) for line in run.lines})
+        assert len(rows) == len({(kind, name) for kind, name, *_ in counted_in_file(run.file)})
         return rows
 
     for row in eventually(answered):
