@@ -18,12 +18,13 @@ from . import semconv
 from .alerting.probe import Probe
 from .buffer import Buffer
 from .drops import dropped
-from .guard import AtMostOncePer, contained, delivered
+from .guard import AtMostOncePer, delivered, reraise
 from .metric import LatencyMetric
 from .reporters.delivery import PermanentError, TransientError
 from .reporters.status import ReporterStatus
 from .retry import Retry
 from .scrub import scrub
+from .text import text_of_any
 from .turn_metric import TurnMetric
 
 if TYPE_CHECKING:
@@ -47,8 +48,8 @@ class _Task:
 
     def shrink(self, error: TransientError) -> tuple[int, int]:
         """Keep what is to be tried again; how many of the beginning arrived, and how many were refused."""
-        arrived = max(0, min(error.delivered, self.left))
-        refused = max(0, min(error.refused, self.left - arrived))
+        arrived = max(0, min(_whole(error.delivered), self.left))
+        refused = max(0, min(_whole(error.refused), self.left - arrived))
         if done := arrived + refused:
             self.left -= done
             # An alert is one: where it arrived, nothing is left.
@@ -247,14 +248,19 @@ class Lane:
                 return
             self._call("start")
             while (task := self._next()) is not None:
-                self._deliver(task)
+                try:
+                    self._deliver(task)
+                except BaseException as fault:
+                    if reraise.on:
+                        raise
+                    self._settle(fault, 0, semconv.DROPPED_FAILED_SUFFIX, task.left)
                 self._tell_drops()
             self._call("close")
 
     def _call(self, method: str) -> None:
         function = getattr(self._reporter, method, None)
         if function is not None:
-            contained(function)
+            delivered(lambda _: function(), None, semconv.DROPPED_INTERNAL_ERROR, 1)
 
     def _next(self) -> _Task | None:
         with self._changed:
@@ -309,7 +315,7 @@ class Lane:
             self._settle(error, arrived, semconv.DROPPED_REFUSED_SUFFIX, refused)
             return error if task.left else None
         if isinstance(error, PermanentError):
-            refused = task.left if error.refused is None else max(0, min(error.refused, task.left))
+            refused = task.left if error.refused is None else max(0, min(_whole(error.refused), task.left))
             self._settle(error, task.left - refused, semconv.DROPPED_REFUSED_SUFFIX, refused)
         elif error is not None:
             self._settle(error, 0, failed, task.left)
@@ -372,6 +378,11 @@ class Lane:
             self._log.log(level, text, *values)
 
 
+def _whole(number: object) -> int:
+    """What a reporter says of an amount, 0 where it says nothing of sense."""
+    return number if isinstance(number, int) else 0
+
+
 def _text_of(error: BaseException) -> str:
     """What may be shown: an answer's text; of any other exception, which may quote what the caller said, its type."""
-    return scrub(str(error)) if isinstance(error, (TransientError, PermanentError)) else type(error).__name__
+    return scrub(text_of_any(error)) if isinstance(error, (TransientError, PermanentError)) else type(error).__name__

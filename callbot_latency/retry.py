@@ -32,6 +32,9 @@ class Retry:
 
     def asked_s(self, error: TransientError) -> float | None:
         """Seconds that the server asked for; None where it asked for nothing that makes sense."""
-        if error.retry_after_s is None or math.isnan(error.retry_after_s):
+        try:
+            asked_s = math.nan if error.retry_after_s is None else float(error.retry_after_s)
+        except (TypeError, ValueError, OverflowError):
+            # A reporter may hand on what a server wrote.
             return None
-        return min(max(0.0, error.retry_after_s), self.asked_cap_s)
+        return None if math.isnan(asked_s) else min(max(0.0, asked_s), self.asked_cap_s)

@@ -1,6 +1,7 @@
 """Which breaches become messages: the first, then one a cooldown, one summary of a flood, and the end."""
 
 import logging
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 
 from callbot_latency import Alert, LatencyMetric, Severity, Thresholds, add_alert_callback, record, shutdown
 from callbot_latency.alerting import AlertEvent, AlertPolicy
+from callbot_latency.alerting.burst import BURST_WINDOW_S
 from callbot_latency.alerting.message import text_of
-from callbot_latency.alerting.policy import BURST_WINDOW_S, HEALTHY_IN_A_ROW, MAX_KEYS
+from callbot_latency.alerting.policy import HEALTHY_IN_A_ROW, MAX_KEYS
 
 from .conftest import Start
 
@@ -302,3 +304,45 @@ def test_through_the_pipeline(start: Start, caplog: pytest.LogCaptureFixture) ->
     assert len(lines) == 2
     assert lines[0].endswith(f"warning from 3000 ms, http://jaeger/trace/{'cd' * 16}")
     assert "and 2 more like it" in lines[1]
+
+
+def test_a_flood_of_warnings_takes_no_place_of_what_is_critical() -> None:
+    """Each severity has its own minute: a channel for criticals alone hears of each of them."""
+    scene = Scene(burst=5)
+    for number in range(30):
+        scene.ends(1500, f"slow{number}")
+    for number in range(3):
+        scene.ends(9000, f"hung{number}")
+    critical = [alert for alert in scene.log.alerts if alert.severity is Severity.CRITICAL]
+    assert [alert.metric.operation_name for alert in critical] == ["hung0", "hung1", "hung2"]
+    scene.passes(BURST_WINDOW_S)
+    (summary,) = scene.log.told(AlertEvent.SUMMARY)
+    assert (summary.severity, summary.held_back) == (Severity.WARNING, 25)
+    assert scene.stood_for == 33
+
+
+def test_a_log_that_hangs_keeps_nobody_from_closing(caplog: pytest.LogCaptureFixture) -> None:
+    """What the policy logs itself, it logs outside of its lock."""
+    scene = Scene()
+    entered, may_go = threading.Event(), threading.Event()
+
+    class Hanging(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            entered.set()
+            may_go.wait(20)
+
+    logger, handler = logging.getLogger("callbot_latency.alerting"), Hanging()
+    logger.addHandler(handler)
+    try:
+        scene.policy.rule(rule_alert("absent", channels=("pager",)))
+        ticking = threading.Thread(target=scene.policy.tick, daemon=True)
+        ticking.start()
+        assert entered.wait(10)
+        closing = threading.Thread(target=scene.policy.close, daemon=True)
+        closing.start()
+        closing.join(10)
+        assert not closing.is_alive()
+    finally:
+        may_go.set()
+        logger.removeHandler(handler)
+    ticking.join(10)

@@ -645,3 +645,63 @@ def test_nobody_else_is_handed_an_empty_batch(asks: bool, interval_s: float, lan
     assert beat.had_enough.wait(5)
     assert lane.close(5)
     assert idle.sizes == []
+
+
+class _HasNoInit(TransientError):
+    def __init__(self) -> None:
+        """Whose author forgot the rest."""
+
+
+class _HasNoText(PermanentError):
+    def __str__(self) -> str:
+        raise ValueError
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        lambda: TransientError("busy", retry_after_s="0"),  # type: ignore[arg-type]
+        lambda: TransientError("busy", delivered=None),  # type: ignore[arg-type]
+        _HasNoInit,
+        lambda: _HasNoText("refused"),
+        lambda: PermanentError("refused", refused="all"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_mistake_of_a_reporter_ends_no_lane(mistake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It loses at most its own batch; the next one arrives, and the sums agree."""
+    monkeypatch.setattr(reraise, "on", False)
+
+    class Mistaken(Reporter):
+        def report(self, batch: Sequence[LatencyMetric]) -> None:
+            if not self.batches:
+                self.batches.append(batch)
+                raise mistake()
+            super().report(batch)
+
+    reporter = Mistaken()
+    lane = Lane("mistaken", reporter, retry=Retry(attempts=2, base_s=0.001, cap_s=0.001))
+    lane.start()
+    lane.report(metrics(2))
+    assert lane.flush(10)
+    lane.report(metrics(3))
+    assert lane.close(10)
+    status = lane.status()
+    assert status.pending == 0
+    assert status.accepted == status.delivered + sum(status.dropped.values()) == 5
+    assert len(reporter.batches[-1]) == 3
+
+
+def test_a_reporter_that_cannot_start_serves_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even SystemExit ends nobody's thread."""
+    monkeypatch.setattr(reraise, "on", False)
+
+    class NotStarting(Reporter):
+        def start(self) -> None:
+            raise SystemExit
+
+    reporter = NotStarting()
+    lane = Lane("notstarting", reporter)
+    lane.start()
+    lane.report(metrics(2))
+    assert lane.close(10)
+    assert lane.status().delivered == 2

@@ -14,12 +14,12 @@ from ..metric import LatencyMetric, OperationStatus, Severity
 from ..reporters import Channel, Notifier
 from ..thresholds import Thresholds
 from .alert import Alert, AlertEvent
+from .burst import Burst, is_new, stands_for
 
-__all__ = ["BURST_WINDOW_S", "HEALTHY_IN_A_ROW", "MAX_KEYS", "AlertPolicy"]
+__all__ = ["HEALTHY_IN_A_ROW", "MAX_KEYS", "AlertPolicy"]
 
 HEALTHY_IN_A_ROW: Final = 5
 """So many operations in a row under the warning threshold end a row of slow ones."""
-BURST_WINDOW_S: Final = 60.0
 MAX_KEYS: Final = 1_000
 """Kinds of operations that are told apart; those beyond share one row."""
 
@@ -56,7 +56,7 @@ class _Cooldown:
         """What is still to be told, standing for all that was held back."""
         if self.newest is None:
             return None
-        return replace(self.newest, held_back=self.held_back - _is_new(self.newest))
+        return replace(self.newest, held_back=self.held_back - is_new(self.newest))
 
 
 class AlertPolicy:
@@ -110,9 +110,8 @@ class AlertPolicy:
         self._lock = threading.Lock()
         self._rows: dict[_Key, _Row] = {}
         self._rules: dict[str, _Row] = {}
-        self._window_ends_s = float("-inf")
-        self._sent = 0
-        self._overflow: Alert | None = None
+        self._bursts = {severity: Burst(self._burst) for severity in Severity}
+        self._nobody: str | None = None
 
     def start(self) -> None:
         """Nothing to start."""
@@ -198,20 +197,22 @@ class AlertPolicy:
                         del row.cooling[severity]
                         if (left := cooldown.left()) is not None:
                             self._offer(left, row)
-            if self._overflow is not None and now_s >= self._window_ends_s:
-                summary, self._overflow = self._overflow, None
-                self._send(replace(summary, event=AlertEvent.SUMMARY))
+            for burst in self._bursts.values():
+                if (summary := burst.due(now_s)) is not None:
+                    self._send(summary)
+            nobody, self._nobody = self._nobody, None
+        # Not under the lock: a handler of the log may hang, and shutdown() comes here too.
+        if nobody is not None and self._tell_nobody():
+            _log.warning("%s", nobody)
 
     def close(self) -> None:
         """Say what is still held back."""
         with self._lock:
             cooling = [cooldown for row in self._every_row() for cooldown in row.cooling.values()]
             left = [alert for cooldown in cooling if (alert := cooldown.left()) is not None]
-            if self._overflow is not None:
-                left.append(replace(self._overflow, event=AlertEvent.SUMMARY))
+            left += [summary for burst in self._bursts.values() if (summary := burst.left()) is not None]
             self._rows.clear()
             self._rules.clear()
-            self._overflow = None
         for alert in left:
             if self._log is not None:
                 contained(self._log.notify, replace(alert, channels=None))
@@ -260,28 +261,21 @@ class AlertPolicy:
         cooldown = row.cooling.get(alert.severity)
         now_s = self._clock()
         if cooldown is not None and now_s < cooldown.until_s:
-            cooldown.held_back += _stands_for(alert)
+            cooldown.held_back += stands_for(alert)
             cooldown.newest = alert
             return
         if cooldown is not None and cooldown.newest is not None:
             alert = replace(alert, held_back=alert.held_back + cooldown.held_back)
         row.cooling[alert.severity] = _Cooldown(now_s + row.cooldown_s)
-        if self._is_full(now_s):
-            self._overflow = _joined(self._overflow, alert)
+        burst = self._bursts[alert.severity]
+        if burst.is_full(now_s):
+            burst.hold(alert)
         else:
             row.was_told = alert.event is AlertEvent.BREACH
             self._send(alert)
 
-    def _is_full(self, now_s: float) -> bool:
-        if now_s >= self._window_ends_s and self._overflow is None:
-            self._window_ends_s, self._sent = now_s + BURST_WINDOW_S, 0
-        return self._sent >= self._burst
-
     def _send(self, alert: Alert) -> None:
-        now_s = self._clock()
-        if now_s >= self._window_ends_s:
-            self._window_ends_s, self._sent = now_s + BURST_WINDOW_S, 0
-        self._sent += 1
+        self._bursts[alert.severity].count(self._clock())
         self._tell(alert)
 
     def _tell(self, alert: Alert) -> None:
@@ -290,8 +284,8 @@ class AlertPolicy:
         if alert.channels is not None:
             there = {CALLBACKS, *(name for channel in self.channels for name in getattr(channel, "channel_names", ()))}
             missing = [name for name in alert.channels if name not in there]
-            if missing and self._tell_nobody():
-                _log.warning("rule %s names channels that are not set up: %s", alert.rule, ", ".join(missing))
+            if missing:
+                self._nobody = f"rule {alert.rule} names channels that are not set up: {', '.join(missing)}"
 
     # -- its end --------------------------------------------------------------------------------------------------
 
@@ -326,25 +320,6 @@ class AlertPolicy:
             for cooldown in row.cooling.values():
                 cooldown.held_back, cooldown.newest = 0, None
         row.was_told = False
-
-
-def _is_new(alert: Alert) -> bool:
-    return alert.event is AlertEvent.BREACH and not alert.lasts
-
-
-def _stands_for(alert: Alert) -> int:
-    """How many breaches it tells of: itself, if it is one, and those held back."""
-    return alert.held_back + _is_new(alert)
-
-
-def _joined(before: Alert | None, alert: Alert) -> Alert:
-    """A summary of what was summed up before and one more; for the channels of any of them."""
-    if before is None:
-        return replace(alert, held_back=_stands_for(alert))
-    channels = None
-    if before.channels is not None and alert.channels is not None:
-        channels = tuple(dict.fromkeys((*before.channels, *alert.channels)))
-    return replace(alert, held_back=before.held_back + _stands_for(alert), channels=channels)
 
 
 def _key_of(metric: LatencyMetric) -> _Key:

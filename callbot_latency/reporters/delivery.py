@@ -15,6 +15,11 @@ class TransientError(Exception):
 
     """
 
+    # Of the class, for one derived from it whose author forgot super().__init__().
+    retry_after_s: float | None = None
+    delivered: int = 0
+    refused: int = 0
+
     def __init__(
         self, message: str, *, retry_after_s: float | None = None, delivered: int = 0, refused: int = 0
     ) -> None:
@@ -32,6 +37,8 @@ class PermanentError(Exception):
         refused: how many of the batch were refused, the others having arrived; None for all of it.
 
     """
+
+    refused: int | None = None
 
     def __init__(self, message: str, *, refused: int | None = None) -> None:
         super().__init__(message)

@@ -1,5 +1,6 @@
 """To InfluxDB, for teams without a Collector: one point a measurement."""
 
+import importlib
 import importlib.util
 import logging
 import os
@@ -18,6 +19,11 @@ __all__ = ["InfluxDBReporter"]
 NAME: Final = "influxdb"
 MAX_ATTEMPTS: Final = 100
 """After so many requests for one batch, what is refused is not divided any more."""
+_MODULES: Final = (
+    "influxdb_client.client.influxdb_client",
+    "influxdb_client.client.write.point",
+    "influxdb_client.client.write_api",
+)
 _DIVISIBLE: Final = frozenset({400, 413, 422})
 _PARTIAL: Final = re.compile(r"partial write:.*\bdropped=(\d+)", re.DOTALL)
 
@@ -55,6 +61,10 @@ class InfluxDBReporter:
     def __init__(self, *, influxdb_url: str, token: str, org: str, bucket: str, timeout_ms: float = 10_000) -> None:
         if importlib.util.find_spec("influxdb_client") is None:
             raise ModuleNotFoundError("InfluxDBReporter needs influxdb-client: pip install 'callbot-latency[influxdb]'")
+        # Here, and not at the first batch: a process that forks while a lane imports leaves the lock of the import held
+        # in its child, for ever.
+        for module in _MODULES:
+            importlib.import_module(module)
         address = address_of("influxdb_url", influxdb_url)
         if address.basic is not None:
             raise ValueError("influxdb_url: expected an address without credentials; the token goes to token=")
