@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ..config import ConfigError
 from ..measurement import Measurement
 from ..metric import OperationType
 from ..returned import Reading
@@ -24,7 +25,7 @@ class RagInstrumentor(ClientInstrumentor):
     requires = ("httpx >= 0.27",)
 
     def _instrument(self, **kwargs: Any) -> None:
-        urls = kwargs.get("rag_url") or effective_config().rag_url or {}
+        urls = kwargs.get("rag_url") or _url_of_the_settings() or {}
         self._urls: Mapping[str, str] = {"request": urls} if isinstance(urls, str) else urls
         if self._urls:
             super()._instrument()
@@ -36,6 +37,14 @@ class RagInstrumentor(ClientInstrumentor):
         urls = sorted(((httpx.URL(url), name) for name, url in self._urls.items()), key=_length, reverse=True)
         yield Target(httpx.Client, "send", measured(_planner(urls, is_awaited=False)))
         yield Target(httpx.AsyncClient, "send", measured_async(_planner(urls, is_awaited=True)))
+
+
+def _url_of_the_settings() -> str | None:
+    try:
+        return effective_config().rag_url
+    except ConfigError:
+        # init() says what is wrong, in one line; tracking is off then.
+        return None
 
 
 def _length(named: tuple[Any, str]) -> int:
