@@ -368,6 +368,7 @@ def prometheus_names() -> set[str]:
         semconv.OPERATION_TIME_TO_FIRST_OUTPUT,
         semconv.TURN_RESPONSE,
         semconv.TURN_CONTRIBUTION,
+        semconv.ATTEMPT_DURATION,
     )
     counters = (semconv.THRESHOLD_BREACHES, semconv.TELEMETRY_DROPPED, semconv.TURNS_UNMEASURED)
     names = {f"{h.replace('.', '_')}_seconds_{part}" for h in histograms for part in ("bucket", "sum", "count")}
