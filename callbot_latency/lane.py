@@ -3,12 +3,9 @@
 import logging
 import math
 import threading
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
-from time import monotonic
-from types import MappingProxyType
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import context
@@ -17,14 +14,14 @@ from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY
 from . import semconv
 from .alerting.probe import Probe
 from .buffer import Buffer
-from .drops import dropped
+from .callee import Callee
 from .guard import AtMostOncePer, delivered, reraise
 from .metric import LatencyMetric
-from .reporters.delivery import PermanentError, TransientError
+from .reporters.delivery import PermanentError, TransientError, text_of
 from .reporters.status import ReporterStatus
 from .retry import Retry
-from .scrub import scrub
-from .text import text_of_any
+from .tally import Tally
+from .task import Task
 from .turn_metric import TurnMetric
 
 if TYPE_CHECKING:
@@ -33,29 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["CAPACITY", "Lane"]
 
 CAPACITY: Final = 16_384
-
-
-class _Task:
-    """What the reporter has in hand, shrinking as parts of it arrive."""
-
-    __slots__ = ("act", "failed", "left", "work")
-
-    def __init__(self, act: Callable[[Any], Any], work: Any, left: int) -> None:
-        self.act = act
-        self.work = work
-        self.left = left
-        self.failed = 0
-
-    def shrink(self, error: TransientError) -> tuple[int, int]:
-        """Keep what is to be tried again; how many of the beginning arrived, and how many were refused."""
-        arrived = max(0, min(_whole(error.delivered), self.left))
-        refused = max(0, min(_whole(error.refused), self.left - arrived))
-        if done := arrived + refused:
-            self.left -= done
-            # An alert is one: where it arrived, nothing is left.
-            self.work = self.work[done:] if self.left else None
-            self.failed = 0
-        return arrived, refused
+FAULT_PAUSE_S: Final = 0.1
 
 
 class Lane:
@@ -95,6 +70,7 @@ class Lane:
     ) -> None:
         self.name = name
         self._reporter = reporter
+        self._callee = Callee(reporter)
         self._capacity = capacity
         self._batch_size = batch_size
         self._interval_s = interval_s
@@ -109,11 +85,8 @@ class Lane:
         idle = hasattr(self._reporter, "report") and getattr(self._reporter, "reports_when_idle", False) is True
         self._buffer = Buffer(self._capacity, self._batch_size, self._interval_s, when_idle=idle)
         self._in_hand = 0
-        self._accepted = self._delivered = self._retried = 0
-        self._dropped: Counter[str] = Counter()
-        self._untold: Counter[str] = Counter()
-        self._last_error: tuple[str, datetime] | None = None
-        self._closing = self._abandoned = False
+        self._tally = Tally(self.name)
+        self._closing = self._abandoned = self._ended_badly = False
         self._deadline_s = math.inf
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name=f"callbot_latency.{self.name}", daemon=True)
@@ -162,33 +135,21 @@ class Lane:
         return probes
 
     def _accept(self, amount: int, room: int) -> None:
-        self._accepted += amount
-        self._drop(semconv.DROPPED_FULL_SUFFIX, amount - room)
+        self._tally.accepted += amount
+        self._tally.drop(semconv.DROPPED_FULL_SUFFIX, amount - room)
         self._changed.notify_all()
-
-    def _drop(self, suffix: str, amount: int) -> None:
-        """Count; under the lock. The thread says it later: a handler of the log may be what hangs."""
-        if amount:
-            dropped.add(self.name + suffix, amount)
-            self._dropped[self.name + suffix] += amount
-            self._untold[self.name + suffix] += amount
 
     # -- from outside -------------------------------------------------------------------------------------------------
 
     def status(self) -> ReporterStatus:
         """Its numbers at this moment."""
         with self._changed:
-            error, at = self._last_error or (None, None)
-            return ReporterStatus(
-                name=self.name,
-                accepted=self._accepted,
-                delivered=self._delivered,
-                pending=len(self._buffer) + self._in_hand,
-                retried=self._retried,
-                dropped=MappingProxyType(dict(self._dropped)),
-                last_error=error,
-                last_error_at=at,
-            )
+            return self._tally.status(len(self._buffer) + self._in_hand)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its thread calls the reporter no more."""
+        return not self._thread.is_alive()
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until all that was handed over is reported; False when the time was too short.
@@ -229,12 +190,13 @@ class Lane:
             self._thread.join(max(0.0, deadline_s - monotonic()))
         with self._changed:
             self._abandon()
-            return self.name + semconv.DROPPED_UNCONFIRMED_SUFFIX not in self._dropped
+            lost = self._ended_badly or self._tally.has_dropped(semconv.DROPPED_UNCONFIRMED_SUFFIX)
+            return self.is_over and not lost
 
     def _abandon(self) -> None:
         """Count what is left as unconfirmed, and nothing after it; under the lock."""
         self._abandoned = True
-        self._drop(semconv.DROPPED_UNCONFIRMED_SUFFIX, self._buffer.clear() + self._in_hand)
+        self._tally.drop(semconv.DROPPED_UNCONFIRMED_SUFFIX, self._buffer.clear() + self._in_hand)
         self._in_hand = 0
         self._changed.notify_all()
 
@@ -246,23 +208,49 @@ class Lane:
         with self.turn:
             if self._abandoned:
                 return
-            self._call("start")
-            while (task := self._next()) is not None:
-                try:
-                    self._deliver(task)
-                except BaseException as fault:
-                    if reraise.on:
-                        raise
-                    self._settle(fault, 0, semconv.DROPPED_FAILED_SUFFIX, task.left)
-                self._tell_drops()
-            self._call("close")
+            self._start_reporter()
+            while self._go_on():
+                pass
+            self._close_reporter()
 
-    def _call(self, method: str) -> None:
-        function = getattr(self._reporter, method, None)
-        if function is not None:
-            delivered(lambda _: function(), None, semconv.DROPPED_INTERNAL_ERROR, 1)
+    def _go_on(self) -> bool:
+        """One piece of work; False when there will be none. Nothing that a reporter does wrong ends the thread."""
+        try:
+            task = self._next()
+            if task is None:
+                return False
+            self._deliver(task)
+            self._tell_drops()
+        except BaseException as fault:  # even SystemExit: what waits would wait for ever
+            if reraise.on:
+                raise
+            self._lose(fault)
+        return True
 
-    def _next(self) -> _Task | None:
+    def _lose(self, fault: BaseException) -> None:
+        with self._changed:
+            lost = self._in_hand
+        self._settle(fault, 0, semconv.DROPPED_FAILED_SUFFIX, lost)
+        if not lost:
+            sleep(FAULT_PAUSE_S)  # whatever it is may come again at once
+
+    def _start_reporter(self) -> None:
+        if (error := self._callee.start()) is not None:
+            self._settle(error, 0)
+
+    def _close_reporter(self) -> None:
+        """What counted as delivered, and did not arrive after all, is known now."""
+        error, suffix, lost = self._callee.close()
+        if error is not None:
+            self._settle(error, 0)
+        with self._changed:
+            if self._abandoned:
+                return
+            lost = self._tally.take_back(suffix, lost)
+            self._ended_badly = error is not None or lost > 0
+        self._tell_drops(last=lost > 0)
+
+    def _next(self) -> Task | None:
         with self._changed:
             self._changed.notify_all()
             while not (task := self._taken()):
@@ -272,41 +260,26 @@ class Lane:
                 self._changed.wait(None if due_s is None else min(due_s, threading.TIMEOUT_MAX))
             return task
 
-    def _taken(self) -> _Task | None:
+    def _taken(self) -> Task | None:
         if (alert := self._buffer.take_alert()) is not None:
             self._in_hand = 1
-            return _Task(self._notify, alert, 1)
+            return Task(self._callee.tell, alert, 1)
         if (batch := self._buffer.take_batch()) is not None:
             self._in_hand = len(batch)
-            return _Task(self._reporter.report, batch, len(batch))
+            return Task(self._reporter.report, batch, len(batch))
         if not self._closing and self._buffer.take_idle():
-            return _Task(self._reporter.report, (), 0)
+            return Task(self._reporter.report, (), 0)
         return None
 
-    def _notify(self, alert: "Alert | Probe | TurnMetric") -> None:
-        if isinstance(alert, TurnMetric):
-            self._reporter.report_turns([alert])
-            return
-        if not isinstance(alert, Probe):
-            self._reporter.notify(alert)
-            return
-        try:
-            self._reporter.notify(alert.alert)
-        except BaseException as error:
-            alert.end(error)
-            # A test is asked for once: what is away now is said now.
-            raise PermanentError(_text_of(error)) from error
-        alert.end(None)
-
-    def _deliver(self, task: _Task) -> None:
+    def _deliver(self, task: Task) -> None:
         """Hand it over until it has arrived or is dropped."""
         while (busy := self._attempt(task)) is not None:
             if not self._wait_after(busy, task):
                 return
             with self._changed:
-                self._retried += 1
+                self._tally.retried += 1
 
-    def _attempt(self, task: _Task) -> TransientError | None:
+    def _attempt(self, task: Task) -> TransientError | None:
         """Once; what is to be tried again stays in `task`, with the reason."""
         failed = semconv.DROPPED_FAILED_SUFFIX
         error = delivered(task.act, task.work, self.name + failed, 0, (TransientError, PermanentError))
@@ -315,7 +288,7 @@ class Lane:
             self._settle(error, arrived, semconv.DROPPED_REFUSED_SUFFIX, refused)
             return error if task.left else None
         if isinstance(error, PermanentError):
-            refused = task.left if error.refused is None else max(0, min(_whole(error.refused), task.left))
+            refused = task.refused(error)
             self._settle(error, task.left - refused, semconv.DROPPED_REFUSED_SUFFIX, refused)
         elif error is not None:
             self._settle(error, 0, failed, task.left)
@@ -327,15 +300,15 @@ class Lane:
         """Take `arrived` and `lost` out of hand, in one step; nothing once it was given up as unconfirmed."""
         with self._changed:
             if error is not None:
-                self._last_error = _text_of(error), datetime.now(UTC)
+                self._tally.fail(error)
             if not self._abandoned:
                 self._in_hand -= arrived + lost
-                self._delivered += arrived
-                self._drop(suffix, lost)
+                self._tally.delivered += arrived
+                self._tally.drop(suffix, lost)
         if arrived:
             self._say(logging.DEBUG, "delivered %d", arrived)
 
-    def _wait_after(self, busy: TransientError, task: _Task) -> bool:
+    def _wait_after(self, busy: TransientError, task: Task) -> bool:
         """Wait to try again; False when it is over with this work."""
         task.failed += 1
         if task.failed >= self._retry.attempts:
@@ -343,7 +316,7 @@ class Lane:
             return False
         asked_s = self._retry.asked_s(busy)
         wait_s = self._retry.wait_s(task.failed) if asked_s is None else asked_s
-        self._say(logging.DEBUG, "%d again in %.1f s: %s", task.left, wait_s, _text_of(busy))
+        self._say(logging.DEBUG, "%d again in %.1f s: %s", task.left, wait_s, text_of(busy))
         with self._changed:
             if self._is_worth(wait_s, asked=asked_s is not None):
                 return True
@@ -361,28 +334,16 @@ class Lane:
             return not (self._abandoned or tried_last or asked)
         return True
 
-    def _tell_drops(self) -> None:
+    def _tell_drops(self, *, last: bool = False) -> None:
         with self._changed:
-            if not self._untold:
+            lost = self._tally.untold()
+            if not lost:
                 return
-            lost = ", ".join(f"{reason}: {n}" for reason, n in sorted(self._untold.items()))
-            error = self._last_error[0] if self._last_error else None
-            speak = self._complain()
+            speak = self._complain() or last
             if speak or self._log.isEnabledFor(logging.DEBUG):
-                self._untold.clear()
-        level = logging.WARNING if speak else logging.DEBUG
-        self._say(level, "dropped since the last such line: %s%s", lost, f" ({error})" if error else "")
+                self._tally.told()
+        self._say(logging.WARNING if speak else logging.DEBUG, "dropped since the last such line: %s", lost)
 
     def _say(self, level: int, text: str, *values: object) -> None:
         with suppress(Exception):  # a handler of the application's log may raise
             self._log.log(level, text, *values)
-
-
-def _whole(number: object) -> int:
-    """What a reporter says of an amount, 0 where it says nothing of sense."""
-    return number if isinstance(number, int) else 0
-
-
-def _text_of(error: BaseException) -> str:
-    """What may be shown: an answer's text; of any other exception, which may quote what the caller said, its type."""
-    return scrub(text_of_any(error)) if isinstance(error, (TransientError, PermanentError)) else type(error).__name__

@@ -1,10 +1,9 @@
 """How often, and after how long, a lane hands over again what did not arrive."""
 
-import math
 import random
 from dataclasses import dataclass
 
-from .reporters.delivery import TransientError
+from .reporters.delivery import TransientError, seconds_in
 
 __all__ = ["Retry"]
 
@@ -32,9 +31,5 @@ class Retry:
 
     def asked_s(self, error: TransientError) -> float | None:
         """Seconds that the server asked for; None where it asked for nothing that makes sense."""
-        try:
-            asked_s = math.nan if error.retry_after_s is None else float(error.retry_after_s)
-        except (TypeError, ValueError, OverflowError):
-            # A reporter may hand on what a server wrote.
-            return None
-        return None if math.isnan(asked_s) else min(max(0.0, asked_s), self.asked_cap_s)
+        asked_s = seconds_in(error.retry_after_s)
+        return None if asked_s is None else min(max(0.0, asked_s), self.asked_cap_s)

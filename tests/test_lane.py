@@ -647,61 +647,141 @@ def test_nobody_else_is_handed_an_empty_batch(asks: bool, interval_s: float, lan
     assert idle.sizes == []
 
 
-class _HasNoInit(TransientError):
+# -- what a reporter does wrong -------------------------------------------------------------------------------------
+
+
+class WithoutInitError(TransientError):
     def __init__(self) -> None:
-        """Whose author forgot the rest."""
+        """Calls no other."""
 
 
-class _HasNoText(PermanentError):
+class WithoutTextError(PermanentError):
     def __str__(self) -> str:
-        raise ValueError
+        raise ValueError("no text")
+
+
+class WithoutNumbersError(TransientError):
+    @property  # type: ignore[override]
+    def delivered(self) -> int:
+        raise ValueError("no number")
+
+    @delivered.setter
+    def delivered(self, _: int) -> None: ...
 
 
 @pytest.mark.parametrize(
-    "mistake",
+    "answer",
     [
-        lambda: TransientError("busy", retry_after_s="0"),  # type: ignore[arg-type]
-        lambda: TransientError("busy", delivered=None),  # type: ignore[arg-type]
-        _HasNoInit,
-        lambda: _HasNoText("refused"),
-        lambda: PermanentError("refused", refused="all"),  # type: ignore[arg-type]
+        TransientError("busy", retry_after_s="0"),  # type: ignore[arg-type]
+        TransientError("busy", retry_after_s="soon"),  # type: ignore[arg-type]
+        TransientError("busy", delivered=None, refused="none"),  # type: ignore[arg-type]
+        WithoutInitError(),
     ],
+    ids=repr,
 )
-def test_a_mistake_of_a_reporter_ends_no_lane(mistake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It loses at most its own batch; the next one arrives, and the sums agree."""
-    monkeypatch.setattr(reraise, "on", False)
-
-    class Mistaken(Reporter):
-        def report(self, batch: Sequence[LatencyMetric]) -> None:
-            if not self.batches:
-                self.batches.append(batch)
-                raise mistake()
-            super().report(batch)
-
-    reporter = Mistaken()
-    lane = Lane("mistaken", reporter, retry=Retry(attempts=2, base_s=0.001, cap_s=0.001))
-    lane.start()
+def test_numbers_that_are_none_are_as_if_not_given(answer: Exception, lane_of: LaneOf) -> None:
+    """A header as it came, None, or a class of somebody's own: the work is tried again, and the lane lives on."""
+    reporter = Answering(answer)
+    lane = lane_of(reporter, "sloppy")
     lane.report(metrics(2))
-    assert lane.flush(10)
+    lane.report(metrics(1))
+    assert lane.flush(5)
+    assert reporter.attempts == [[0, 1], [0, 1], [0]]
+    assert lane.status().delivered == 3
+
+
+def test_attributes_set_by_hand_are_read_with_the_same_care(lane_of: LaneOf) -> None:
+    """They may be anything by the time that the lane looks."""
+    error, refused = TransientError("busy"), PermanentError("no")
+    error.retry_after_s, error.delivered = "0", "1"  # type: ignore[assignment]
+    refused.refused = "1"  # type: ignore[assignment]
+    reporter = Answering(error, refused)
+    lane = lane_of(reporter, "by_hand")
     lane.report(metrics(3))
-    assert lane.close(10)
+    assert lane.flush(5)
+    assert reporter.attempts == [[0, 1, 2], [1, 2]]
+    assert (lane.status().delivered, lane.status().dropped) == (2, {"by_hand_refused": 1})
+
+
+def test_an_answer_without_a_text_is_told_by_its_type(lane_of: LaneOf) -> None:
+    """Its ``__str__`` raises."""
+    lane = lane_of(Answering(WithoutTextError("x")), "mute")
+    lane.report(metrics(1))
+    lane.report(metrics(1))
+    assert lane.flush(5)
     status = lane.status()
-    assert status.pending == 0
-    assert status.accepted == status.delivered + sum(status.dropped.values()) == 5
-    assert len(reporter.batches[-1]) == 3
+    assert (status.delivered, status.dropped, status.last_error) == (1, {"mute_refused": 1}, "WithoutTextError")
 
 
-def test_a_reporter_that_cannot_start_serves_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Even SystemExit ends nobody's thread."""
+def test_an_answer_that_cannot_be_read_is_a_fault(lane_of: LaneOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was in hand has failed, and the thread lives on."""
+    monkeypatch.setattr(reraise, "on", False)
+    lane = lane_of(Answering(WithoutNumbersError("x")), "odd")
+    lane.report(metrics(2))
+    lane.report(metrics(1))
+    assert lane.flush(5)
+    status = lane.status()
+    assert (status.delivered, status.dropped, status.last_error) == (1, {"odd_failed": 2}, "ValueError")
+
+
+def test_a_start_that_ends_the_thread_does_not(lane_of: LaneOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SystemExit is a fault like any other; what comes is reported all the same."""
     monkeypatch.setattr(reraise, "on", False)
 
-    class NotStarting(Reporter):
+    class Leaving(Answering):
         def start(self) -> None:
-            raise SystemExit
+            raise SystemExit(3)
 
-    reporter = NotStarting()
-    lane = Lane("notstarting", reporter)
-    lane.start()
-    lane.report(metrics(2))
-    assert lane.close(10)
-    assert lane.status().delivered == 2
+    lane = lane_of(Leaving(), "leaving")
+    lane.report(metrics(1))
+    assert lane.flush(5)
+    assert (lane.status().delivered, lane.status().last_error) == (1, "SystemExit")
+
+
+# -- what the end of a reporter says --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("said", "lost"),
+    [
+        (2, {"ending_unconfirmed": 2}),
+        (99, {"ending_unconfirmed": 3}),
+        (TransientError("away", unconfirmed=2), {"ending_unconfirmed": 2}),
+        (PermanentError("no", refused=1), {"ending_refused": 1}),
+        (TransientError("away"), {}),
+    ],
+    ids=repr,
+)
+def test_a_close_that_failed_is_told(said: Any, lost: dict[str, int], lane_of: LaneOf) -> None:
+    """What counted as delivered and did not arrive is dropped after all, in status and total; never more than that."""
+
+    class Ending(Answering):
+        def close(self) -> Any:
+            if isinstance(said, Exception):
+                raise said
+            return said
+
+    before = dropped.by_reason()
+    lane = lane_of(Ending(), "ending")
+    lane.report(metrics(3))
+    assert not lane.close(5)
+    assert _new_drops(before) == lost
+    status = lane.status()
+    assert law_holds(status)
+    assert status.dropped == lost
+    assert status.last_error == (str(said) if isinstance(said, Exception) else None)
+
+
+def test_a_close_that_hangs_has_not_ended(lane_of: LaneOf) -> None:
+    """The time was too short, though nothing waits."""
+    may_go = threading.Event()
+
+    class Hanging(Answering):
+        def close(self) -> None:
+            may_go.wait(20)
+
+    lane = lane_of(Hanging(), "hanging_end")
+    lane.report(metrics(1))
+    assert lane.flush(5)
+    assert not lane.close(0.05)
+    may_go.set()

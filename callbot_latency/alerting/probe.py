@@ -4,8 +4,7 @@ import threading
 from time import monotonic
 
 from ..metric import LatencyMetric, OperationStatus, OperationType, Severity
-from ..reporters.delivery import PermanentError, TransientError
-from ..scrub import scrub
+from ..reporters.delivery import text_of
 from .alert import Alert, AlertEvent
 
 __all__ = ["Probe", "send_test"]
@@ -21,22 +20,33 @@ class Probe:
     def __init__(self, alert: Alert) -> None:
         self.alert = alert
         self._over = threading.Event()
+        self._lock = threading.Lock()
+        self._given_up = False
         self._error: BaseException | None = None
+
+    def begin(self) -> bool:
+        """Whether somebody still waits for it: else it is not to be handed over."""
+        with self._lock:
+            return not self._given_up
 
     def end(self, error: BaseException | None) -> None:
         """Say that it was handed over, and what the reporter raised."""
         self._error = error
         self._over.set()
 
-    def wait(self, timeout_s: float) -> str | None:
-        """What went wrong, in words; None where nothing did."""
-        if not self._over.wait(timeout_s):
-            return f"no answer within {timeout_s:.0f} s"
-        if self._error is None:
-            return None
+    def wait(self, until_s: float) -> str | None:
+        """What went wrong by `until_s` of the monotonic clock, in words; None where nothing did.
+
+        Raises:
+            TimeoutError: it is not over; unless it has begun, it never will be.
+
+        """
+        if not self._over.wait(max(0.0, until_s - monotonic())):
+            with self._lock:
+                self._given_up = True
+            raise TimeoutError
         # Of any other exception, whose text may hold a secret, the type alone.
-        is_answer = isinstance(self._error, (TransientError, PermanentError))
-        return scrub(str(self._error)) if is_answer else type(self._error).__name__
+        return None if self._error is None else text_of(self._error)
 
 
 def send_test(timeout_s: float = TIMEOUT_S) -> dict[str, str | None]:
@@ -64,4 +74,11 @@ def send_test(timeout_s: float = TIMEOUT_S) -> dict[str, str | None]:
     alert = Alert(metric, Severity.CRITICAL, 0.0, AlertEvent.TEST)
     deadline_s = monotonic() + timeout_s
     probes = {name: probe for channel in policy.channels for name, probe in channel.probe(alert).items()}
-    return {name: probe.wait(max(0.0, deadline_s - monotonic())) for name, probe in probes.items()}
+    return {name: _answer_of(probe, deadline_s, timeout_s) for name, probe in probes.items()}
+
+
+def _answer_of(probe: Probe, until_s: float, timeout_s: float) -> str | None:
+    try:
+        return probe.wait(until_s)
+    except TimeoutError:
+        return f"no answer within {timeout_s:g} s"

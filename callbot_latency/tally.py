@@ -1,0 +1,75 @@
+"""What became of what a lane was handed."""
+
+from collections import Counter
+from datetime import UTC, datetime
+from types import MappingProxyType
+
+from .drops import dropped
+from .reporters.delivery import text_of
+from .reporters.status import ReporterStatus
+
+__all__ = ["Tally"]
+
+
+class Tally:
+    """The counts of one lane, which holds its lock around every call.
+
+    Args:
+        name: of the lane: the beginning of its reasons.
+
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self.accepted = self.delivered = self.retried = 0
+        self._dropped: Counter[str] = Counter()
+        self._untold: Counter[str] = Counter()
+        self._last_error: tuple[str, datetime] | None = None
+
+    def drop(self, suffix: str, amount: int) -> None:
+        """Count; the lane's thread says it later: a handler of the log may be what hangs."""
+        if amount:
+            reason = self._name + suffix
+            dropped.add(reason, amount)
+            self._dropped[reason] += amount
+            self._untold[reason] += amount
+
+    def take_back(self, suffix: str, amount: int) -> int:
+        """So many that counted as delivered were dropped after all; how many could be."""
+        amount = max(0, min(amount, self.delivered))
+        self.delivered -= amount
+        self.drop(suffix, amount)
+        return amount
+
+    def fail(self, error: BaseException) -> None:
+        """Keep what went wrong last."""
+        self._last_error = text_of(error), datetime.now(UTC)
+
+    def has_dropped(self, suffix: str) -> bool:
+        """Whether anything was, for that reason."""
+        return self._name + suffix in self._dropped
+
+    def untold(self) -> str:
+        """What was dropped since `told`, with the last error; empty where nothing was."""
+        if not self._untold:
+            return ""
+        lost = ", ".join(f"{reason}: {n}" for reason, n in sorted(self._untold.items()))
+        return f"{lost} ({self._last_error[0]})" if self._last_error else lost
+
+    def told(self) -> None:
+        """That was said."""
+        self._untold.clear()
+
+    def status(self, pending: int) -> ReporterStatus:
+        """The numbers of this moment."""
+        error, at = self._last_error or (None, None)
+        return ReporterStatus(
+            name=self._name,
+            accepted=self.accepted,
+            delivered=self.delivered,
+            pending=pending,
+            retried=self.retried,
+            dropped=MappingProxyType(dict(self._dropped)),
+            last_error=error,
+            last_error_at=at,
+        )
