@@ -544,7 +544,8 @@ def test_speech_can_be_slow_both_ways(measuring: LatencyConfig, knowledge: Knowl
     recognizer = GrammarRecognizer(knowledge.questions())
     assert asyncio.run(speak())
     assert _transcribe(HybridRecognizer(recognizer, recognizer, slow_s=0.2), QUESTION) == "where is my order"
-    assert [metric.latency_ms >= 200 for metric in latency_tracker.metrics] == [True, True]
+    operations = [metric for metric in latency_tracker.metrics if metric.attempt is None]
+    assert [metric.latency_ms >= 200 for metric in operations] == [True, True]
 
 
 # -- the programs -----------------------------------------------------------------------------------------------------
