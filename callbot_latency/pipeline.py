@@ -24,6 +24,8 @@ __all__ = ["CAPACITY", "Pipeline"]
 
 CAPACITY: Final = 16_384
 """How many measurements may wait for the worker."""
+AT_ONCE: Final = 1_000
+"""How many are converted before they are reported."""
 INTERVAL_S: Final = 0.1
 """How often the worker looks without being woken."""
 FORK_WAIT_S: Final = 0.5
@@ -153,8 +155,8 @@ class Pipeline:
             self._tracker.take(unreported[self._tracked][1])
             self._tracked += 1
 
-    def _convert(self) -> None:
-        """Move what waits to what is not yet reported; under the lock.
+    def _convert(self, at_most: int | None = None) -> int:
+        """Move what waits, or `at_most` of it, to what is not yet reported; under the lock. How many that was.
 
         A reader may be interrupted between any two steps, by Ctrl-C or by a signal handler that raises. So all that
         waits is taken in one step of C, where no handler runs, and leaves `_in_hand` one by one after it was kept.
@@ -163,7 +165,8 @@ class Pipeline:
         with suppress(IndexError):
             in_hand.extend(map(deque.popleft, repeat(self._queue)))
         self._let_go_of_what_is_kept()
-        while in_hand:
+        amount = len(in_hand) if at_most is None else min(at_most, len(in_hand))
+        for _ in range(amount):
             item = in_hand[0]
             self._keeping = True
             try:
@@ -175,6 +178,7 @@ class Pipeline:
                 unreported.append((item, metric))
             in_hand.popleft()
             self._keeping = False
+        return amount
 
     def _let_go_of_what_is_kept(self) -> None:
         """Drop from `_in_hand` what an interrupted reader had kept, and not let go of."""
@@ -235,9 +239,21 @@ class Pipeline:
                     asked.set()
 
     def _cycle(self) -> None:
-        self.drain()
+        """Report all that finished before, part by part: what a part holds is safe, whatever goes on measuring."""
+        left = len(self._queue) + len(self._in_hand)
+        while True:
+            left -= self._report_a_part()
+            if left <= 0 or not (self._queue or self._in_hand):
+                break
+        with self._reporting:
+            for tick in self._ticks:
+                contained(tick)
+        self._say_what_was_dropped()
+
+    def _report_a_part(self) -> int:
+        """Convert and report at most `AT_ONCE`, and what a reader has converted; how many were converted."""
         with self._lock:
-            self._let_go_of_what_is_kept()
+            converted = self._convert(AT_ONCE)
             self._track()
             kept, self._unreported, self._tracked = self._unreported, [], 0
         batch, turns = _sorted([metric for _, metric in kept])
@@ -248,9 +264,7 @@ class Pipeline:
             if turns:
                 for report_turns in self._turn_reports:
                     contained(report_turns, turns)
-            for tick in self._ticks:
-                contained(tick)
-        self._say_what_was_dropped()
+        return converted
 
     def _say_what_was_dropped(self) -> None:
         now = dropped.by_reason()
