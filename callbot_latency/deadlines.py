@@ -16,13 +16,15 @@ from .thresholds import Thresholds
 __all__ = ["Deadlines"]
 
 LONGEST_WAIT_S: Final = 1.0
+SHORTEST_WAIT_S: Final = 0.005
+"""However small the thresholds, the thread does not spin."""
 
 
 class Deadlines:
     """One thread for all deadlines, none a call: it reads the table of what is open, and the call pays nothing.
 
     Between two looks it sleeps until the earliest deadline in the table, and never longer than the smallest critical
-    threshold, before which nothing that began meanwhile can be due.
+    threshold, before which nothing that began meanwhile can be due; but 5 ms at least.
 
     Args:
         open_measurements: the session's table.
@@ -82,7 +84,7 @@ class Deadlines:
                 wait_ms = min(wait_ms, left_ms)
             elif claim(measurement):
                 contained(self._due, measurement, now_ns)
-        return wait_ms / 1000
+        return max(SHORTEST_WAIT_S, wait_ms / 1000)
 
     def _due(self, measurement: Measurement, now_ns: int) -> None:
         alert = self._tell(running_metric(measurement, now_ns))

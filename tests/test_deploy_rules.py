@@ -157,7 +157,13 @@ def test_options_stand_in_the_rules(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "told"),
     [
         ([], "COMMAND"),
-        (["prometheus-rules", "--objective", "100"], "expected a percentage between 0 and 100, such as 95, got '100'"),
+        (
+            ["prometheus-rules", "--objective", "100"],
+            "expected a percentage from 0.0001 to 99.9999, such as 95, got '100'",
+        ),
+        (["prometheus-rules", "--objective", "99.99999999"], "expected a percentage from 0.0001 to 99.9999"),
+        (["prometheus-rules", "--grafana-url", "http://g/{{ x }}"], "without braces"),
+        (["prometheus-rules", "--grafana-url", "http://"], "expected a URL"),
         (["prometheus-rules", "--objective", "many"], "expected a percentage"),
         (["prometheus-rules", "--grafana-url", "localhost:3000"], "expected a URL that starts with https://"),
         (["prometheus-rules", "--output", "a", "--check", "b"], "not allowed with"),

@@ -31,6 +31,8 @@ def ask(server: play.Server, timeout_s: float = 5.0, headers: dict[str, str] | N
         ({"Retry-After": "Thu, 01 Jan 2026 12:00:07 GMT", "Date": "Thu, 01 Jan 2026 12:00:00 GMT"}, 7),
         ({"Retry-After": "Thu, 01 Jan 2026 11:00:00 GMT", "Date": "Thu, 01 Jan 2026 12:00:00 GMT"}, 0),
         ({"Retry-After": "Thu, 01 Jan 2026 12:00:07 -0000", "Date": "soon"}, 0),
+        ({"Retry-After": "0.5"}, 0.5),
+        ({"Retry-After": "9" * 5000}, None),
         ({"Retry-After": "-5"}, None),
         ({"Retry-After": "nan"}, None),
         ({"Retry-After": "soon"}, None),
@@ -69,6 +71,30 @@ def test_the_status_counts_once_it_came(server: play.Server, answer: play.Answer
     server.answers(answer)
     began_s = monotonic()
     assert ask(server, timeout_s=0.3).status == 200
+    assert monotonic() - began_s < 2
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["new connection", "kept connection"])
+def test_one_attempt_ends_in_time_even_if_the_head_drips(server: play.Server, kept: bool) -> None:
+    """A byte every 20 ms of status line and headers is no answer, on a connection that served before neither."""
+    attempts = Attempts("Server", server.url, 0.3)
+    server.answers(*[play.OK] * kept, play.Answer(drips_head=True))
+    if kept:
+        assert attempts.answer_to("POST", server.url, b"{}", {}).status == 200
+    began_s = monotonic()
+    with pytest.raises(TransientError, match="^Server: did not answer in time$"):
+        attempts.answer_to("POST", server.url, b"{}", {})
+    assert 0.2 < monotonic() - began_s < 2
+
+
+def test_a_proxy_that_drips_is_left_in_time(server: play.Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while it makes the tunnel to an https address."""
+    server.answers(play.Answer(drips_head=True))
+    monkeypatch.setenv("https_proxy", server.root)
+    monkeypatch.setenv("no_proxy", "")
+    began_s = monotonic()
+    with pytest.raises(TransientError, match="^Server: "):
+        Attempts("Server", "https://example.test", 0.3).answer_to("POST", "https://example.test", b"{}", {})
     assert monotonic() - began_s < 2
 
 

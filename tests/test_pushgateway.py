@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from callbot_latency import Thresholds, measure_latency_context
 from callbot_latency.drops import dropped
 from callbot_latency.histograms import edges_s
+from callbot_latency.lane import Lane
 from callbot_latency.metric import ThresholdsMs
 from callbot_latency.reporters import PermanentError, TransientError
 from callbot_latency.reporters.exposition import MAX_SERIES
@@ -169,10 +170,44 @@ def test_nothing_is_pushed_before_the_server_allows_it() -> None:
             reporter.report([metric()])
         assert told.value.retry_after_s == 30
         reporter.report([metric()])
-        before = dropped.by_reason().get("pushgateway_unconfirmed", 0)
-        reporter.close()
+        with pytest.raises(TransientError, match="the last push failed, 2 measurements are lost") as lost:
+            reporter.close()
         assert len(server.requests) == 1
-        assert dropped.by_reason()["pushgateway_unconfirmed"] == before + 2
+        assert lost.value.unconfirmed == 2
+
+
+@pytest.mark.parametrize(
+    ("answers", "drops"),
+    [
+        ([Answer(503), Answer(503)], {"pushgateway_unconfirmed": 3}),
+        ([Answer(503), Answer(404)], {"pushgateway_refused": 3}),
+        ([Answer(404), Answer(404)], {"pushgateway_refused": 3}),
+        ([Answer(404), Answer(503)], {"pushgateway_refused": 3}),
+    ],
+    ids=["away", "then refuses", "refuses", "then away"],
+)
+def test_the_status_tells_a_last_push_that_failed(answers: list[Answer], drops: dict[str, int]) -> None:
+    """What counted as delivered is lost after all, each measurement once; and closing says that it did not go well."""
+    with scripted(*answers) as server:
+        lane = Lane("pushgateway", PrometheusReporter(server.url))
+        lane.start()
+        lane.report([metric(), metric(), metric()])
+        assert lane.flush(5)
+        assert not lane.close(5)
+    status = lane.status()
+    assert (status.accepted, status.delivered, status.pending) == (3, 0, 0)
+    assert status.dropped == drops
+    assert "3 measurements are lost to Prometheus" in (status.last_error or "")
+
+
+def test_a_group_that_may_be_there_is_deleted_all_the_same() -> None:
+    """The push arrived, its answer did not."""
+    with scripted(HANG, Answer(202)) as server:
+        reporter = PrometheusReporter(server.url, timeout_s=0.2, delete_at_close=True)
+        with pytest.raises(TransientError):
+            reporter.report([metric()])
+        reporter.close()
+        assert [request.method for request in server.requests] == ["PUT", "DELETE"]
 
 
 def test_after_the_wait_the_next_push_carries_all() -> None:
@@ -246,10 +281,13 @@ def test_no_secret_is_ever_shown(step: Any, way: str, caplog: pytest.LogCaptureF
         reporter = PrometheusReporter(url, auth=auth, timeout_s=0.2)  # type: ignore[arg-type]
         with pytest.raises((TransientError, PermanentError)) as told:
             reporter.report([metric()])
-        reporter.close()
+        with pytest.raises((TransientError, PermanentError)) as last:
+            reporter.close()
         sent = server.requests[0].headers["authorization"]
         assert sent == ("Bearer T0ken/word" if way == "bearer" else "Basic dXNlcjpQYTU1L3dvcmQ=")
-        shown = f"{told.value!s}{told.value!r}{told.value.__cause__}{caplog.text}{reporter!r}"
+        shown = (
+            f"{last.value!s}{last.value!r}{told.value!s}{told.value!r}{told.value.__cause__}{caplog.text}{reporter!r}"
+        )
         for secret in ("Pa55/word", "Pa55%2Fword", "T0ken/word", "dXNlcjpQYTU1L3dvcmQ="):
             assert secret not in shown
 

@@ -101,7 +101,11 @@ def test_added_before_init_or_after_it_gets_everything_from_then_on(start: Start
     assert [metric.operation_name for metric in before.metrics] == ["listen", "f"]
     assert after.metrics == before.metrics
     assert [alert.severity for alert in before.alerts] == [Severity.CRITICAL]
-    assert {name: status.delivered for name, status in report_manager.status().items()} == {"told": 3, "kept": 2}
+    assert {name: status.delivered for name, status in report_manager.status().items()} == {
+        "jsonl": 2,
+        "told": 3,
+        "kept": 2,
+    }
 
 
 def test_by_hand_stays_through_shutdown_and_serves_the_next_session(start: Start) -> None:
@@ -156,6 +160,34 @@ def test_removing_one_that_hangs_is_bounded_and_counted(manager: ReportManager) 
     assert monotonic() - started_s < 1
     assert dropped.by_reason()["hanging_unconfirmed"] - before == 1
     reporter.may_go.set()
+
+
+def test_removed_while_slow_and_added_again_it_is_called_by_one_thread_at_a_time(manager: ReportManager) -> None:
+    """The new lane waits until the old one has returned."""
+
+    class Slow(Hanging):
+        inside = most = 0
+
+        def report(self, batch: Sequence[LatencyMetric]) -> None:
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+            super().report(batch)
+            self.inside -= 1
+
+    slow = Slow()
+    manager.add_reporter(slow)
+    manager.report([a_metric(1)])
+    assert slow.entered.wait(5)
+    for number in (2, 3):
+        assert not manager.remove_reporter(slow, timeout_s=0.05)
+        slow.entered.clear()
+        manager.add_reporter(slow)
+        manager.report([a_metric(number)])
+        assert not slow.entered.wait(0.1)
+    slow.may_go.set()
+    assert manager.flush(5)
+    assert slow.most == 1
+    assert [metric.latency_ms for metric in slow.metrics] == [1, 3]
 
 
 def test_the_same_object_twice_counts_once(manager: ReportManager) -> None:
@@ -388,6 +420,20 @@ def test_an_alert_is_passed_to_the_channels_it_names(manager: ReportManager) -> 
     assert manager.close(5)
     assert [alert.channels for alert in slack.alerts] == [None, ("slack", "log")]
     assert [alert.channels for alert in mail.alerts] == [None, ("mail",)]
+
+
+def test_after_shutdown_the_status_tells_how_each_fared_until_the_next_init(start: Start) -> None:
+    """Also of those that the environment added, which are reporters no more."""
+    start()
+    record(a_metric())
+    assert shutdown()
+    status = report_manager.status()["jsonl"]
+    assert (status.accepted, status.delivered, status.pending) == (1, 1, 0)
+    assert report_manager.reporters == ()
+    assert shutdown()
+    assert report_manager.status()["jsonl"] == status
+    start(file_logging_enabled=False)
+    assert report_manager.status() == {}
 
 
 def test_the_environment_adds_the_file(start: Start) -> None:

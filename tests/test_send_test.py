@@ -1,11 +1,22 @@
 """`send_test()`: which channels work, before somebody must be woken."""
 
 import logging
+import threading
 
 import pytest
 
-from callbot_latency import Alert, add_alert_callback, report_manager
+from callbot_latency import (
+    Alert,
+    LatencyMetric,
+    OperationStatus,
+    OperationType,
+    SlackReporter,
+    add_alert_callback,
+    record,
+    report_manager,
+)
 from callbot_latency.alerting import send_test
+from callbot_latency.alerting.alert import AlertEvent
 
 from .conftest import Start
 from .faults.scripted import HANG, SECRET, Answer, webhook
@@ -70,3 +81,38 @@ def test_without_init_it_says_what_to_do() -> None:
     """Nothing runs, so nothing can be tested."""
     with pytest.raises(RuntimeError, match="call callbot_latency.init"):
         send_test()
+
+
+def test_the_second_that_is_silent_had_the_whole_time_out(start: Start) -> None:
+    """All channels wait at the same time, and each is told the time that all had together."""
+    with webhook(HANG) as one, webhook(HANG) as other:
+        start(slack_webhook_url=one.url, logging_enabled=False)
+        second = SlackReporter(other.url)
+        report_manager.add_reporter(second)
+        try:
+            assert send_test(0.4) == {"slack": "no answer within 0.4 s", "slack_2": "no answer within 0.4 s"}
+        finally:
+            report_manager.remove_reporter(second, timeout_s=0)
+
+
+def test_a_test_that_nobody_waits_for_any_more_is_not_sent(start: Start) -> None:
+    """The channel was busy for longer than the time-out; what it posts afterwards is no test."""
+    entered, may_go, told = threading.Event(), threading.Event(), list[AlertEvent]()
+
+    class Slow:
+        def notify(self, alert: Alert) -> None:
+            entered.set()
+            may_go.wait(20)
+            told.append(alert.event)
+
+    start(logging_enabled=False)
+    slow = Slow()
+    report_manager.add_reporter(slow)
+    try:
+        record(LatencyMetric(OperationType.STT, "f", 9000.0, OperationStatus.SUCCESS))
+        assert entered.wait(5)
+        assert send_test(0.1) == {"slow": "no answer within 0.1 s"}
+        may_go.set()
+    finally:
+        report_manager.remove_reporter(slow)
+    assert told == [AlertEvent.BREACH]

@@ -1,6 +1,7 @@
 """The command ``python -m callbot_latency.deploy``."""
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -14,6 +15,9 @@ __all__ = ["main"]
 
 OUT_OF_STEP: Final = 1
 UNUSABLE: Final = 2
+LEAST_PERCENT: Final = 0.0001
+MOST_PERCENT: Final = 99.9999
+_URL: Final = re.compile(r"https?://[^\s/{}\"'`<>\\]+[^\s{}\"'`<>\\]*")
 
 
 class _ImportError(Exception):
@@ -25,14 +29,20 @@ def _objective(text: str) -> float:
         percent = float(text.removesuffix("%"))
     except ValueError:
         percent = 0.0
-    if not 0 < percent < 100:
-        raise argparse.ArgumentTypeError(f"expected a percentage between 0 and 100, such as 95, got {text!r}")
+    # Nearer to 100 there is no budget left that a rule could write down.
+    if not LEAST_PERCENT <= percent <= MOST_PERCENT:
+        raise argparse.ArgumentTypeError(
+            f"expected a percentage from {LEAST_PERCENT:.4f} to {MOST_PERCENT}, such as 95, got {text!r}"
+        )
     return round(percent / 100, 8)
 
 
 def _url(text: str) -> str:
-    if not text.startswith(("https://", "http://")):
-        raise argparse.ArgumentTypeError(f"expected a URL that starts with https:// or http://, got {text!r}")
+    # It stands in the alerts' annotations, which are templates: Prometheus would refuse the file.
+    if not _URL.fullmatch(text) or not text.isprintable():
+        raise argparse.ArgumentTypeError(
+            f"expected a URL that starts with https:// or http://, without braces, quotes and blanks, got {text!r}"
+        )
     return text
 
 

@@ -113,6 +113,8 @@ def apprise_reporter(config: "LatencyConfig") -> AppriseReporter | None:
 
 def _services(urls: str | Sequence[str]) -> tuple[Any, ...]:
     try:
+        import netrc  # noqa: F401 - else by requests at the first alert, on the lane: see influxdb._loaded
+
         import apprise
     except ImportError as missing:
         raise ImportError("AppriseReporter needs apprise: pip install callbot-latency[apprise]") from missing

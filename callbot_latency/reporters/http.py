@@ -1,9 +1,9 @@
 """How everything here speaks HTTP: one attempt, no redirect, a bounded answer, no secret in what is said of it."""
 
 import base64
+import codecs
 import io
 import logging
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -29,6 +29,7 @@ MAX_ANSWER: Final = 64 * 1024
 MAX_SAID: Final = 200
 """How many characters of an answer are shown."""
 _BUSY: Final = frozenset({408, 425, 429})
+_SECONDS: Final = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?")
 
 Basic = tuple[str, str]
 """User and password."""
@@ -122,20 +123,23 @@ class Attempts:
     def _attempt(self, method: str, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
         from urllib3 import Timeout
 
+        from .timed import deadline
+
         deadline_s = monotonic() + self._timeout_s
         # Nothing that would have to be unpacked: 64 kB are 64 kB.
         sent = {name: value for name, value in headers.items() if name.lower() != "accept-encoding"}
-        response = self._pool.request(
-            method,
-            url,
-            body=body,
-            headers={**sent, "Accept-Encoding": "identity"},
-            retries=False,
-            redirect=False,
-            preload_content=False,
-            timeout=Timeout(total=self._timeout_s),
-        )
-        answer, is_whole = _read(response, deadline_s)
+        with deadline(deadline_s):
+            response = self._pool.request(
+                method,
+                url,
+                body=body,
+                headers={**sent, "Accept-Encoding": "identity"},
+                retries=False,
+                redirect=False,
+                preload_content=False,
+                timeout=Timeout(total=self._timeout_s),
+            )
+            answer, is_whole = _read(response, deadline_s)
         if is_whole:
             response.release_conn()
         else:
@@ -219,20 +223,26 @@ def _opened_pool(url: str) -> "PoolManager":
     """What opens connections to `url`: through the environment's proxy, unless ``NO_PROXY`` names the host."""
     import urllib3
 
+    from .timed import timed
+
+    # Imported by the first host name that is looked up: on the lane, where a fork would find the import half done.
+    codecs.lookup("idna")
     target = urlsplit(url)
     proxies = getproxies()
     proxy = proxies.get(target.scheme) or proxies.get("all")
     if not proxy or proxy_bypass(target.netloc.rpartition("@")[2]):
-        return urllib3.PoolManager(num_pools=1, maxsize=1)
+        return timed(urllib3.PoolManager(num_pools=1, maxsize=1))
     proxy = proxy if "://" in proxy else f"http://{proxy}"
     try:
         address = urlsplit(proxy)
         known = f"{unquote(address.username)}:{unquote(address.password or '')}" if address.username else None
-        return urllib3.ProxyManager(
-            address._replace(netloc=address.netloc.rpartition("@")[2]).geturl(),
-            num_pools=1,
-            maxsize=1,
-            proxy_headers=urllib3.make_headers(proxy_basic_auth=known) if known else None,
+        return timed(
+            urllib3.ProxyManager(
+                address._replace(netloc=address.netloc.rpartition("@")[2]).geturl(),
+                num_pools=1,
+                maxsize=1,
+                proxy_headers=urllib3.make_headers(proxy_basic_auth=known) if known else None,
+            )
         )
     except (ValueError, urllib3.exceptions.HTTPError):
         pass
@@ -246,9 +256,8 @@ def _retry_after_s(headers: Mapping[str, str]) -> float | None:
     A date is measured against the server's own clock, which stands in ``Date``, else against ours.
     """
     asked = headers.get("Retry-After", "").strip()
-    if asked.isascii() and asked.isdigit():
-        seconds = float(asked[:20])
-        return seconds if math.isfinite(seconds) else None
+    if _SECONDS.fullmatch(asked):
+        return float(asked)
     until = _date(asked)
     if until is None:
         return None

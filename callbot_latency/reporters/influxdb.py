@@ -1,13 +1,12 @@
 """To InfluxDB, for teams without a Collector: one point a measurement."""
 
-import importlib
 import importlib.util
 import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NamedTuple
 
 from ..metric import LatencyMetric
 from .delivery import PermanentError, TransientError
@@ -19,13 +18,8 @@ __all__ = ["InfluxDBReporter"]
 NAME: Final = "influxdb"
 MAX_ATTEMPTS: Final = 100
 """After so many requests for one batch, what is refused is not divided any more."""
-_MODULES: Final = (
-    "influxdb_client.client.influxdb_client",
-    "influxdb_client.client.write.point",
-    "influxdb_client.client.write_api",
-)
 _DIVISIBLE: Final = frozenset({400, 413, 422})
-_PARTIAL: Final = re.compile(r"partial write:.*\bdropped=(\d+)", re.DOTALL)
+_PARTIAL: Final = re.compile(r"partial write:.*\bdropped=(\d{1,9})(?!\d)", re.DOTALL)
 
 _log = logging.getLogger(__name__)
 
@@ -59,12 +53,7 @@ class InfluxDBReporter:
     interval_s: float = 1.0
 
     def __init__(self, *, influxdb_url: str, token: str, org: str, bucket: str, timeout_ms: float = 10_000) -> None:
-        if importlib.util.find_spec("influxdb_client") is None:
-            raise ModuleNotFoundError("InfluxDBReporter needs influxdb-client: pip install 'callbot-latency[influxdb]'")
-        # Here, and not at the first batch: a process that forks while a lane imports leaves the lock of the import held
-        # in its child, for ever.
-        for module in _MODULES:
-            importlib.import_module(module)
+        self._library = _loaded()
         address = address_of("influxdb_url", influxdb_url)
         if address.basic is not None:
             raise ValueError("influxdb_url: expected an address without credentials; the token goes to token=")
@@ -81,10 +70,11 @@ class InfluxDBReporter:
         self._reset()
 
     def _reset(self) -> None:
-        self._client: Any = None
         # For InfluxDB 1.8, the token is user:password.
         secrets = [self._token, self._token.partition(":")[2]]
         self._attempts = Attempts(f"InfluxDB {self._url}", self._url, self._timeout_ms / 1000.0, secrets)
+        # Now, since it imports more by then; it opens nothing.
+        self._client: Any = self._connected()
         self._points: Points | None = None
         self._kept: list[tuple[LatencyMetric, bytes | None]] = []
 
@@ -162,19 +152,34 @@ class InfluxDBReporter:
     def _attempt(self, lines: list[bytes]) -> None:
         if self._client is None:
             self._client = self._connected()
-        self._client.write_api(_synchronous()).write(self._bucket, self._org, b"\n".join(lines))
+        self._client.write_api(self._library.write_options).write(self._bucket, self._org, b"\n".join(lines))
 
     def _connected(self) -> Any:
-        from influxdb_client.client.influxdb_client import InfluxDBClient
-
         with _levels_kept():
-            client: Any = InfluxDBClient(
+            client: Any = self._library.client(
                 self._url, self._token, timeout=self._timeout_ms, enable_gzip=True, org=self._org
             )
         # The client's own pool follows redirects with the token and reads answers of any length; its exceptions quote
         # headers, and the way they are made writes to the root logger, which sets that up where nobody had.
         client.api_client.rest_client.pool_manager = self._attempts
         return client
+
+
+class _Library(NamedTuple):
+    """What is used of influxdb-client; retries and batches are the lane's."""
+
+    client: Any
+    write_options: Any
+
+
+def _loaded() -> _Library:
+    """By whoever makes the reporter: a fork while the lane imports would leave the child a module lock for ever."""
+    if importlib.util.find_spec("influxdb_client") is None:
+        raise ModuleNotFoundError("InfluxDBReporter needs influxdb-client: pip install 'callbot-latency[influxdb]'")
+    from influxdb_client.client.influxdb_client import InfluxDBClient
+    from influxdb_client.client.write_api import SYNCHRONOUS
+
+    return _Library(InfluxDBClient, SYNCHRONOUS)
 
 
 @contextmanager
@@ -186,13 +191,6 @@ def _levels_kept() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
-
-
-def _synchronous() -> Any:
-    """Retries and batches are the lane's."""
-    from influxdb_client.client.write_api import SYNCHRONOUS
-
-    return SYNCHRONOUS
 
 
 def _dropped(answer: AnswerError) -> int:

@@ -30,17 +30,27 @@ _NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
 class _Entry:
     """A reporter, how it wants its batches, and the lane of the running session or of the last one."""
 
-    __slots__ = ("by_hand", "lane", "make_lane", "name", "reporter")
+    __slots__ = ("after", "by_hand", "lane", "make_lane", "name", "reporter")
 
-    def __init__(self, name: str, reporter: Any, make_lane: Callable[[Lane | None], Lane], *, by_hand: bool) -> None:
+    def __init__(
+        self,
+        name: str,
+        reporter: Any,
+        make_lane: Callable[[Lane | None], Lane],
+        *,
+        by_hand: bool,
+        after: Lane | None = None,
+    ) -> None:
         self.name = name
         self.reporter = reporter
         self.make_lane = make_lane
         self.by_hand = by_hand
         self.lane: Lane | None = None
+        self.after = after
+        """The lane of a removal that may still be in the reporter."""
 
     def start(self) -> Lane:
-        self.lane = self.make_lane(self.lane)
+        self.lane, self.after = self.make_lane(self.lane or self.after), None
         self.lane.start()
         return self.lane
 
@@ -61,6 +71,8 @@ class ReportManager:
         # Read without the lock, on the worker: replaced, never changed.
         self._lanes: tuple[Lane, ...] = ()
         self._leaving: tuple[Lane, ...] = ()
+        self._removed: tuple[_Entry, ...] = ()
+        self._past: tuple[_Entry, ...] = ()
         self._running = False
 
     # -- for applications ----------------------------------------------------------------------------------------------
@@ -112,6 +124,7 @@ class ReportManager:
             if entry is None:
                 raise ValueError(f"{type(reporter).__name__} is not one of report_manager.reporters")
             self._forget(entry)
+            self._removed = (*self._in_hand(), entry)
         return entry.lane is None or entry.lane.close(timeout_s)
 
     @property
@@ -120,8 +133,8 @@ class ReportManager:
         return tuple(entry.reporter for entry in self._entries)
 
     def status(self) -> dict[str, ReporterStatus]:
-        """How each reporter fares, by its name; after `shutdown()` how it fared until then."""
-        return {entry.name: entry.status() for entry in self._entries}
+        """How each reporter fares, by its name; after `shutdown()`, and until the next `init()`, how it fared."""
+        return {entry.name: entry.status() for entry in (*self._past, *self._entries)}
 
     @property
     def channel_names(self) -> tuple[str, ...]:
@@ -137,6 +150,7 @@ class ReportManager:
     def start(self) -> None:
         """Start a lane for every reporter."""
         with self._lock:
+            self._past = ()
             self._lanes = tuple(entry.start() for entry in self._entries)
             self._running = True
 
@@ -180,6 +194,7 @@ class ReportManager:
         closed = [lane.wait_closed(max(0.0, deadline_s - monotonic())) for lane in (*self._leaving, *self._lanes)]
         with self._lock:
             self._leaving = ()
+            self._past += tuple(entry for entry in self._entries if not entry.by_hand)
             self._entries = tuple(entry for entry in self._entries if entry.by_hand)
         return all(closed)
 
@@ -192,11 +207,12 @@ class ReportManager:
         """In a forked child: buffers and counts are the parent's, and no thread came along."""
         self._lock = threading.Lock()
         self._leaving = ()
+        self._removed = self._past = ()
         for entry in self._entries:
             if self._running and entry.lane is not None:
                 contained(entry.lane.restart_after_fork)
             else:
-                entry.lane = None
+                entry.lane = entry.after = None
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
@@ -224,7 +240,7 @@ class ReportManager:
             def make_lane(before: Lane | None) -> Lane:
                 return Lane(chosen, reporter, capacity, batch_size=size, interval_s=interval, after=before)
 
-            entry = _Entry(chosen, reporter, make_lane, by_hand=by_hand)
+            entry = _Entry(chosen, reporter, make_lane, by_hand=by_hand, after=self._lane_in(reporter))
             if there is not None:
                 self._replace(there)
             self._entries += (entry,)
@@ -241,6 +257,14 @@ class ReportManager:
     def _forget(self, entry: _Entry) -> None:
         self._entries = tuple(each for each in self._entries if each is not entry)
         self._lanes = tuple(lane for lane in self._lanes if lane is not entry.lane)
+
+    def _in_hand(self) -> tuple[_Entry, ...]:
+        """What was removed, and its lane has not returned from."""
+        return tuple(entry for entry in self._removed if entry.lane is not None and not entry.lane.is_over)
+
+    def _lane_in(self, reporter: Any) -> Lane | None:
+        self._removed = self._in_hand()
+        return next((entry.lane for entry in reversed(self._removed) if entry.reporter is reporter), None)
 
     def _find(self, reporter: Any) -> _Entry | None:
         return next((entry for entry in self._entries if _is_same(entry.reporter, reporter)), None)

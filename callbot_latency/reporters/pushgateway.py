@@ -12,7 +12,6 @@ from typing import Any, ClassVar, Final
 from prometheus_client import CollectorRegistry, delete_from_gateway, push_to_gateway
 
 from .. import semconv
-from ..drops import dropped
 from ..guard import contained
 from ..metric import LatencyMetric
 from ..thresholds import Thresholds
@@ -52,7 +51,7 @@ class PrometheusReporter:
     as refused until somebody mends the cause, and the next push that is accepted carries it all the same. While a
     server asks us to wait (``Retry-After``, at most 600 s), measurements are counted and not pushed. An empty batch
     pushes too: its lane hands one over after each `interval_s` without measurements. `close` pushes a last time; what
-    did not arrive then is counted as ``pushgateway_unconfirmed``.
+    did not arrive then is counted as ``pushgateway_unconfirmed``, or ``pushgateway_refused``.
 
     Attributes:
         target: the address without credentials. Two groups of one process on one Pushgateway would count twice.
@@ -113,7 +112,7 @@ class PrometheusReporter:
         self._registry = CollectorRegistry()
         self._registry.register(self._counts)
         self._attempts = Attempts(f"Pushgateway {self._url}", self._url, self._timeout_s, _secrets(self._auth))
-        self._unpushed = 0
+        self._unpushed = self._refused = 0
         self._has_group = False
         self._not_before_s = float("-inf")
 
@@ -137,6 +136,9 @@ class PrometheusReporter:
             return
         try:
             self._push()
+        except PermanentError:
+            self._refused += len(batch)
+            raise
         except TransientError as busy:
             self._not_before_s = monotonic() + min(busy.retry_after_s or 0.0, MAX_WAIT_S)
             raise TransientError(
@@ -146,18 +148,28 @@ class PrometheusReporter:
             ) from None
 
     def close(self) -> None:
-        """Push a last time, or delete the group; one attempt."""
+        """Push a last time, or delete the group; one attempt.
+
+        Raises:
+            TransientError, PermanentError: it failed; how many measurements are lost to Prometheus by that.
+
+        """
         try:
             if self._delete_at_close:
                 self._delete()
             elif self._unpushed or self._has_group:
                 self._close_by_push()
-        except (TransientError, PermanentError) as error:
-            dropped.add(NAME + semconv.DROPPED_UNCONFIRMED_SUFFIX, self._unpushed)
-            _log.warning("the last push failed, %d measurements are lost to Prometheus: %s", self._unpushed, error)
-            self._unpushed = 0
+        except TransientError as error:
+            # Those that were refused before are counted already.
+            raise TransientError(self._lost(error), unconfirmed=self._unpushed - self._refused) from None
+        except PermanentError as error:
+            raise PermanentError(self._lost(error), refused=self._unpushed - self._refused) from None
         finally:
+            self._unpushed = self._refused = 0
             self._attempts.clear()
+
+    def _lost(self, error: Exception) -> str:
+        return f"the last push failed, {self._unpushed} measurements are lost to Prometheus: {error}"
 
     def _close_by_push(self) -> None:
         left_s = self._not_before_s - monotonic()
@@ -166,9 +178,10 @@ class PrometheusReporter:
         self._push()
 
     def _push(self) -> None:
+        self._has_group = True  # perhaps, even where no answer comes
         self._use(lambda: push_to_gateway(self._url, self._job, self._registry, self._group, handler=self._send))
         _log.debug("pushed %d new measurements", self._unpushed)
-        self._unpushed, self._has_group = 0, True
+        self._unpushed = self._refused = 0
 
     def _delete(self) -> None:
         if self._has_group:

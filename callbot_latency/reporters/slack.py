@@ -140,7 +140,7 @@ class SlackReporter:
             {"Content-Type": "application/json; charset=utf-8", "Connection": "close"},
         )
         code = _code_in(answer.body)
-        if answer.status == 200:
+        if 200 <= answer.status < 300:
             _check_accepted(answer, code)
             return
         if answer.status == 400 and "blocks" in message and code.startswith("invalid_blocks"):
@@ -183,7 +183,7 @@ def _json_in(text: str) -> Mapping[str, Any]:
 
 
 def _check_accepted(answer: Answer, code: str) -> None:
-    """Slack's documentation calls every 200 a success; two kinds of them are none.
+    """Slack's documentation calls every 200 a success, look-alikes answer 204 too; two kinds of them are none.
 
     A JSON object may say that it is not ``ok`` (Slack's own API and look-alikes), and a page of HTML is a proxy's.
     """

@@ -34,13 +34,17 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What is said; more than the body is announced where it breaks off, and where a byte a moment follows it."""
+    """What is said; more than the body is announced where it breaks off, and where a byte a moment follows it.
+
+    Where the head drips, a header comes that never ends.
+    """
 
     status: int = 200
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
     breaks_off: bool = False
     drips: bool = False
+    drips_head: bool = False
 
 
 OK = Answer(200, b"ok")
@@ -100,9 +104,11 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 {HANG: self._hang, RESET: self._reset, ECHO: self._echo}[step](request)
 
-    do_POST = do_PUT = do_DELETE = do_GET = _answer
+    do_POST = do_PUT = do_DELETE = do_GET = do_CONNECT = _answer
 
     def _say(self, answer: Answer) -> None:
+        if answer.drips_head:
+            self._drip(b"HTTP/1.1 200 OK\r\nX-Slow: ")
         more = answer.drips or answer.breaks_off
         self.close_connection = self.close_connection or more
         # Without Date, unless the script has one.
@@ -111,8 +117,19 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(answer.body)
-        while answer.drips and not self.server.told.ending.wait(0.02):
-            self.wfile.write(b"x")
+        if answer.drips:
+            self._drip()
+
+    def _drip(self, head: bytes = b"") -> None:
+        self.close_connection = True
+        for byte in head:
+            self._drop(bytes([byte]))
+        while not self.server.told.ending.is_set():
+            self._drop(b"x")
+
+    def _drop(self, byte: bytes) -> None:
+        self.server.told.ending.wait(0.02)
+        self.wfile.write(byte)
 
     def _echo(self, request: Request) -> None:
         self._say(Answer(403, repr(request.headers).encode()))
