@@ -159,7 +159,7 @@ def test_options_stand_in_the_rules(capsys: pytest.CaptureFixture[str]) -> None:
         ([], "COMMAND"),
         (
             ["prometheus-rules", "--objective", "100"],
-            "expected a percentage from 0.0001 to 99.9999, such as 95, got '100'",
+            "from 0.0001 to 99.9999, such as 95, got '100'",
         ),
         (["prometheus-rules", "--objective", "99.99999999"], "expected a percentage from 0.0001 to 99.9999"),
         (["prometheus-rules", "--grafana-url", "http://g/{{ x }}"], "without braces"),

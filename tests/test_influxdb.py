@@ -219,6 +219,13 @@ def test_a_server_that_says_how_many_it_dropped_is_believed() -> None:
         assert (told.value.refused, len(server.requests)) == (3, 1)
 
 
+def test_a_number_of_thousands_of_digits_is_none() -> None:
+    """The batch is divided, as where the server says no number."""
+    with scripted(Answer(400, body=b"partial write: x dropped=" + b"9" * 5000), Answer(204)) as server:
+        reporter(server.url).report([metric(), metric()])
+        assert len(server.requests) == 3
+
+
 def test_a_fault_while_the_batch_is_divided_hands_it_all_over_again() -> None:
     """The points that arrived are overwritten by themselves."""
     with scripted(Answer(400), Answer(204), Answer(503), Answer(204)) as server:

@@ -116,6 +116,12 @@ def test_every_200_is_a_success(slack: Server, body: bytes) -> None:
     SlackReporter(slack.url).notify(an_alert())
 
 
+def test_an_answer_without_content_is_a_success(slack: Server) -> None:
+    """204, of look-alikes."""
+    slack.answers(Answer(204))
+    SlackReporter(slack.url).notify(an_alert())
+
+
 @pytest.mark.parametrize(
     ("body", "says"),
     [

@@ -276,3 +276,35 @@ tell(posts=[each.posts for each in posting], spans={name: names.count(name) for 
     facts = facts_of(done)
     assert all(facts["posts"])
     assert facts["spans"] == {"/callback": 1, "speech_to_text listen": 20}
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "InfluxDBReporter(influxdb_url=url, token='t', org='o', bucket='b')",
+        "PrometheusReporter(url)",
+        "SlackReporter(url)",
+        "AppriseReporter(url.replace('http', 'json'))",
+    ],
+    ids=lambda made: made.partition("(")[0],
+)
+def test_nothing_is_imported_on_a_lane(made: str, tmp_path: Path) -> None:
+    """A fork in the middle of it would leave the child the module's lock for ever: who makes the reporter imports."""
+    with refusing() as url:
+        done = run_python(
+            f"""
+from callbot_latency import *
+from callbot_latency.alerting import Alert
+url = {url!r}.replace("127.0.0.1", "localhost")
+metric = LatencyMetric(OperationType.STT, "x", 9000.0, OperationStatus.SUCCESS, severity=Severity.CRITICAL)
+reporter = {made}
+before = set(sys.modules)
+try:
+    reporter.report([metric]) if hasattr(reporter, "report") else reporter.notify(Alert(metric, Severity.CRITICAL, 1.0))
+except TransientError:
+    pass
+tell(imported=sorted(set(sys.modules) - before))
+""",
+            tmp_path,
+        )
+    assert facts_of(done) == {"imported": []}
