@@ -4,6 +4,7 @@ import logging
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ from callbot_latency import Alert, LatencyMetric, Severity, Thresholds, add_aler
 from callbot_latency.alerting import AlertEvent, AlertPolicy
 from callbot_latency.alerting.burst import BURST_WINDOW_S
 from callbot_latency.alerting.message import text_of
-from callbot_latency.alerting.policy import HEALTHY_IN_A_ROW, MAX_KEYS
+from callbot_latency.alerting.policy import HEALTHY_IN_A_ROW
+from callbot_latency.alerting.rows import MAX_KEYS
 
 from .conftest import Start
 
@@ -171,6 +173,55 @@ def test_a_flood_of_kinds_is_one_summary() -> None:
     assert text_of(summary).startswith("critical: 80 more slow operations, not told one by one")
 
 
+def test_warnings_take_no_place_of_a_critical_alert() -> None:
+    """Slack, which posts criticals alone, hears of each at once; and a summary has one severity, with its count."""
+    scene = Scene(burst=20)
+    for number in range(30):
+        scene.ends(1500, name=f"slow{number}")
+    for number in range(25):
+        scene.ends(9000, name=f"hung{number}")
+    scene.ends(1500, name="one more")
+    assert [alert.severity.value for alert in scene.log.alerts] == ["warning"] * 20 + ["critical"] * 20
+    scene.passes(BURST_WINDOW_S)
+    summed = [(alert.severity.value, alert.held_back) for alert in scene.log.told(AlertEvent.SUMMARY)]
+    assert summed == [("warning", 11), ("critical", 5)]
+
+
+def test_recoveries_keep_to_the_burst_limit() -> None:
+    """What heals at once is one summary beyond it; what was held back meanwhile is counted once."""
+    scene = Scene(cooldown_s=3600)
+    for number in range(200):
+        if number % 20 == 0:
+            scene.passes(BURST_WINDOW_S)
+        scene.ends(9000, name=f"query{number}")
+        scene.ends(9000, name=f"query{number}")
+    scene.passes(BURST_WINDOW_S)
+    for number in range(200):
+        for _ in range(HEALTHY_IN_A_ROW):
+            scene.ends(10, name=f"query{number}")
+    assert len(scene.log.told(AlertEvent.RECOVERY)) == 20
+    scene.passes(BURST_WINDOW_S)
+    summary = scene.log.told(AlertEvent.RECOVERY)[20:][0]
+    assert (summary.recovered, summary.slow, summary.held_back) == (180, 360, 180)
+    assert text_of(summary) == ("recovered: 180 kinds, not told one by one; the last: salesforce_api query199")
+    assert scene.stood_for == 400
+
+
+def test_recoveries_take_no_place_of_a_breach() -> None:
+    """Good news can wait a minute; a single one that did is told as it is."""
+    scene = Scene(burst=1)
+    for name in ("a", "b"):
+        scene.ends(9000, name=name)
+        scene.passes(BURST_WINDOW_S)
+    for name in ("a", "b"):
+        for _ in range(HEALTHY_IN_A_ROW):
+            scene.ends(10, name=name)
+    scene.ends(9000, name="c")
+    assert [alert.event.value for alert in scene.log.alerts] == ["breach", "breach", "recovery", "breach"]
+    scene.passes(BURST_WINDOW_S)
+    assert text_of(scene.log.alerts[-1]).startswith("recovered: salesforce_api b back under 1000 ms")
+
+
 def test_ten_thousand_breaches_in_a_minute_are_one_message_a_cooldown() -> None:
     """No count is lost: what the messages stand for adds up."""
     scene = Scene()
@@ -189,7 +240,118 @@ def test_state_is_bounded() -> None:
     scene = Scene()
     for number in range(MAX_KEYS + 500):
         scene.ends(1500, name=f"query{number}")
-    assert len(scene.policy._rows) == MAX_KEYS + 1
+    assert len(scene.policy._rows.kinds) == MAX_KEYS + 1
+
+
+def test_what_is_well_makes_room_for_new_kinds() -> None:
+    """Once told over and out of cooldown; a new kind then recovers by itself."""
+    scene = Scene(burst=MAX_KEYS)
+    for number in range(MAX_KEYS):
+        scene.ends(9000, name=f"query{number}")
+        for _ in range(HEALTHY_IN_A_ROW if number else 0):
+            scene.ends(10, name=f"query{number}")
+    scene.passes(299)
+    assert len(scene.policy._rows.kinds) == MAX_KEYS
+    scene.passes(1)
+    assert [row.slow for row in scene.policy._rows] == [1]
+    scene.log.alerts.clear()
+    for name in ("new_a", "new_b"):
+        scene.ends(9000, name=name)
+    for _ in range(HEALTHY_IN_A_ROW):
+        scene.ends(10, name="new_b")
+    told = [(alert.metric.operation_name, alert.event.value) for alert in scene.log.alerts]
+    assert told == [("new_a", "breach"), ("new_b", "breach"), ("new_b", "recovery")]
+
+
+def hung(**more: Any) -> LatencyMetric:
+    fields = {"provider": "salesforce", "timestamp": START, "severity": Severity.CRITICAL, **more}
+    return LatencyMetric("salesforce_api", "query", 3000, "running", **fields)  # type: ignore[arg-type]
+
+
+def test_what_was_told_while_it_ran_is_known_at_its_end() -> None:
+    """However long that took; and one that never ends keeps its room only while nobody needs it."""
+    scene = Scene()
+    scene.policy.in_flight(hung())
+    scene.passes(301)
+    scene.ends(400_000, told_in_flight=True)
+    for _ in range(HEALTHY_IN_A_ROW):
+        scene.ends(10)
+    assert [alert.event.value for alert in scene.log.alerts] == ["breach", "recovery"]
+    scene.policy.in_flight(hung())
+    for number in range(MAX_KEYS):
+        scene.ends(1500, name=f"query{number}")
+    scene.passes(301)
+    assert all(row.slow for row in scene.policy._rows)
+
+
+def test_an_alert_in_flight_says_what_came_before() -> None:
+    """Since when, how many with this one, and the worst so far."""
+    scene = Scene()
+    first = scene.policy.in_flight(hung())
+    assert (first.since, first.slow, first.worst_ms) == (None, 1, 3000)
+    scene.ends(9300)
+    scene.ends(1500)
+    alert = scene.policy.in_flight(hung())
+    assert (alert.since, alert.slow, alert.worst_ms) == (START, 3, 9300)
+    assert scene.callbacks.alerts[-1] == alert
+
+
+class Hanging:
+    """A channel, or a handler of the log, that hangs the first time."""
+
+    channel_names = ("slow",)
+
+    def __init__(self) -> None:
+        self.entered, self.released = threading.Event(), threading.Event()
+
+    def probe(self, _: Alert) -> dict[str, Any]:
+        return {}
+
+    def notify(self, _: Alert) -> None:
+        self.hang()
+
+    def hang(self, *_: object) -> bool:
+        if not self.entered.is_set():
+            self.entered.set()
+            self.released.wait(30)
+        return True
+
+
+@pytest.mark.parametrize("place", ["channel", "log"])
+def test_nothing_that_hangs_is_waited_for_under_the_lock(place: str) -> None:
+    """The other threads go on, their alerts are heard, and `close()` ends with what was held back."""
+    hanging, log = Hanging(), Listener()
+    logger = logging.getLogger("callbot_latency.alerting.policy")
+    channels = [hanging] if place == "channel" else []
+    policy = AlertPolicy(Thresholds(), channels=channels, log=log)  # type: ignore[arg-type]
+    if place == "log":
+        logger.addFilter(hanging.hang)
+    thread = threading.Thread(target=policy.rule, args=(rule_alert("r", channels=("slow", "nobody")),))
+    try:
+        thread.start()
+        assert hanging.entered.wait(10)
+        begun_s = monotonic()
+        policy.in_flight(hung())
+        policy.report([hung(), hung()])
+        policy.tick()
+        if place == "log":
+            assert [alert.rule for alert in log.alerts] == ["r", None]
+        policy.close()
+        assert monotonic() - begun_s < 5
+        assert (log.alerts[-1].rule, log.alerts[-1].held_back) == (None, 1)
+        assert thread.is_alive()
+    finally:
+        hanging.released.set()
+        thread.join(10)
+        logger.removeFilter(hanging.hang)
+
+
+def test_the_end_waits_for_no_lock() -> None:
+    """Whatever holds it."""
+    scene = Scene()
+    with scene.policy._lock:
+        scene.policy.close()
+    assert scene.log.alerts == []
 
 
 def test_the_trace_is_linked_where_its_address_is_known() -> None:

@@ -57,6 +57,7 @@ RECOVERY = replace(
 )
 RULE = replace(BREACH, rule="VIP queue", text="p95 is 1200 ms over 5 min", since=AT, slow=3, lasts=True, held_back=0)
 RULE_OVER = replace(RULE, event=AlertEvent.RECOVERY, text="after 6 min", lasts=False, trace_url=None)
+RECOVERIES = replace(RECOVERY, recovered=180)
 SUMMARY = replace(BREACH, event=AlertEvent.SUMMARY, held_back=80)
 
 
@@ -82,6 +83,16 @@ SUMMARY = replace(BREACH, event=AlertEvent.SUMMARY, held_back=80)
             "recovered: salesforce_api query back under 1000 ms after 6 min, 42 slow, worst 9300 ms",
             "rétabli : salesforce_api query de nouveau sous 1000 ms après 6 min, opérations lentes : 42, "
             "au pire 9300 ms",
+        ),
+        (
+            RECOVERIES,
+            "recovered: 180 kinds, not told one by one; the last: salesforce_api query",
+            "rétabli : 180 sortes d'opérations, non annoncées une à une ; la dernière : salesforce_api query",
+        ),
+        (
+            replace(RULE_OVER, recovered=2),
+            "recovered: 2 kinds, not told one by one; the last: rule VIP queue",
+            "rétabli : 2 sortes d'opérations, non annoncées une à une ; la dernière : règle VIP queue",
         ),
         (
             SUMMARY,
@@ -113,7 +124,18 @@ SUMMARY = replace(BREACH, event=AlertEvent.SUMMARY, held_back=80)
             "p95 is 1200 ms over 5 min",
         ),
     ],
-    ids=["breach", "in flight", "recovery", "summary", "rule", "rule of a call", "rule over", "summary of rules"],
+    ids=[
+        "breach",
+        "in flight",
+        "recovery",
+        "recoveries",
+        "recoveries of rules",
+        "summary",
+        "rule",
+        "rule of a call",
+        "rule over",
+        "summary of rules",
+    ],
 )
 def test_the_line(alert: Alert, english: str, french: str) -> None:
     """As the log has it."""
@@ -171,6 +193,16 @@ def shown_by(message: dict[str, Any]) -> list[str]:
             ],
         ),
         (
+            RECOVERIES,
+            "fr",
+            [
+                "Rétabli : 180 sortes d'opérations",
+                "La dernière  salesforce_api query",
+                "Durée  6 min",
+                "Lentes  42, au pire 9300 ms",
+            ],
+        ),
+        (
             SUMMARY,
             "fr",
             [
@@ -207,7 +239,7 @@ def shown_by(message: dict[str, Any]) -> list[str]:
             ],
         ),
     ],
-    ids=["in flight", "breach", "recovery", "summary", "rule", "rule over"],
+    ids=["in flight", "breach", "recovery", "recoveries", "summary", "rule", "rule over"],
 )
 def test_what_stands_in_slack(alert: Alert, language: Language, lines: list[str]) -> None:
     """A title, a line a fact, and the link."""

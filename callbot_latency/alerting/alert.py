@@ -43,7 +43,7 @@ class Alert:
     since: datetime | None = None
     """When the first breach of a row was, in UTC."""
     slow: int = 0
-    """How many were slow in that row, this one included; how often a rule fired."""
+    """How many were slow in that row, this one included, though it may still run; how often a rule fired."""
     worst_ms: float | None = None
     """The longest of them; the largest value of a rule that is about a time."""
     trace_url: str | None = None
@@ -56,3 +56,5 @@ class Alert:
     """What the rule says, with its fields filled in."""
     lasts: bool = False
     """The rule fires since it was told before, and no other time: a reminder, once a cooldown."""
+    recovered: int = 0
+    """Of a recovery that sums up several: how many kinds of operations, or rules, recovered; 0 of a single one."""

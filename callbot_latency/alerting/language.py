@@ -24,8 +24,12 @@ FRENCH: Final[Mapping[str, str]] = {
     "{severity}: {count} more slow operations, not told one by one; the last: {said}": (
         "{severity} : opérations lentes en plus, non annoncées une à une : {count} ; la dernière : {said}"
     ),
+    "recovered: {count} kinds, not told one by one; the last: {what}": (
+        "rétabli : {count} sortes d'opérations, non annoncées une à une ; la dernière : {what}"
+    ),
     "{severity}: rule {rule}: {text}{call}{alike}": "{severity} : règle {rule} : {text}{call}{alike}",
     "recovered: rule {rule} is over {text}{fired}": "rétabli : règle {rule} terminée {text}{fired}",
+    "rule {rule}": "règle {rule}",
     "rule {rule}: {text}": "règle {rule} : {text}",
     ", see call {call_sid}": ", voir l'appel {call_sid}",
     ", fired {count} times": ", déclenchée {count} fois",
@@ -39,6 +43,7 @@ FRENCH: Final[Mapping[str, str]] = {
     "Recovered: {what} back under {ms} ms": "Rétabli : {what} de nouveau sous {ms} ms",
     "{severity}: {count} more slow operations": "{severity} : opérations lentes en plus : {count}",
     "{severity}: rule {rule}": "{severity} : règle {rule}",
+    "Recovered: {count} kinds": "Rétabli : {count} sortes d'opérations",
     "Recovered: rule {rule}": "Rétabli : règle {rule}",
     "Test of the alerts": "Test des alertes",
     "this channel works; nothing is slow": "ce canal fonctionne ; rien n'est lent",

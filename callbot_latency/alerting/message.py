@@ -34,7 +34,8 @@ def text_of(alert: Alert, language: Language = "en") -> str:
     """One line: what, which call, how long against which threshold, how many alike, and where to look."""
     url = shown_url(alert.trace_url)
     lines = _LINES if alert.rule is None else _RULE_LINES
-    return lines[alert.event](alert, language) + (f", {url}" if url else "")
+    line = _recoveries if _is_of_many(alert) else lines[alert.event]
+    return line(alert, language) + (f", {url}" if url else "")
 
 
 def title_of(alert: Alert, language: Language = "en") -> str:
@@ -44,6 +45,8 @@ def title_of(alert: Alert, language: Language = "en") -> str:
     severity = _severity(alert, language).capitalize()
     if alert.event is AlertEvent.SUMMARY:
         return say(language, "{severity}: {count} more slow operations", severity=severity, count=alert.held_back)
+    if _is_of_many(alert):
+        return say(language, "Recovered: {count} kinds", count=alert.recovered)
     if alert.rule is not None:
         words = "{severity}: rule {rule}" if alert.event is AlertEvent.BREACH else "Recovered: rule {rule}"
         return say(language, words, severity=_severity_of_rule(alert, language).capitalize(), rule=shown(alert.rule))
@@ -63,6 +66,8 @@ def facts_of(alert: Alert, language: Language = "en") -> list[Fact]:
     if alert.event is AlertEvent.SUMMARY:
         count = say(language, "{count} not told one by one", count=alert.held_back)
         return [Fact(say(language, "Held back"), count), Fact(say(language, "The last"), _last(alert, language))]
+    if _is_of_many(alert):
+        return [Fact(say(language, "The last"), _last_recovered(alert, language)), *_past(alert, language)]
     facts = [Fact(say(language, "Message"), _text_of_rule(alert))] if alert.rule is not None else []
     # A recovery's measurement is one that was well: its call would mislead.
     if is_breach:
@@ -147,6 +152,19 @@ def _recovery(alert: Alert, language: Language) -> str:
         count=alert.slow,
         worst=_ms(alert.worst_ms or 0),
     )
+
+
+def _is_of_many(alert: Alert) -> bool:
+    return alert.event is AlertEvent.RECOVERY and alert.recovered > 0
+
+
+def _recoveries(alert: Alert, language: Language) -> str:
+    words = "recovered: {count} kinds, not told one by one; the last: {what}"
+    return say(language, words, count=alert.recovered, what=_last_recovered(alert, language))
+
+
+def _last_recovered(alert: Alert, language: Language) -> str:
+    return _what(alert.metric) if alert.rule is None else say(language, "rule {rule}", rule=shown(alert.rule))
 
 
 def _summary(alert: Alert, language: Language) -> str:
