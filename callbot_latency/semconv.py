@@ -199,6 +199,7 @@ DROPPED_FAILED_SUFFIX: Final = "_failed"
 DROPPED_REFUSED_SUFFIX: Final = "_refused"
 DROPPED_GAVE_UP_SUFFIX: Final = "_gave_up"
 DROPPED_UNCONFIRMED_SUFFIX: Final = "_unconfirmed"
+DROPPED_CALLBACKS_LOOP_FULL: Final = "callbacks_loop_full"
 DROPPED_AFTER_SHUTDOWN: Final = "after_shutdown"
 
 # Environment.

@@ -18,6 +18,7 @@ from callbot_latency import (
     shutdown,
 )
 from callbot_latency.alerting import AlertCallbacks, AlertPolicy
+from callbot_latency.alerting.acting import LOOP_CAPACITY
 from callbot_latency.drops import dropped
 
 from .conftest import Start
@@ -142,6 +143,40 @@ def test_a_coroutine_function_added_without_a_loop_is_awaited_on_ours(
     shutdown()
     assert heard == ["first", "second"]
     assert "first' raised" in caplog.text
+
+
+def test_what_hangs_on_the_application_s_loop_is_bounded_and_counted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Each call beyond is counted; each that ends makes room."""
+
+    async def main() -> None:
+        callbacks, heard, ends = AlertCallbacks(), [], asyncio.Event()
+
+        async def hangs(a: Alert) -> None:
+            heard.append(a)
+            await ends.wait()
+
+        callbacks.add(hangs)
+
+        def tell(times: int) -> None:
+            for _ in range(times):
+                callbacks.notify(alert())
+
+        before = dropped.by_reason().get("callbacks_loop_full", 0)
+        await asyncio.to_thread(tell, LOOP_CAPACITY + 5)
+        await asyncio.sleep(0)
+        assert len(heard) == LOOP_CAPACITY
+        assert dropped.by_reason()["callbacks_loop_full"] - before == 5
+        ends.set()
+        await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()})
+        await asyncio.to_thread(tell, 1)
+        await asyncio.sleep(0)
+        assert len(heard) == LOOP_CAPACITY + 1
+
+    asyncio.run(main())
+    (line,) = caplog.records
+    assert "hangs" in line.getMessage()
 
 
 def test_a_wrong_callback_is_an_error_at_once() -> None:

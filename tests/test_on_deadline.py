@@ -174,6 +174,29 @@ def test_what_it_raises_is_logged_and_changes_nothing(is_async: bool, caplog: py
     assert latency_tracker.metrics[-1].status.value == "success"
 
 
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("signalled", [SystemExit, KeyboardInterrupt])
+def test_what_a_signal_raises_meanwhile_reaches_the_application(signalled: type[BaseException], is_async: bool) -> None:
+    """On its own loop, a handler of SIGTERM or Ctrl-C may end the bot while the function runs."""
+
+    async def main() -> None:
+        def act(_: Alert) -> None:
+            raise signalled(7)
+
+        async def act_later(alert: Alert) -> None:
+            act(alert)
+
+        @measure_latency(SALESFORCE, on_deadline=act_later if is_async else act)
+        async def query() -> None:
+            await asyncio.sleep(10)
+
+        await query()
+
+    with pytest.raises(signalled, match="7"):
+        asyncio.run(main())
+
+
 @pytest.mark.parametrize("wrong", ["play", 5])
 def test_what_cannot_be_called_is_said_at_decoration(wrong: Any) -> None:
     """With the name of the argument."""

@@ -2,33 +2,72 @@
 
 import inspect
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
 
+from .. import semconv
+from ..drops import dropped
+from ..guard import AtMostOncePer
+from ..loops import running_loop
 from .alert import Alert
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
-__all__ = ["act"]
+__all__ = ["LOOP_CAPACITY", "Room", "act"]
+
+LOOP_CAPACITY: Final = 1_000
+"""Coroutines of alert callbacks that may be under way on one event loop."""
 
 _log: Final = logging.getLogger("callbot_latency.alerting.callbacks")
 
 
-def act(function: Callable[[Alert], Any], alert: Alert, loop: "AbstractEventLoop | None" = None) -> None:
+class Room:
+    """How many coroutines may be under way on each of the application's event loops."""
+
+    def __init__(self, capacity: int = LOOP_CAPACITY) -> None:
+        self._capacity = capacity
+        # Without a lock, which a fork could leave held: a deque gives and takes in one step.
+        self._places: WeakKeyDictionary[AbstractEventLoop, deque[None]] = WeakKeyDictionary()
+        self._speak = AtMostOncePer()
+
+    def take(self, function: Callable[[Alert], Any], loop: "AbstractEventLoop") -> Callable[[object], None] | None:
+        """What gives the place on `loop` back; where there is none, that is counted, and said once a minute."""
+        places = self._places.get(loop)
+        if places is None:
+            places = self._places[loop] = deque([None] * self._capacity)
+        try:
+            places.pop()
+        except IndexError:
+            dropped.add(semconv.DROPPED_CALLBACKS_LOOP_FULL)
+            if self._speak():
+                _log.warning("%d calls of alert callbacks have not ended: dropped %r", self._capacity, _name(function))
+            return None
+        return lambda _: places.append(None)
+
+
+def act(
+    function: Callable[[Alert], Any], alert: Alert, loop: "AbstractEventLoop | None" = None, room: Room | None = None
+) -> None:
     """Call `function(alert)`; what it returns to be awaited, is: on `loop` while that runs, else here, to its end.
 
-    What it raises is the application's own fault on our thread: it is logged with its traceback, and goes no further.
+    What it raises is the application's own fault: it is logged with its traceback, and goes no further. On an event
+    loop of the application a KeyboardInterrupt or SystemExit goes on: it may be a signal's, and meant for that loop.
     """
+    held = BaseException if running_loop() is None else Exception
     try:
         result = function(alert)
         if inspect.isawaitable(result):
-            _await(function, result, loop)
-    except BaseException:  # noqa: BLE001 - see above
+            _await(function, result, loop, room)
+    except held:
         _tell(function)
 
 
-def _await(function: Callable[[Alert], Any], result: Awaitable[Any], loop: "AbstractEventLoop | None") -> None:
+def _await(
+    function: Callable[[Alert], Any], result: Awaitable[Any], loop: "AbstractEventLoop | None", room: Room | None
+) -> None:
     import asyncio
 
     async def awaited() -> None:
@@ -37,11 +76,19 @@ def _await(function: Callable[[Alert], Any], result: Awaitable[Any], loop: "Abst
         except Exception:  # noqa: BLE001 - as above; a cancellation is the loop's own
             _tell(function)
 
-    if loop is not None and loop.is_running():
-        asyncio.run_coroutine_threadsafe(awaited(), loop)
-    else:
+    if loop is None or not loop.is_running():
         asyncio.run(awaited())
+    elif room is None:
+        asyncio.run_coroutine_threadsafe(awaited(), loop)
+    elif (leave := room.take(function, loop)) is not None:
+        asyncio.run_coroutine_threadsafe(awaited(), loop).add_done_callback(leave)
+    elif inspect.iscoroutine(result):
+        result.close()  # it has not begun
 
 
 def _tell(function: Callable[[Alert], Any]) -> None:
-    _log.exception("the alert callback %r raised", getattr(function, "__qualname__", function))
+    _log.exception("the alert callback %r raised", _name(function))
+
+
+def _name(function: Callable[[Alert], Any]) -> Any:
+    return getattr(function, "__qualname__", function)

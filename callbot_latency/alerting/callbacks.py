@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..loops import running_loop
 from ..metric import LatencyMetric, Severity
-from .acting import act
+from .acting import Room, act
 from .alert import Alert
 
 if TYPE_CHECKING:
@@ -18,11 +18,16 @@ _Registered = tuple[Callable[[Alert], Any], Severity | None, "AbstractEventLoop 
 
 
 class AlertCallbacks:
-    """Calls each registered function with each alert, in order. Registration outlives `shutdown()`."""
+    """Calls each registered function with each alert, in order. Registration outlives `shutdown()`.
+
+    Coroutines on the application's event loop begin in order and are not waited for: up to 1,000 are under way at once
+    on a loop, further calls are dropped and counted as ``callbacks_loop_full``.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._functions: tuple[_Registered, ...] = ()
+        self._room = Room()
 
     def add(self, function: Callable[[Alert], Any], severity: Severity | str | None = None) -> None:
         """Call `function(alert)` for each breach, or for those of one severity.
@@ -47,7 +52,7 @@ class AlertCallbacks:
         """Call every function; one that raises is logged, and the next is called all the same."""
         for function, severity, loop in self._functions:
             if severity is None or severity is alert.severity:
-                act(function, alert, loop)
+                act(function, alert, loop, self._room)
 
     def close(self) -> None:
         """Nothing to close."""
@@ -62,8 +67,10 @@ def add_alert_callback(function: Callable[[Alert], Any], severity: Severity | st
     Alert rules reach it where their channels name ``callbacks``.
 
     Args:
-        function: given an `Alert` with `.metric`, `.severity` and `.threshold_ms`. A coroutine function is awaited on
-            the event loop that runs where it was added, or, where none runs, on one of ours.
+        function: given an `Alert` with `.metric`, `.severity` and `.threshold_ms`. Of a coroutine function the calls
+            begin in order on the event loop that runs where it was added; they run side by side, at most 1,000 (the
+            rest is counted as ``callbacks_loop_full``), and `shutdown()` waits for none. Where no loop runs, each is
+            awaited to its end on one of ours.
         severity: only those of this severity.
 
     Raises:
