@@ -2,13 +2,14 @@
 
 import re
 from pathlib import Path
+from time import process_time
 
 import pytest
 
 from callbot_latency import ConfigError, LatencyConfig, OperationType, init
 from callbot_latency import runtime as runtime_module
 from callbot_latency.alerting.rules import LONGEST_WINDOW_S, RuleFile
-from callbot_latency.alerting.rules_file import _CONDITIONS, _EXPECTED, _TABLES, load_rules
+from callbot_latency.alerting.rules_file import _CONDITIONS, _EXPECTED, _TABLES, MAX_FAULTS, load_rules
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "alert_rules.toml"
@@ -197,6 +198,53 @@ def test_every_fault_of_a_file_is_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as raised:
         load_rules(file)
     assert len(str(raised.value).splitlines()) == 3
+
+
+GOOD = """[[rule]]
+name = "a"
+[rule.condition]
+kind = "latency"
+threshold_ms = 3000
+"""
+
+
+def test_of_many_faults_the_first_are_told(tmp_path: Path) -> None:
+    """And how many more there are: a file of wrong rules does not keep `init()` busy."""
+    file = tmp_path / "rules.toml"
+    file.write_text(GOOD.replace("3000", "-1") * 300)
+    begun_s = process_time()
+    with pytest.raises(ConfigError) as raised:
+        load_rules(file)
+    lines = str(raised.value).splitlines()
+    assert len(lines) == MAX_FAULTS + 1
+    assert f"line {5 * MAX_FAULTS}: rule 'a': condition.threshold_ms: " in lines[-2]
+    assert lines[-1] == f"{file}: {300 - MAX_FAULTS} more faults"
+    assert process_time() - begun_s < 5
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (GOOD.replace("3000", "9" * 5000), ", line 5: not TOML: a number of more than 4300 digits"),
+        (GOOD.replace("3000", "1_" * 4999 + "1"), ", line 5: not TOML: a number of more than 4300 digits"),
+        ("x = " + "[" * 900 + "]" * 900, ": lists or tables are nested too deeply"),
+        (GOOD + "x = " + "[" * 20_000, ": lists or tables are nested too deeply"),
+    ],
+    ids=["digits", "digits in groups", "brackets", "open brackets"],
+)
+def test_what_python_s_parser_cannot_take_is_said_too(tmp_path: Path, text: str, message: str) -> None:
+    """As one ConfigError."""
+    file = tmp_path / "rules.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=f"^{re.escape(str(file) + message)}$"):
+        load_rules(file)
+
+
+def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
+    """Editors of Windows write one."""
+    file = tmp_path / "rules.toml"
+    file.write_text(GOOD, encoding="utf-8-sig")
+    assert load_rules(file)[0].name == "a"
 
 
 def test_a_file_that_is_not_there_stops_init_and_names_the_setting(isolated: Path) -> None:

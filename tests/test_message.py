@@ -335,6 +335,34 @@ def test_ids_are_as_they_are_unless_they_hold_a_number_or_address() -> None:
 
 
 @pytest.mark.parametrize(
+    "secret",
+    ["token=abcdef123456", "call;api_key=abcdef123456", "sk-abcdef123456", "xoxb-1234567890-abc", "eyJhbGciOi.x1"],
+)
+def test_a_secret_among_ids_is_scrubbed(secret: str) -> None:
+    """Whoever put it there."""
+    shown = shown_id(secret)
+    assert "abcdef123456" not in shown
+    assert shown != secret
+
+
+@pytest.mark.parametrize(
+    "sid",
+    [
+        "CA" + "0123456789abcdef" * 2,
+        "MZ" + "0" * 32,
+        "SK" + "1234567890" * 3 + "ab",
+        "4bf92f3577b34da6a3ce929d0e0e4736",
+        "00f067aa0ba902b7",
+        "call-0123456789",
+        "1712345678.42",
+    ],
+)
+def test_what_a_person_copies_is_found_again(sid: str) -> None:
+    """Twilio's SIDs, ids of traces and spans, and others that are no secret."""
+    assert shown_id(sid) == sid
+
+
+@pytest.mark.parametrize(
     ("url", "safe"),
     [
         (URL, URL),

@@ -20,6 +20,9 @@ __all__ = ["load_rules"]
 
 _Path = tuple[str | int, ...]
 _MAX_SHOWN_CHARS: Final = 80
+MAX_FAULTS: Final = 20
+"""So many are told at once."""
+_TOO_LONG: Final = re.compile(r"[\d_]{4301}")
 _LINE: Final = re.compile(r"line (\d+)")
 
 _CONDITIONS: Final[Mapping[str, type[BaseModel]]] = {
@@ -78,7 +81,8 @@ def load_rules(path: Path) -> tuple[Rule, ...]:
 
     """
     try:
-        text = path.read_bytes().decode()
+        # Some editors begin a file with a byte order mark.
+        text = path.read_bytes().decode("utf-8-sig")
         written = tomllib.loads(text)
         rules = RuleFile.model_validate(written).rule
     except OSError as error:
@@ -92,10 +96,24 @@ def load_rules(path: Path) -> tuple[Rule, ...]:
         line = int(found[1]) if (found := _LINE.match(where)) else len(text.splitlines())
         raise ConfigError(f"{path}, line {line}: not TOML: {what or error}") from None
     except ValidationError as error:
-        faults = [_Fault(detail, written) for detail in error.errors(include_url=False)]
-        raise ConfigError("\n".join(f"{path}, line {_line_of(text, f.path)}: {f.message}" for f in faults)) from None
+        raise ConfigError(_faults_in(path, text, written, error)) from None
+    except ValueError:
+        # The one that the parser of Python does not make its own.
+        line = next((n for n, line in enumerate(text.splitlines(), 1) if _TOO_LONG.search(line)), 1)
+        raise ConfigError(f"{path}, line {line}: not TOML: a number of more than 4300 digits") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: lists or tables are nested too deeply") from None
     _check_names(path, text, rules)
     return rules
+
+
+def _faults_in(path: Path, text: str, written: Mapping[str, Any], error: ValidationError) -> str:
+    """A line for each fault, up to some: to find the line of one takes a while."""
+    details = error.errors(include_url=False)
+    faults = [_Fault(detail, written) for detail in details[:MAX_FAULTS]]
+    lines = [f"{path}, line {_line_of(text, fault.path)}: {fault.message}" for fault in faults]
+    more = len(details) - len(faults)
+    return "\n".join([*lines, f"{path}: {more} more faults"] if more else lines)
 
 
 def _check_names(path: Path, text: str, rules: Sequence[Rule]) -> None:

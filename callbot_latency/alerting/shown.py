@@ -20,6 +20,8 @@ _INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
 _URL: Final = re.compile(r"https?://[^/\s]+", re.IGNORECASE)
 _CREDENTIALS: Final = re.compile(r"^(https?://)[^/?#]*@", re.IGNORECASE)
 _ADDRESSED: Final = re.compile(r"@(?=(?:here|channel|everyone)\b)", re.IGNORECASE)
+_ADDRESS: Final = re.compile(r"[+@/]")
+_SECRET: Final = re.compile(r"\[(?:secret|jwt)\]")
 _AT: Final = "\uff20"
 """Looks like it, and calls nobody."""
 _BRACKETS: Final = str.maketrans("<>", "\u2039\u203a")
@@ -42,9 +44,12 @@ def shown(text: object, limit: int = NAME_CHARS) -> str:
 
 
 def shown_id(text: object) -> str:
-    """An id as it is: what a person copies must be found again. One that holds an address or a number is scrubbed."""
+    """An id as it is: what a person copies must be found again. One that holds an address, a number or a secret is
+    scrubbed; digits alone may be a number or an id, and stay.
+    """
     line = one_line(str(text), ID_CHARS)
-    return scrub(line) if re.search(r"[+@/]", line) else line or UNNAMED
+    scrubbed = scrub(line)
+    return scrubbed if _ADDRESS.search(line) or _SECRET.search(scrubbed) else line or UNNAMED
 
 
 def shown_url(url: str | None) -> str | None:
