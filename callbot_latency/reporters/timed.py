@@ -33,7 +33,8 @@ class _Reading(io.RawIOBase):
         if left_s <= 0:
             raise TimeoutError("timed out")
         self._sock.settimeout(left_s)
-        return self._raw.readinto(buffer)  # type: ignore[attr-defined]
+        read: int | None = self._raw.readinto(buffer)
+        return read
 
     def close(self) -> None:
         self._raw.close()
