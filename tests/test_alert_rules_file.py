@@ -229,8 +229,9 @@ def test_of_many_faults_the_first_are_told(tmp_path: Path) -> None:
         (GOOD.replace("3000", "1_" * 4999 + "1"), ", line 5: not TOML: a number of more than 4300 digits"),
         ("x = " + "[" * 900 + "]" * 900, ": lists or tables are nested too deeply"),
         (GOOD + "x = " + "[" * 20_000, ": lists or tables are nested too deeply"),
+        ("x = " + "{a=" * 900 + "1" + "}" * 900, ": lists or tables are nested too deeply"),
     ],
-    ids=["digits", "digits in groups", "brackets", "open brackets"],
+    ids=["digits", "digits in groups", "brackets", "open brackets", "tables"],
 )
 def test_what_python_s_parser_cannot_take_is_said_too(tmp_path: Path, text: str, message: str) -> None:
     """As one ConfigError."""
@@ -238,6 +239,15 @@ def test_what_python_s_parser_cannot_take_is_said_too(tmp_path: Path, text: str,
     file.write_text(text)
     with pytest.raises(ConfigError, match=f"^{re.escape(str(file) + message)}$"):
         load_rules(file)
+
+
+def test_what_can_be_read_and_not_be_shown_is_one_error_too(tmp_path: Path) -> None:
+    """At whatever depth that is with this Python."""
+    file = tmp_path / "rules.toml"
+    for depth in range(310, 345):
+        file.write_text("x = " + "{a=" * depth + "1" + "}" * depth)
+        with pytest.raises(ConfigError):
+            load_rules(file)
 
 
 def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:

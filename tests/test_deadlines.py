@@ -26,6 +26,7 @@ from callbot_latency import runtime as runtime_module
 from callbot_latency.convert import claim, to_metric
 from callbot_latency.deadlines import Deadlines
 from callbot_latency.measurement import operation_of
+from callbot_latency.metric import ThresholdsMs
 from callbot_latency.thresholds import Thresholds
 
 from .conftest import Start
@@ -161,6 +162,6 @@ def test_whoever_comes_first_decides(quick: Callable[[], Heard]) -> None:
 
 def test_a_tiny_threshold_does_not_have_it_spin() -> None:
     """Between two looks it sleeps 5 ms, however soon something could be due."""
-    thresholds = Thresholds(stt_warning_ms=0.001, stt_critical_ms=0.001)
+    thresholds = Thresholds({OperationType.STT.value: ThresholdsMs(0.001, 0.001)})
     looking = Deadlines({}, thresholds, lambda metric: pytest.fail(str(metric)))
     assert looking._look() == 0.005

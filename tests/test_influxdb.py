@@ -324,8 +324,9 @@ def test_a_forked_child_has_a_connection_of_its_own() -> None:
         child = os.fork()
         if child == 0:
             try:
+                parents = influx._client
                 influx.start()
-                assert influx._client is None
+                assert influx._client is not parents
                 influx.report(batch)
             finally:
                 os._exit(0)

@@ -3,6 +3,7 @@
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -22,6 +23,7 @@ _Path = tuple[str | int, ...]
 _MAX_SHOWN_CHARS: Final = 80
 MAX_FAULTS: Final = 20
 """So many are told at once."""
+_TOO_DEEP: Final = "lists or tables are nested too deeply"
 _TOO_LONG: Final = re.compile(r"[\d_]{4301}")
 _LINE: Final = re.compile(r"line (\d+)")
 
@@ -102,7 +104,7 @@ def load_rules(path: Path) -> tuple[Rule, ...]:
         line = next((n for n, line in enumerate(text.splitlines(), 1) if _TOO_LONG.search(line)), 1)
         raise ConfigError(f"{path}, line {line}: not TOML: a number of more than 4300 digits") from None
     except RecursionError:
-        raise ConfigError(f"{path}: lists or tables are nested too deeply") from None
+        raise ConfigError(f"{path}: {_TOO_DEEP}") from None
     _check_names(path, text, rules)
     return rules
 
@@ -110,8 +112,13 @@ def load_rules(path: Path) -> tuple[Rule, ...]:
 def _faults_in(path: Path, text: str, written: Mapping[str, Any], error: ValidationError) -> str:
     """A line for each fault, up to some: to find the line of one takes a while."""
     details = error.errors(include_url=False)
-    faults = [_Fault(detail, written) for detail in details[:MAX_FAULTS]]
-    lines = [f"{path}, line {_line_of(text, fault.path)}: {fault.message}" for fault in faults]
+    try:
+        faults = [_Fault(detail, written) for detail in details[:MAX_FAULTS]]
+        lines = [f"{path}, line {_line_of(text, fault.path)}: {fault.message}" for fault in faults]
+    except RecursionError:  # it could be read, at a depth at which it cannot be shown
+        return f"{path}: {_TOO_DEEP}"
+    finally:
+        _parsed.cache_clear()
     more = len(details) - len(faults)
     return "\n".join([*lines, f"{path}: {more} more faults"] if more else lines)
 
@@ -122,6 +129,7 @@ def _check_names(path: Path, text: str, rules: Sequence[Rule]) -> None:
         if rule.name in first:
             line = _line_of(text, ("rule", number, "name"))
             before = _line_of(text, ("rule", first[rule.name], "name"))
+            _parsed.cache_clear()
             raise ConfigError(f"{path}, line {line}: name: {rule.name!r} is already the rule of line {before}")
         first[rule.name] = number
 
@@ -203,22 +211,24 @@ def _line_of(text: str, path: _Path) -> int:
     such part of it that can be read and does not have the key yet.
     """
     lines = text.splitlines(keepends=True)
-    while path and not _has(tomllib.loads(text), path):
+    while path and not _has(_parsed(text), path):
         path = path[:-1]
     without, having = 0, len(lines)
     while having - without > 1:
         middle = (without + having) // 2
-        part = next((n for n in range(middle, having) if _parsed(lines[:n]) is not None), None)
-        if part is None or _has(_parsed(lines[:part]), path):
+        part = next((n for n in range(middle, having) if _parsed("".join(lines[:n])) is not None), None)
+        if part is None or _has(_parsed("".join(lines[:part])), path):
             having = middle
         else:
             without = part
     return without + 1
 
 
-def _parsed(lines: Sequence[str]) -> dict[str, Any] | None:
+# Faults near each other are looked for in the same parts of the file.
+@lru_cache(maxsize=32)
+def _parsed(text: str) -> dict[str, Any] | None:
     try:
-        return tomllib.loads("".join(lines))
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError:
         return None
 
