@@ -23,8 +23,8 @@ from .switch import switch
 from .text import well_formed
 
 if TYPE_CHECKING:
+    from .call_timeline import CallTimeline, Turn
     from .session import Session
-    from .turns import CallTimeline, Turn
 
 __all__ = ["Binding", "bind", "bound", "call"]
 
@@ -154,7 +154,7 @@ class call:  # noqa: N801 - used as a verb, like contextlib.suppress
         if self._metadata and session.opened_calls is not None:
             session.opened_calls.append((self.call_sid, self._metadata))
         # Here, since most of what is measured needs no turns, and importing us is to cost little.
-        from .turns import CallTimeline
+        from .call_timeline import CallTimeline
 
         spans = session.span_opener()
         if spans is None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar, over
 from opentelemetry.context import get_current
 
 from .guard import contained
+from .loop_lag import stepped
 from .measurement import (
     Handle,
     Measurement,
@@ -188,7 +189,10 @@ def _measured_coroutine(
         if measurement is None:
             return await function(*args, **kwargs)
         try:
-            result = await function(*args, **kwargs)
+            if measurement.waits is None:
+                result = await function(*args, **kwargs)
+            else:
+                result = await stepped(function(*args, **kwargs), measurement.waits)
         except BaseException as exc:
             contained(session.close, measurement, exc)
             raise

@@ -219,6 +219,8 @@ class Measurement(Handle):
     turn: int | None = None
     parent: "Measurement | None" = None
     """The operation of the same turn that it runs inside of."""
+    waits: list[tuple[int, int]] | None = None
+    """Of an operation of a turn, on an event loop: when its coroutine waited; nanoseconds, monotonic."""
     attempts: "_Attempts | None" = None
     """What `attempt()` knows of those that it made."""
     facts: Mapping[str, Any] = MappingProxyType({})

@@ -1,12 +1,15 @@
 """Where the time of a response went: intervals that may overlap, cut into parts that sum to it exactly."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .semconv import PART_UNATTRIBUTED
 
 __all__ = ["Interval", "Parts", "parts_of"]
+
+Piece = tuple[int, int]
+"""From when until when."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,13 +30,14 @@ class Parts:
     overlapped: dict[str, int] = field(default_factory=dict)
 
 
-def parts_of(start_ns: int, end_ns: int, intervals: Iterable[Interval]) -> Parts:
+def parts_of(start_ns: int, end_ns: int, intervals: Iterable[Interval], beneath: Sequence[Interval] = ()) -> Parts:
     """Cut ``[start_ns, end_ns)`` into parts.
 
     From the end backwards: what ran last is what was waited for, back to where it began; before that, what ran last
     until then. So of two things at once the one on the critical path gets the time, and the other is overlapped.
     Within its own time a parent gives way to its children, and keeps what none of them covers. Nested intervals are
-    clipped to their parents, all of them to the whole. What nothing covers is ``unattributed``.
+    clipped to their parents, all of them to the whole. What nothing covers goes to the intervals `beneath`, and what
+    they do not cover either is ``unattributed``.
     """
     every = list(intervals)
     children: defaultdict[int | None, list[Interval]] = defaultdict(list)
@@ -41,21 +45,31 @@ def parts_of(start_ns: int, end_ns: int, intervals: Iterable[Interval]) -> Parts
         children[None if interval.parent is None else id(interval.parent)].append(interval)
     on_path: defaultdict[str, int] = defaultdict(int)
 
-    def walk(start_ns: int, end_ns: int, among: Sequence[Interval], own: str) -> None:
+    def own(start_ns: int, end_ns: int, around: Interval | None) -> None:
+        if around is not None:
+            on_path[around.part] += end_ns - start_ns
+        elif beneath:
+            for part, ns in parts_of(start_ns, end_ns, beneath).on_path.items():
+                on_path[part] += ns
+        else:
+            on_path[PART_UNATTRIBUTED] += end_ns - start_ns
+
+    def walk(start_ns: int, end_ns: int, around: Interval | None) -> None:
+        among = children[None if around is None else id(around)]
         while end_ns > start_ns:
             last = _last_before(end_ns, among)
             if last is None or last.end_ns <= start_ns:
-                on_path[own] += end_ns - start_ns
+                own(start_ns, end_ns, around)
                 return
             if last.end_ns < end_ns:
-                on_path[own] += end_ns - last.end_ns
+                own(last.end_ns, end_ns, around)
                 end_ns = last.end_ns
             begins_ns = max(start_ns, last.start_ns)
-            walk(begins_ns, end_ns, children[id(last)], last.part)
+            walk(begins_ns, end_ns, last)
             end_ns = begins_ns
 
-    walk(start_ns, end_ns, children[None], PART_UNATTRIBUTED)
-    return Parts(dict(on_path), _overlapped(start_ns, end_ns, every, on_path))
+    walk(start_ns, end_ns, None)
+    return Parts(dict(on_path), _overlapped(start_ns, end_ns, every, children, on_path))
 
 
 def _last_before(end_ns: int, among: Sequence[Interval]) -> Interval | None:
@@ -64,20 +78,37 @@ def _last_before(end_ns: int, among: Sequence[Interval]) -> Interval | None:
     return max(begun, key=lambda interval: (min(interval.end_ns, end_ns), interval.start_ns), default=None)
 
 
-def _overlapped(start_ns: int, end_ns: int, every: Iterable[Interval], on_path: dict[str, int]) -> dict[str, int]:
-    spans: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
+def _overlapped(
+    start_ns: int,
+    end_ns: int,
+    every: Iterable[Interval],
+    children: Mapping[int | None, list[Interval]],
+    on_path: Mapping[str, int],
+) -> dict[str, int]:
+    """By part: what was worked on, other than by waiting for a child, and is not on the path."""
+    own: defaultdict[str, list[Piece]] = defaultdict(list)
     for interval in every:
-        begins_ns, ends_ns = max(start_ns, interval.start_ns), min(end_ns, interval.end_ns)
-        if begins_ns < ends_ns:
-            spans[interval.part].append((begins_ns, ends_ns))
-    beside = {part: _covered(pieces) - on_path.get(part, 0) for part, pieces in spans.items()}
+        piece = max(start_ns, interval.start_ns), min(end_ns, interval.end_ns)
+        own[interval.part] += _without(piece, [(c.start_ns, c.end_ns) for c in children.get(id(interval), ())])
+    beside = {part: _covered(pieces) - on_path.get(part, 0) for part, pieces in own.items()}
     return {part: ns for part, ns in beside.items() if ns > 0}
 
 
-def _covered(pieces: list[tuple[int, int]]) -> int:
+def _without(piece: Piece, holes: Iterable[Piece]) -> Iterator[Piece]:
+    """What is left of a piece of time."""
+    begins_ns, ends_ns = piece
+    for hole_begins_ns, hole_ends_ns in sorted(holes):
+        if begins_ns < min(hole_begins_ns, ends_ns):
+            yield begins_ns, min(hole_begins_ns, ends_ns)
+        begins_ns = max(begins_ns, hole_ends_ns)
+    if begins_ns < ends_ns:
+        yield begins_ns, ends_ns
+
+
+def _covered(pieces: list[Piece]) -> int:
     total_ns, until_ns = 0, -1
     for begins_ns, ends_ns in sorted(pieces):
         if ends_ns > until_ns:
-            total_ns += ends_ns - max(begins_ns, until_ns) if until_ns >= begins_ns else ends_ns - begins_ns
+            total_ns += ends_ns - max(begins_ns, until_ns)
             until_ns = ends_ns
     return total_ns

@@ -1,12 +1,13 @@
 """From what happened in a turn to its numbers: the response, and the parts that sum to it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from opentelemetry.trace import Span, format_span_id, format_trace_id
 
 from . import semconv
+from .loop_lag import HeldUp, Wait, held_up_since, waits_held_up
 from .measurement import NS_PER_MS, Measurement
 from .metric import OperationType
 from .parts import Interval, Parts, parts_of
@@ -15,7 +16,7 @@ from .turn_metric import TurnMetric
 
 if TYPE_CHECKING:
     from .binding import Binding
-    from .turns import Turn
+    from .call_timeline import Turn
 
 __all__ = ["MAX_WAIT_NS", "SpeechEnd", "attributes_of", "measured"]
 
@@ -51,7 +52,9 @@ def measured(turn: "Turn", binding: "Binding", span: Span, end_wall_ns: int) -> 
     until_ns = turn.sent_ns if heard_ns is None else heard_ns
     parts = Parts()
     if speech is not None and until_ns is not None:
-        parts = parts_of(speech.at_ns, until_ns, _intervals(turn, speech, until_ns))
+        late = [] if turn.loop_lag is None else turn.loop_lag.between(speech.at_ns, until_ns)
+        held_up = [Interval(semconv.PART_LOOP_LAG, *times) for times in late]
+        parts = parts_of(speech.at_ns, until_ns, _intervals(turn, speech, until_ns, late), held_up)
     return TurnMetric(
         call_sid=binding.call_sid,
         turn=turn.number,
@@ -65,7 +68,7 @@ def measured(turn: "Turn", binding: "Binding", span: Span, end_wall_ns: int) -> 
         anchor_uncertainty_ms=None if speech is None else speech.uncertainty_ms,
         playback_uncertainty_ms=turn.playing_uncertainty_ms,
         parts_ms=_in_order(parts.on_path),
-        overlapped_ms=_in_order(parts.overlapped),
+        overlapped_ms=_in_order({part: ns for part, ns in parts.overlapped.items() if part != semconv.PART_LOOP_LAG}),
         unmeasured=reason,
         barge_in=turn.barge_in,
         operations=len(turn.operations),
@@ -87,7 +90,7 @@ def _heard_ns(turn: "Turn") -> int | None:
 def _why_unmeasured(turn: "Turn") -> str | None:
     speech, sent_ns = turn.speech, turn.sent_ns
     if speech is None:
-        return semconv.UNMEASURED_NO_ANCHOR
+        return turn.rejected or semconv.UNMEASURED_NO_ANCHOR
     if sent_ns is None:
         return semconv.UNMEASURED_NO_AUDIO
     if speech.at_ns > speech.reported_ns or speech.at_ns > sent_ns:
@@ -111,25 +114,48 @@ def _between_ms(from_ns: int | None, until_ns: int | None) -> float | None:
     return None if from_ns is None or until_ns is None else (until_ns - from_ns) / NS_PER_MS
 
 
-def _intervals(turn: "Turn", speech: SpeechEnd, until_ns: int) -> Iterator[Interval]:
+def _intervals(turn: "Turn", speech: SpeechEnd, until_ns: int, late: Sequence[HeldUp]) -> Iterator[Interval]:
     sent_ns = until_ns if turn.sent_ns is None else turn.sent_ns
     yield Interval(semconv.PART_ENDPOINTING, speech.at_ns, speech.reported_ns)
     first_ns = min((m.start_ns for m in turn.operations), default=turn.began_ns)
     yield Interval(semconv.PART_QUEUEING, speech.reported_ns, min(turn.began_ns, first_ns))
-    yield from _work(turn.operations, sent_ns)
+    yield from _work(turn.operations, sent_ns, late)
     yield from _between_streams(turn.operations, sent_ns)
     if turn.playing_ns is not None:
-        yield Interval(semconv.PART_TWILIO_BUFFER, sent_ns, turn.playing_ns)
+        yield from _buffered(turn, sent_ns, turn.playing_ns, late)
         yield Interval(semconv.PART_LEADING_SILENCE, turn.playing_ns, until_ns)
 
 
-def _work(operations: list[Measurement], until_ns: int) -> Iterator[Interval]:
+def _buffered(turn: "Turn", sent_ns: int, playing_ns: int, late: Sequence[HeldUp]) -> Iterator[Interval]:
+    """Twilio's part. A mark that had to wait for our loop made the playback seem to begin so much later."""
+    yield (buffer := Interval(semconv.PART_TWILIO_BUFFER, sent_ns, playing_ns))
+    told_ns = playing_ns if turn.playing_told_ns is None else turn.playing_told_ns
+    waited_ns = told_ns - held_up_since(late, sent_ns, told_ns, in_hand=True)
+    if waited_ns > 0:
+        yield Interval(semconv.PART_LOOP_LAG, playing_ns - waited_ns, playing_ns, buffer)
+
+
+def _work(operations: list[Measurement], until_ns: int, late: Sequence[HeldUp]) -> Iterator[Interval]:
     made: dict[int, Interval] = {}
     for m in operations:
         parent = made.get(id(m.parent)) if m.parent is not None else None
         part = _PARTS.get(m.operation.type, semconv.PART_OTHER)
         made[id(m)] = interval = Interval(part, m.start_ns, _waited_for_until(m, until_ns), parent)
         yield interval
+        if late and m.waits is not None:
+            for since_ns, at_ns in _held_up(m, m.waits, interval.end_ns, late):
+                yield Interval(semconv.PART_LOOP_LAG, since_ns, at_ns, interval)
+
+
+def _held_up(m: Measurement, waits: list[Wait], end_ns: int, late: Sequence[HeldUp]) -> list[HeldUp]:
+    """When the operation waited for the loop and not for its provider.
+
+    Of a coroutine that we step ourselves we know when it waited; of a block, only that it ended.
+    """
+    if waits:
+        return waits_held_up(late, waits)
+    since_ns = held_up_since(late, m.start_ns, end_ns, in_hand=False)
+    return [(since_ns, end_ns)] if since_ns < end_ns else []
 
 
 def _between_streams(operations: list[Measurement], sent_ns: int) -> Iterator[Interval]:

@@ -13,6 +13,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 import wrapt
 
 from .guard import contained
+from .loop_lag import stepped
 from .measurement import Measurement, Operation
 from .session import Session
 from .spans import detach
@@ -244,7 +245,10 @@ def measured_coroutine_of_stream(
         if measurement is None:
             return await function(*args, **kwargs)
         try:
-            result = await function(*args, **kwargs)
+            if measurement.waits is None:
+                result = await function(*args, **kwargs)
+            else:
+                result = await stepped(function(*args, **kwargs), measurement.waits)
         except BaseException as exc:
             contained(session.close, measurement, exc)
             raise

@@ -119,6 +119,7 @@ PART_TTS: Final = "text_to_speech"
 PART_SENDING: Final = "sending"
 PART_TWILIO_BUFFER: Final = "twilio_buffer"
 PART_LEADING_SILENCE: Final = "leading_silence"
+PART_LOOP_LAG: Final = "loop_lag"
 PART_UNATTRIBUTED: Final = "unattributed"
 PARTS: Final = (
     PART_ENDPOINTING,
@@ -132,6 +133,7 @@ PARTS: Final = (
     PART_SENDING,
     PART_TWILIO_BUFFER,
     PART_LEADING_SILENCE,
+    PART_LOOP_LAG,
     PART_UNATTRIBUTED,
 )
 """Parts of a response, in the order in which a turn goes through them."""
@@ -141,9 +143,19 @@ OUTCOME_HUNG_UP: Final = "hung_up"
 OUTCOME_UNANSWERED: Final = "unanswered"
 UNMEASURED_NO_ANCHOR: Final = "no_anchor"
 UNMEASURED_NO_AUDIO: Final = "no_audio"
+UNMEASURED_UNKNOWN_ANCHOR: Final = "unknown_anchor"
 UNMEASURED_STALE_ANCHOR: Final = "stale_anchor"
 UNMEASURED_IMPOSSIBLE_ANCHOR: Final = "impossible_anchor"
 UNMEASURED_IMPOSSIBLE_PLAYBACK: Final = "impossible_playback"
+ANCHOR_REASONS: Final = frozenset(
+    {
+        UNMEASURED_NO_ANCHOR,
+        UNMEASURED_UNKNOWN_ANCHOR,
+        UNMEASURED_STALE_ANCHOR,
+        UNMEASURED_IMPOSSIBLE_ANCHOR,
+    }
+)
+"""Reasons for which what was told of the end of the caller's speech is not taken."""
 
 # Headers to the team's own services, which alone may see them (LATENCY_PROPAGATE_TO).
 HEADER_CALL_SID: Final = "x-callbot-call-sid"

@@ -21,8 +21,8 @@ from .text import text_of_any, well_formed
 from .thresholds import Thresholds
 
 if TYPE_CHECKING:
+    from .call_timeline import Turn
     from .pipeline import Pipeline
-    from .turns import Turn
 
 __all__ = ["OpenMeasurements", "Session", "record"]
 
@@ -199,6 +199,8 @@ def _enter(measurement: Measurement, turn: "Turn", context: Context) -> None:
     measurement.parent = parent if parent is not None and parent.turn == turn.number else None
     if not measurement.operation.is_attempt:
         turn.add(measurement)
+        if turn.loop_lag is not None and running_loop() is not None:
+            measurement.waits = []
 
 
 def _read(getter: Any, owner: Any) -> str | None:

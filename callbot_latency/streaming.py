@@ -12,6 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 from opentelemetry.context import get_current
 
 from .guard import contained
+from .loop_lag import stepped
 from .measurement import Measurement, Operation
 from .session import Session
 from .spans import attach, detach, detach_abandoned
@@ -28,12 +29,22 @@ Y = TypeVar("Y")
 class Stream:
     """The measurement of one stream: opened at its first step, ended exactly once."""
 
-    __slots__ = ("_broken_off", "_busy_ns", "_context", "_items", "_largest_gap_ns", "_measurement", "_session")
+    __slots__ = (
+        "_broken_off",
+        "_busy_ns",
+        "_context",
+        "_items",
+        "_largest_gap_ns",
+        "_measurement",
+        "_session",
+        "_waits",
+    )
 
     def __init__(self, session: Session, measurement: Measurement) -> None:
         self._session = session
         self._measurement: Measurement | None = measurement
         self._context = measurement.context
+        self._waits = measurement.waits
         self._broken_off: GeneratorExit | None = None
         self._busy_ns = 0
         self._items = 0
@@ -73,7 +84,7 @@ class Stream:
         token = attach(attached)
         started_ns = perf_counter_ns()
         try:
-            item = await advance
+            item = await (advance if self._waits is None else stepped(advance, self._waits))
         except StopAsyncIteration:
             detach(token)
             self._ended(started_ns, None)

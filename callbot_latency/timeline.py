@@ -45,6 +45,9 @@ class Timeline(Protocol):
     def audio_sent(self, at_ns: int, *, leading_silence_ns: int | None, is_filler: bool) -> None:
         """The first audio of something that the bot says was sent."""
 
+    def audible_after(self, leading_silence_ns: int) -> None:
+        """The leading silence of what was sent last, where `audio_sent` did not know it yet."""
+
     def playback_started(self, at_ns: int, *, uncertainty_ms: float) -> None:
         """The caller could hear it from then on."""
 

@@ -13,12 +13,14 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from callbot_latency import LatencyConfig, init, latency_tracker, shutdown
+from callbot_latency import LatencyConfig, call, init, latency_tracker, shutdown
 from callbot_latency import runtime as runtime_module
 from callbot_latency.alerting.callbacks import callbacks
 from callbot_latency.guard import reraise
 from callbot_latency.metric import _registered
 from callbot_latency.semconv import ENVIRONMENT
+
+from .clock import Clock
 
 # Where the suite runs in the background of a shell, SIGINT is ignored, by the processes that it starts too.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -123,3 +125,15 @@ def spans(measuring: LatencyConfig) -> FinishedSpans:
     # Past our provider's own method, after which spans would be started in another way than usual.
     TracerProvider.add_span_processor(tracers, SimpleSpanProcessor(exporter))
     return exporter.get_finished_spans
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch, measuring: LatencyConfig) -> Iterator[Clock]:
+    """In a call, CA1, the time of operations and turns is what the test says."""
+    clock = Clock()
+    monkeypatch.setattr("callbot_latency.session.perf_counter_ns", clock)
+    monkeypatch.setattr("callbot_latency.measurement.perf_counter_ns", clock)
+    monkeypatch.setattr("callbot_latency.call_timeline.perf_counter_ns", clock)
+    with call("CA1", stream_sid="MZ1") as bound:
+        clock.timeline = bound.timeline  # type: ignore[attr-defined]
+        yield clock

@@ -33,7 +33,23 @@ def test_a_parent_keeps_what_its_children_do_not_cover() -> None:
     answer = Interval("answer", 0, 10)
     rag, crm = Interval("rag", 2, 5, answer), Interval("crm", 5, 9, answer)
     http = Interval("http", 3, 4, rag)
-    assert parts_of(0, 10, [answer, rag, crm, http]).on_path == {"answer": 3, "rag": 2, "http": 1, "crm": 4}
+    told = parts_of(0, 10, [answer, rag, crm, http])
+    assert told == Parts({"answer": 3, "rag": 2, "http": 1, "crm": 4})
+
+
+def test_who_waits_for_its_own_child_overlaps_with_nothing() -> None:
+    """Beside the path is only what worked there."""
+    slow = Interval("rag", 0, 10)
+    looked_up = Interval("answer", 0, 6)
+    asked = Interval("crm", 1, 5, looked_up)
+    assert parts_of(0, 10, [slow, looked_up, asked]) == Parts({"rag": 10}, {"answer": 2, "crm": 4})
+
+
+def test_what_lies_beneath_has_only_what_nothing_covers() -> None:
+    """The event loop was held up also while the recogniser worked, and took nothing of its time."""
+    worked = [Interval("stt", 2, 6)]
+    beneath = [Interval("lag", 0, 3), Interval("lag", 7, 8)]
+    assert parts_of(0, 10, worked, beneath) == Parts({"unattributed": 3, "lag": 3, "stt": 4})
 
 
 def test_no_response_has_no_parts() -> None:

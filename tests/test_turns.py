@@ -3,7 +3,7 @@
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,33 +25,8 @@ from callbot_latency import (
 from callbot_latency.drops import unmeasured
 from callbot_latency.timeline import BargeIn, Timeline
 
+from .clock import MS, Clock
 from .conftest import FinishedSpans, Start
-
-MS = 1_000_000
-
-
-class Clock:
-    """The monotonic clock of operations and turns, moved by hand."""
-
-    def __init__(self) -> None:
-        self.now_ns = 10**15
-
-    def __call__(self) -> int:
-        return self.now_ns
-
-    def passes(self, ms: float) -> None:
-        self.now_ns += int(ms * MS)
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch, measuring: LatencyConfig) -> Iterator[Clock]:
-    clock = Clock()
-    monkeypatch.setattr("callbot_latency.session.perf_counter_ns", clock)
-    monkeypatch.setattr("callbot_latency.measurement.perf_counter_ns", clock)
-    monkeypatch.setattr("callbot_latency.turns.perf_counter_ns", clock)
-    with call("CA1", stream_sid="MZ1") as bound:
-        clock.timeline = bound.timeline  # type: ignore[attr-defined]
-        yield clock
 
 
 def timeline_of(clock: Clock) -> Timeline:

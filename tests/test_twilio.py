@@ -249,14 +249,6 @@ def test_leading_silence_over_several_messages_is_told_once_it_ends(call: Script
     assert call.timeline.times("audible_after") == [45]
 
 
-def test_a_timeline_need_not_hear_of_silence_later(call: Script, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`audible_after` is no part of the Protocol."""
-    monkeypatch.delattr(Remembered, "audible_after")
-    call.at(100).say(20, silence_ms=20)
-    call.at(101).say(20)
-    assert call.timeline.times("audio_sent") == [100]
-
-
 def test_other_encodings_are_not_searched_for_silence() -> None:
     """Unknown, not none."""
     script, start = Script(started=False), start_message()

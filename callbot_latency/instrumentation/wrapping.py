@@ -1,16 +1,17 @@
 """What every instrumentor needs: patching that can be undone, and the way of a call through a measurement."""
 
 import re
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import wrapt
 from opentelemetry.context import create_key, get_value, set_value
 
 from ..guard import contained
+from ..loop_lag import stepped
 from ..measurement import Measurement, Operation
 from ..metric import OperationType
 from ..returned import PLAIN, Reading, ReturnedStream
@@ -19,6 +20,9 @@ from ..spans import attach, detach
 from ..switch import switch
 
 __all__ = ["Patches", "Plan", "Planner", "ReportedError", "Target", "measured", "measured_async", "operation", "reason"]
+
+
+R = TypeVar("R")
 
 
 class ReportedError(Exception):
@@ -98,6 +102,11 @@ class _Run(AbstractContextManager["_Run"]):
         if exc is not None:
             contained(self._session.close, self._measurement, exc)
 
+    def stepped(self, awaitable: Awaitable[R]) -> Awaitable[R]:
+        """To be awaited in its place, so that it is known when it waits for the event loop."""
+        waits = self._measurement.waits
+        return awaitable if waits is None else stepped(awaitable, waits)
+
     def over(self, result: Any) -> Any:
         """What the caller gets."""
         plan, session, measurement = self._plan, self._session, self._measurement
@@ -147,7 +156,7 @@ def measured_async(planner: Planner) -> Callable[..., Any]:
         if run is None:
             return await wrapped(*args, **kwargs)
         with run:
-            result = await wrapped(*args, **kwargs)
+            result = await run.stepped(wrapped(*args, **kwargs))
         return run.over(result)
 
     def wrapper(

@@ -2,13 +2,15 @@
 
 from typing import Final
 
-NO_ANCHOR: Final = "no_anchor"
+from .. import semconv
+
+NO_ANCHOR: Final = semconv.UNMEASURED_NO_ANCHOR
 """The end of speech was told by a word's end, without saying where that is in the audio."""
-UNKNOWN_ANCHOR: Final = "unknown_anchor"
+UNKNOWN_ANCHOR: Final = semconv.UNMEASURED_UNKNOWN_ANCHOR
 """The end of speech was told with a source that is none."""
-IMPOSSIBLE_ANCHOR: Final = "impossible_anchor"
+IMPOSSIBLE_ANCHOR: Final = semconv.UNMEASURED_IMPOSSIBLE_ANCHOR
 """The caller's speech ended in the future, before it began, before the stream did, or a duration is negative."""
-STALE_ANCHOR: Final = "stale_anchor"
+STALE_ANCHOR: Final = semconv.UNMEASURED_STALE_ANCHOR
 """The end of speech is that of an earlier turn, or more than a minute old."""
 IMPOSSIBLE_ONSET: Final = "impossible_onset"
 """The caller's speech began before it ended the last time, or only after the bot had reacted to it."""

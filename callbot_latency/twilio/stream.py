@@ -36,7 +36,7 @@ class TwilioMediaStream:
     thread at a time: the one that runs the WebSocket.
 
     Args:
-        timeline: is told what happens; nobody, if None.
+        timeline: is told what happens; if None, that of the call which is bound where the messages are handed in.
         clock: the time in nanoseconds; another one than `time.perf_counter_ns` is for tests alone.
 
     """
@@ -44,7 +44,6 @@ class TwilioMediaStream:
     def __init__(self, timeline: Timeline | None = None, *, clock: Callable[[], int] = time.perf_counter_ns) -> None:
         self._clock = clock
         self._tell = Telling(timeline)
-        self._call_sid: str | None = None
         self._stream_sid: str | None = None
         self._parameters: dict[str, str] = {}
         self._is_over = False
@@ -59,7 +58,7 @@ class TwilioMediaStream:
 
     @property
     def timeline(self) -> Timeline | None:
-        """Who is told; may be set once the call is known. None again once another call begins on the connection."""
+        """Who is told; unless it is set, that of the bound call, once there is one. Another call's begins anew."""
         return self._tell.timeline
 
     @timeline.setter
@@ -69,7 +68,7 @@ class TwilioMediaStream:
     @property
     def call_sid(self) -> str | None:
         """The call's id, ``CA...``, once ``start`` came."""
-        return self._call_sid
+        return self._tell.call_sid
 
     @property
     def stream_sid(self) -> str | None:
@@ -148,7 +147,7 @@ class TwilioMediaStream:
             return  # the same once more
         if self._stream_sid is not None or self._is_over:
             self._begin_anew(at_ns, call_sid)
-        self._stream_sid, self._call_sid = stream_sid, call_sid
+        self._stream_sid, self._tell.call_sid = stream_sid, call_sid
         self._parameters = custom_parameters(message)
         media_format = _part(start, "mediaFormat")
         rate = media_format.get("sampleRate", _RATE)
@@ -157,7 +156,7 @@ class TwilioMediaStream:
 
     def _begin_anew(self, at_ns: int, call_sid: str | None) -> None:
         """Another stream on this connection: of the same call it goes on, of another one it is another timeline's."""
-        if self._call_sid is not None and call_sid != self._call_sid:
+        if self._tell.call_sid is not None and call_sid != self._tell.call_sid:
             self._hang_up(at_ns)
             self._tell.timeline = None
         else:

@@ -1,5 +1,6 @@
 """The one way from a media stream to the call's timeline."""
 
+from ..binding import bound
 from ..guard import contained
 from ..timeline import Anchor, BargeIn, Timeline
 
@@ -9,14 +10,28 @@ __all__ = ["Telling"]
 class Telling:
     """Tells a timeline, if there is one; a fault of its own stays there.
 
-    A timeline that has the method ``audible_after(leading_silence_ns)`` is told the leading silence of what
-    `audio_sent` told last, where that was not known yet.
+    Until one is given, that is the timeline of the call which is bound where something is told, once there is one and
+    unless it is known to be another call than `call_sid`.
     """
 
-    __slots__ = ("timeline",)
+    __slots__ = ("_timeline", "call_sid")
 
     def __init__(self, timeline: Timeline | None) -> None:
-        self.timeline = timeline
+        self._timeline = timeline
+        self.call_sid: str | None = None
+        """Of the stream, as soon as that is known."""
+
+    @property
+    def timeline(self) -> Timeline | None:
+        if self._timeline is None:
+            binding = bound()
+            if binding is not None and self.call_sid in (None, binding.call_sid):
+                self._timeline = binding.timeline
+        return self._timeline
+
+    @timeline.setter
+    def timeline(self, timeline: Timeline | None) -> None:
+        self._timeline = timeline
 
     def speech_started(self, at_ns: int) -> None:
         if self.timeline is not None:
@@ -37,9 +52,8 @@ class Telling:
             contained(self.timeline.audio_sent, at_ns, leading_silence_ns=leading_silence_ns, is_filler=is_filler)
 
     def audible_after(self, leading_silence_ns: int) -> None:
-        told = getattr(self.timeline, "audible_after", None)
-        if told is not None:
-            contained(told, leading_silence_ns)
+        if self.timeline is not None:
+            contained(self.timeline.audible_after, leading_silence_ns)
 
     def playback_started(self, at_ns: int, *, uncertainty_ms: float) -> None:
         if self.timeline is not None:

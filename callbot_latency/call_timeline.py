@@ -1,0 +1,268 @@
+"""What happens in a bound call: the turn that is open, and what is known of it."""
+
+import threading
+from collections.abc import Mapping
+from time import perf_counter_ns, time_ns
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry.context import Context
+from opentelemetry.trace import Span
+
+from . import semconv
+from .drops import unmeasured
+from .guard import contained
+from .loop_lag import LoopLag, lag_here
+from .measurement import NS_PER_MS, Measurement
+from .outcome import mark_failed, metadata_attributes
+from .response import MAX_WAIT_NS, SpeechEnd, attributes_of, measured
+from .timeline import Anchor, BargeIn, Timeline
+
+if TYPE_CHECKING:
+    from .binding import Binding
+    from .session import Session
+
+__all__ = ["CallTimeline", "OpenTurn", "Turn"]
+
+MAX_OPERATIONS: Final = 500
+"""Operations of one turn that its parts are made of."""
+
+
+class Turn:
+    """One open turn, as `turn()` yields it; its instants are in nanoseconds of `time.perf_counter_ns()`.
+
+    A `TwilioMediaStream` tells what happens. A bot without one says it itself: `speech_ended`, `audio_sent`,
+    `playback_started`.
+    """
+
+    def __init__(self, timeline: Timeline, number: int, metadata: Mapping[str, Any]) -> None:
+        self.number = number
+        self.metadata = metadata
+        self.operations: list[Measurement] = []
+        self.speech: SpeechEnd | None = None
+        self.began_ns = perf_counter_ns()
+        self.sent_ns: int | None = None
+        self.sent_filler = False
+        self.answer_ns: int | None = None
+        self.silence_ns: int | None = None
+        self.playing_ns: int | None = None
+        self.playing_uncertainty_ms: float | None = None
+        self.playing_told_ns: int | None = None
+        self.barge_in: BargeIn | None = None
+        self.hung_up_ns: int | None = None
+        self.ended_ns: int | None = None
+        self.failed: BaseException | None = None
+        self.loop_lag: LoopLag | None = None
+        """What is known of the event loop that the turn was opened on."""
+        self.rejected: str | None = None
+        """Why what was told of the end of the speech cannot be."""
+        self._timeline = timeline
+
+    def speech_ended(
+        self, source: Anchor | str = Anchor.STT_FINAL, *, hangover_ms: float = 0.0, uncertainty_ms: float = 0.0
+    ) -> None:
+        """Say that the caller has stopped speaking: now, less the `hangover_ms` that it took to be sure.
+
+        Raises:
+            ValueError: an unknown source, or a negative duration.
+
+        """
+        now_ns = perf_counter_ns()
+        if hangover_ms < 0 or uncertainty_ms < 0:
+            raise ValueError("hangover_ms, uncertainty_ms: expected milliseconds >= 0")
+        at_ns = now_ns - int(hangover_ms * NS_PER_MS)
+        self._timeline.speech_ended(at_ns, source=Anchor(source), uncertainty_ms=uncertainty_ms, reported_ns=now_ns)
+
+    def audio_sent(self, *, is_filler: bool = False) -> None:
+        """Say that the first audio of something was sent: the answer, or a filler before it."""
+        self._timeline.audio_sent(perf_counter_ns(), leading_silence_ns=None, is_filler=is_filler)
+
+    def playback_started(self, *, uncertainty_ms: float = 0.0) -> None:
+        """Say that the caller hears it from now on."""
+        self._timeline.playback_started(perf_counter_ns(), uncertainty_ms=uncertainty_ms)
+
+    def add(self, measurement: Measurement) -> None:
+        """Take in an operation that begins."""
+        if len(self.operations) < MAX_OPERATIONS:
+            self.operations.append(measurement)
+
+
+class CallTimeline:
+    """What happens in one bound call, turn by turn. Safe from any thread; nothing here waits or does I/O."""
+
+    def __init__(self, session: "Session", call_sid: str, stream_sid: str | None) -> None:
+        self._session = session
+        self._call_sid = call_sid
+        self._stream_sid = stream_sid
+        self._lock = threading.RLock()
+        self._number = 0
+        self._speech: SpeechEnd | None = None
+        self._rejected: str | None = None
+        self._silent: Turn | None = None
+        self._open: OpenTurn | None = None
+        self._hung_up_ns: int | None = None
+
+    # -- Timeline ---------------------------------------------------------------------------------------------------
+
+    def speech_started(self, at_ns: int) -> None:
+        """The caller began to speak; what `speech_ended` says is what counts."""
+
+    def speech_ended(self, at_ns: int, *, source: Anchor, uncertainty_ms: float, reported_ns: int) -> None:
+        """For the open turn until it answers, else for the next one."""
+        speech = SpeechEnd(at_ns, reported_ns, source, uncertainty_ms)
+        with self._lock:
+            current = self._unanswered()
+            if current is not None:
+                current.speech, current.rejected = speech, None
+            else:
+                self._speech, self._rejected = speech, None
+
+    def _unanswered(self) -> Turn | None:
+        """The open turn, where what is told of the caller's speech is for it."""
+        current = self._current()
+        return current if current is not None and current.sent_ns is None and current.ended_ns is None else None
+
+    def audio_sent(self, at_ns: int, *, leading_silence_ns: int | None, is_filler: bool) -> None:
+        """The first of it answers; the first that is no filler is the answer."""
+        with self._lock:
+            current = self._current()
+            if current is None:
+                return
+            self._silent = None
+            if current.sent_ns is None:
+                current.sent_ns, current.sent_filler, current.silence_ns = at_ns, is_filler, leading_silence_ns
+                self._silent = current if leading_silence_ns is None else None
+            if current.answer_ns is None and not is_filler:
+                current.answer_ns = at_ns
+
+    def audible_after(self, leading_silence_ns: int) -> None:
+        """Of what was sent first, if nothing else was since."""
+        with self._lock:
+            if self._silent is not None:
+                self._silent.silence_ns, self._silent = leading_silence_ns, None
+
+    def playback_started(self, at_ns: int, *, uncertainty_ms: float) -> None:
+        """The first after the first audio counts."""
+        with self._lock:
+            current = self._current()
+            if current is None or current.sent_ns is None or current.playing_ns is not None:
+                return
+            current.playing_ns, current.playing_uncertainty_ms = at_ns, uncertainty_ms
+            current.playing_told_ns = perf_counter_ns()
+            self._leave(current)
+            if current.ended_ns is not None:
+                self._finish()
+
+    def playback_ended(self, at_ns: int) -> None:
+        """Nothing: a turn ends with its block."""
+
+    def barge_in(self, barge_in: BargeIn) -> None:
+        """Of the turn whose answer was broken into."""
+        with self._lock:
+            current = self._current()
+            if current is not None:
+                current.barge_in = barge_in
+
+    def unmeasured(self, reason: str) -> None:
+        """Counted at once, but for an end of speech that cannot be: its turn says so, and is counted by it."""
+        if reason not in semconv.ANCHOR_REASONS:
+            unmeasured.add(reason)
+            return
+        with self._lock:
+            current = self._unanswered()
+            if current is None:
+                self._rejected = reason
+            elif current.speech is None:
+                current.rejected = reason
+
+    def hung_up(self, at_ns: int) -> None:
+        """Nothing more is to be expected of a turn that has ended."""
+        with self._lock:
+            self._hung_up_ns = at_ns
+            current = self._current()
+            if current is not None:
+                current.hung_up_ns = at_ns
+                if current.ended_ns is not None:
+                    self._finish()
+
+    # -- for turn() and call() --------------------------------------------------------------------------------------
+
+    def _current(self) -> Turn | None:
+        return self._open.turn if self._open is not None else None
+
+    def open_turn(self, binding: "Binding", metadata: Mapping[str, Any], context: Context) -> "OpenTurn":
+        """Begin a turn: back-dated to the end of the caller's speech, where that is known."""
+        with self._lock:
+            self._finish()
+            self._number += 1
+            current = Turn(self, self._number, metadata)
+            current.speech, self._speech = self._speech, None
+            current.rejected, self._rejected = self._rejected, None
+            current.loop_lag = lag_here()
+            if current.loop_lag is not None:
+                current.loop_lag.watch(self)
+            self._open = OpenTurn(self._session, current, binding, context)
+            return self._open
+
+    def close_turn(self, opened: "OpenTurn", exc: BaseException | None) -> None:
+        """End a turn's block; where its first audio is still to be heard, the turn waits for that."""
+        with self._lock:
+            current = opened.turn
+            current.ended_ns, current.failed = perf_counter_ns(), exc
+            waits = current.sent_ns is not None and current.playing_ns is None and current.hung_up_ns is None
+            if not waits and self._open is opened:
+                self._finish()
+
+    def close(self) -> None:
+        """The call is over."""
+        with self._lock:
+            self._finish()
+            if self._rejected is not None:
+                unmeasured.add(self._rejected)
+                self._rejected = None
+
+    def _finish(self) -> None:
+        opened, self._open, self._silent = self._open, None, None
+        if opened is not None:
+            self._leave(opened.turn)
+            contained(opened.finish)
+
+    def _leave(self, current: Turn) -> None:
+        if current.loop_lag is not None:
+            current.loop_lag.leave(self)
+
+
+class OpenTurn:
+    """A turn with its span."""
+
+    def __init__(self, session: "Session", current: Turn, binding: "Binding", context: Context) -> None:
+        self.turn = current
+        self._session = session
+        self._binding = binding
+        now_wall_ns = time_ns()
+        since_ns = current.began_ns if current.speech is None else min(current.began_ns, current.speech.at_ns)
+        if current.began_ns - since_ns > MAX_WAIT_NS:
+            since_ns = current.began_ns
+        self._start_ns = since_ns
+        self._start_wall_ns = now_wall_ns - (perf_counter_ns() - since_ns)
+        attributes: dict[str, Any] = {semconv.CALL_SID: binding.call_sid, semconv.TURN: current.number}
+        if binding.stream_sid:
+            attributes[semconv.STREAM_SID] = binding.stream_sid
+        attributes |= metadata_attributes(current.metadata)
+        self.span: Span = session.spans.open(semconv.TURN_SPAN, context, attributes, self._start_wall_ns)
+
+    def finish(self) -> None:
+        """Measure, write it on the span, end that, and tell the pipeline."""
+        current = self.turn
+        until_ns = max(filter(None, (current.ended_ns, current.playing_ns)), default=perf_counter_ns())
+        end_wall_ns = self._start_wall_ns + until_ns - self._start_ns
+        metric = measured(current, self._binding, self.span, end_wall_ns)
+        try:
+            self.span.set_attributes(attributes_of(metric))
+            if current.failed is not None:
+                contained(mark_failed, self.span, current.failed)
+        finally:
+            self.span.end(end_wall_ns)
+            current.operations = []
+        if metric.unmeasured is not None:
+            unmeasured.add(metric.unmeasured)
+        self._session.submit(metric)

@@ -1,0 +1,309 @@
+"""What an event loop that is held up does to a response, and to what is said of the providers."""
+
+import asyncio
+import contextlib
+import gc
+import time
+import weakref
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from callbot_latency import (
+    LatencyConfig,
+    TurnMetric,
+    call,
+    latency_tracker,
+    measure_latency,
+    measure_latency_context,
+    turn,
+)
+from callbot_latency.loop_lag import LoopLag, held_up_since, lag_here, stepped
+
+from .clock import Clock
+
+MS = 1_000_000
+HELD_UP_S = 0.06
+
+
+def late(*times_ms: tuple[float, float]) -> list[tuple[int, int]]:
+    return [(round(free * MS), round(ran * MS)) for free, ran in times_ms]
+
+
+@pytest.mark.parametrize(
+    ("ticks", "at", "in_hand", "since"),
+    [
+        ([], 100, True, 100),
+        ([(40, 99.5)], 100, False, 40),
+        # The loop was free again for longer than a tick: what came then waited for nothing.
+        ([(40, 95)], 100, True, 100),
+        # The tick waits behind it: only what had just begun to run waited too.
+        ([(40, 130)], 100, True, 40),
+        ([(40, 130)], 100, False, 100),
+        # Pass after pass without a pause, of which an answer waits for three at the most.
+        ([(2, 20), (20, 40), (40, 60), (60, 80), (80, 99.9)], 100, True, 40),
+        # A pause between two of them.
+        ([(40, 60), (70, 99.9)], 100, True, 70),
+        # What had not begun yet did not wait.
+        ([(5, 99.9)], 100, True, 10),
+        ([(5, 9)], 11, True, 11),
+    ],
+)
+def test_what_waited_for_the_loop_is_told_by_late_ticks(
+    ticks: list[tuple[float, float]], at: float, in_hand: bool, since: float
+) -> None:
+    """Since the loop was last seen free, never since before it began itself."""
+    assert held_up_since(late(*ticks), 10 * MS, at * MS, in_hand=in_hand) == round(since * MS)
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(main)
+
+
+def test_a_loop_that_is_held_up_has_late_ticks_and_ticks_no_more_once_nobody_watches() -> None:
+    """A watcher that is forgotten is none."""
+
+    class Watcher:
+        pass
+
+    async def main() -> None:
+        loop, watcher, forgotten = asyncio.get_running_loop(), Watcher(), Watcher()
+        lag = lag_here()
+        assert lag is not None
+        assert lag is lag_here()
+        lag.watch(watcher)
+        lag.watch(forgotten)
+        await asyncio.sleep(0.01)
+        before_ns = time.perf_counter_ns()
+        hold_up()
+        after_ns = time.perf_counter_ns()
+        await asyncio.sleep(0.01)
+        (free_ns, ran_ns), *_ = (tick for tick in lag.between(before_ns, after_ns) if tick[1] >= after_ns)
+        assert free_ns <= before_ns < after_ns <= ran_ns
+        lag.leave(watcher)
+        gone = weakref.ref(forgotten)
+        del forgotten
+        gc.collect()
+        assert gone() is None
+        # The last tick is behind us by then.
+        await asyncio.sleep(0.02)
+        assert not any("LoopLag" in repr(handle) for handle in loop._scheduled)  # type: ignore[attr-defined]
+
+    run(main())
+
+
+def test_the_lag_of_a_loop_that_is_gone_is_forgotten() -> None:
+    """Nothing of ours keeps a loop."""
+    kept: list[weakref.ref[LoopLag]] = []
+
+    async def main() -> None:
+        lag = lag_here()
+        assert lag is not None
+        lag.watch(main)
+        kept.append(weakref.ref(lag))
+
+    run(main())
+    gc.collect()
+    assert kept[0]() is None
+    assert lag_here() is None
+
+
+# -- stepping a coroutine ---------------------------------------------------------------------------------------------
+
+
+def test_stepping_changes_nothing_of_what_a_coroutine_does() -> None:
+    """Results, exceptions both ways, and cancellation; each wait is noted."""
+
+    async def answers(value: int) -> int:
+        await asyncio.sleep(0)
+        try:
+            await asyncio.sleep(0 if value else 10)
+        except asyncio.CancelledError:
+            raise LookupError("cancelled") from None
+        if value < 0:
+            raise ValueError(value)
+        return value
+
+    async def main() -> None:
+        waits: list[tuple[int, int]] = []
+        assert await stepped(answers(5), waits) == 5
+        assert len(waits) == 2
+        assert all(from_ns <= at_ns for from_ns, at_ns in waits)
+        with pytest.raises(ValueError, match="-1"):
+            await stepped(answers(-1), waits)
+        task = asyncio.create_task(_run(stepped(answers(0), waits)))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(LookupError, match="cancelled"):
+            await task
+        future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        future.set_result("there")
+        assert await stepped(future, waits) == "there"
+
+    run(main())
+
+
+async def _run(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
+
+
+def test_what_is_thrown_in_is_kept_alive_by_nobody() -> None:
+    """A reference cycle would keep the caller's objects until the collector comes."""
+
+    class Thrown(Exception):
+        pass
+
+    async def waits_for_ever() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    async def main() -> weakref.ref[Thrown]:
+        coroutine = _run(stepped(waits_for_ever(), []))
+        coroutine.send(None)
+        thrown = Thrown()
+        kept = weakref.ref(thrown)
+        with contextlib.suppress(Thrown):
+            coroutine.throw(thrown)
+        del thrown
+        return kept
+
+    gc.disable()
+    try:
+        assert asyncio.run(main())() is None
+    finally:
+        gc.enable()
+
+
+# -- in a turn --------------------------------------------------------------------------------------------------------
+
+
+def hold_up() -> None:
+    time.sleep(HELD_UP_S)
+
+
+@measure_latency("speech_to_text")
+async def transcribe() -> None:
+    await asyncio.sleep(0)
+    hold_up()
+
+
+def test_what_holds_the_loop_up_itself_keeps_its_time(measuring: LatencyConfig) -> None:
+    """A recogniser that works on the loop's thread is slow itself."""
+
+    async def main() -> None:
+        with call("CA1"):
+            async with turn() as current:
+                current.speech_ended()
+                await transcribe()
+                current.audio_sent()
+                current.playback_started()
+
+    asyncio.run(main())
+    assert latency_tracker.get_turns()[-1].parts_ms["speech_to_text"] >= HELD_UP_S * 1000
+
+
+def test_it_ticks_only_until_the_answer_is_heard(measuring: LatencyConfig) -> None:
+    """A turn lasts as long as the bot speaks, and there nobody waits."""
+
+    async def main() -> None:
+        lag = lag_here()
+        assert lag is not None
+        with call("CA1"):
+            async with turn() as current:
+                current.speech_ended()
+                assert lag.is_watched
+                current.audio_sent()
+                assert lag.is_watched
+                current.playback_started()
+                assert not lag.is_watched
+            async with turn() as unheard:
+                unheard.speech_ended()
+                assert lag.is_watched
+        assert not lag.is_watched
+
+    asyncio.run(main())
+
+
+@dataclass
+class Held:
+    """A turn on a clock that is moved by hand, on a loop that was held up when the test says so."""
+
+    clock: Clock
+    lag: LoopLag
+
+    def up(self, ms: float) -> None:
+        free_ns = self.clock.now_ns
+        self.clock.passes(ms)
+        self.lag.late.append((free_ns, self.clock.now_ns))
+
+    def told(self, work: Callable[["Held"], None]) -> TurnMetric:
+        with turn() as current:
+            current.speech_ended()
+            current.loop_lag = self.lag
+            work(self)
+            current.audio_sent()
+            self.clock.passes(20)
+            current.playback_started()
+        return latency_tracker.get_turns()[-1]
+
+
+@pytest.fixture
+def held(clock: Clock) -> Held:
+    return Held(clock, LoopLag())
+
+
+def test_what_waits_for_the_loop_is_no_part_of_a_provider(held: Held) -> None:
+    """The answer came while the loop did something else: of a block it is known by when that ended."""
+
+    def work(held: Held) -> None:
+        with measure_latency_context("rag_inference", "ask") as run:
+            run.waits = []  # type: ignore[attr-defined]
+            held.clock.passes(50)
+            held.up(30)
+
+    told = held.told(work)
+    assert told.parts_ms == {"rag_inference": 50, "twilio_buffer": 20, "loop_lag": 30}
+    assert told.overlapped_ms == {}
+
+
+def test_each_wait_of_a_coroutine_is_looked_at(held: Held) -> None:
+    """What it does itself between two of them is its own, also where it holds up the loop by that."""
+
+    def work(held: Held) -> None:
+        with measure_latency_context("rag_inference", "ask") as run:
+            began_ns = held.clock.now_ns
+            held.clock.passes(50)
+            held.up(30)
+            first = began_ns, held.clock.now_ns
+            held.up(40)
+            second = held.clock.now_ns, held.clock.now_ns + 10 * MS
+            held.clock.passes(10)
+            run.waits = [first, second]  # type: ignore[attr-defined]
+
+    assert held.told(work).parts_ms == {"rag_inference": 100, "twilio_buffer": 20, "loop_lag": 30}
+
+
+def test_where_nothing_is_measured_the_loop_is_named_too(held: Held) -> None:
+    """And the rest stays unattributed."""
+
+    def work(held: Held) -> None:
+        held.clock.passes(25)
+        held.up(30)
+        held.clock.passes(5)
+
+    assert held.told(work).parts_ms == {"twilio_buffer": 20, "loop_lag": 30, "unattributed": 30}
+
+
+def test_a_mark_that_waited_for_the_loop_is_not_twilios_delay(held: Held) -> None:
+    """It was back while the loop did something else."""
+    with turn() as current:
+        current.speech_ended()
+        current.loop_lag = held.lag
+        current.audio_sent()
+        held.clock.passes(20)
+        held.up(30)
+        current.playback_started()
+    told = latency_tracker.get_turns()[-1]
+    assert told.parts_ms == {"twilio_buffer": 20, "loop_lag": 30}
+    assert told.response_ms == 50

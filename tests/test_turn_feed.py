@@ -1,0 +1,170 @@
+"""A media stream and the turns of its call: what the one sees, the other measures."""
+
+from collections.abc import Callable
+
+import pytest
+
+from callbot_latency import Anchor, LatencyConfig, TurnMetric, call, latency_tracker, turn
+from callbot_latency.drops import unmeasured
+from callbot_latency.twilio import TwilioMediaStream
+from tests.twilio_script import LOUD, SILENT, payload, start_message
+
+from .clock import Clock
+
+
+class Line:
+    """A stream on the test's clock that was given no timeline."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.stream = TwilioMediaStream(clock=clock)
+        self.stream.on_message(start_message())
+
+    def says(self, sample: bytes = LOUD, mark: str | None = None) -> None:
+        media = {"payload": payload(sample, 20)}
+        self.stream.on_send({"event": "media", "streamSid": "MZ1", "media": media})
+        if mark is not None:
+            self.stream.on_send({"event": "mark", "streamSid": "MZ1", "mark": {"name": mark}})
+
+    def returns(self, mark: str) -> None:
+        self.stream.on_message({"event": "mark", "streamSid": "MZ1", "mark": {"name": mark}})
+
+
+@pytest.fixture
+def line(clock: Clock) -> Line:
+    return Line(clock)
+
+
+Counted = Callable[[], dict[str, int]]
+
+
+@pytest.fixture
+def counted() -> Counted:
+    """``counted()`` is what was counted as unmeasured since the test began."""
+    before = unmeasured.by_reason()
+
+    def since() -> dict[str, int]:
+        now = unmeasured.by_reason()
+        return {reason: n - before.get(reason, 0) for reason, n in now.items() if n > before.get(reason, 0)}
+
+    return since
+
+
+def test_a_stream_tells_the_call_that_is_bound(line: Line) -> None:
+    """Nobody handed it a timeline; the parts are those of one line of code."""
+    line.clock.passes(1000)
+    line.stream.speech_ended(source="vad_minus_hangover", hangover_ms=300)
+    with turn():
+        line.clock.passes(40)
+        line.says(mark="first")
+        line.clock.passes(20 + 70)
+        line.returns("first")
+    (told,) = latency_tracker.get_turns("CA1")
+    assert told.anchor is Anchor.VAD_MINUS_HANGOVER
+    assert told.parts_ms == {"endpointing": 300, "unattributed": 40, "twilio_buffer": 70}
+
+
+def test_a_stream_that_came_before_its_call_tells_it_too(clock: Clock) -> None:
+    """The message `start` names the call, and only then it can be bound."""
+    stream = TwilioMediaStream(clock=clock)
+    with call("CA7") as bound:
+        stream.on_message(start_message("MZ7", "CA7"))
+        stream.speech_ended(source="stt_final")
+        assert stream.timeline is bound.timeline
+
+
+def test_a_stream_of_another_call_tells_nothing(clock: Clock) -> None:
+    """Unbound is absent, never wrong."""
+    stream = TwilioMediaStream(clock=clock)
+    stream.on_message(start_message("MZ7", "CA7"))
+    stream.speech_ended(source="stt_final")
+    assert stream.timeline is None
+    with turn():
+        pass
+    assert latency_tracker.get_turns("CA1")[-1].unmeasured == "no_anchor"
+
+
+def test_silence_at_the_beginning_is_a_part_of_its_own_also_where_the_first_message_is_all_silent(line: Line) -> None:
+    """It becomes known with the first audible one."""
+    with turn():
+        line.stream.speech_ended(source="stt_final")
+        line.clock.passes(10)
+        line.says(SILENT, mark="first")
+        line.says(SILENT)
+        line.says(LOUD)
+        line.clock.passes(20 + 30)
+        line.returns("first")
+    (told,) = latency_tracker.get_turns("CA1")
+    assert told.parts_ms == {"unattributed": 10, "twilio_buffer": 30, "leading_silence": 40}
+    assert told.response_ms == 80
+
+
+def test_silence_of_what_is_said_later_is_not_that_of_the_first(line: Line) -> None:
+    """A filler was heard at once; the answer begins with silence."""
+    with turn():
+        line.stream.speech_ended(source="stt_final")
+        with line.stream.filler():
+            line.says(LOUD, mark="filler")
+        line.clock.passes(20)
+        line.returns("filler")
+        line.says(SILENT)
+        line.says(LOUD)
+    (told,) = latency_tracker.get_turns("CA1")
+    assert "leading_silence" not in told.parts_ms
+    assert told.response_sent_ms == 0
+    assert told.answer_sent_ms == 20
+
+
+def last() -> TurnMetric:
+    return latency_tracker.get_turns("CA1")[-1]
+
+
+def test_an_anchor_that_cannot_be_is_counted_once_and_by_its_own_reason(line: Line, counted: Counted) -> None:
+    """The stream refuses it, and the turn has none: that is one turn that is not measured."""
+    with turn():
+        line.stream.speech_ended(source="stt_word_end")
+        line.says()
+    line.stream.closed()
+    assert last().unmeasured == "no_anchor"
+    assert counted() == {"no_anchor": 1, "no_mark": 1}
+
+
+@pytest.mark.parametrize("is_early", [True, False])
+def test_the_reason_is_the_streams(line: Line, counted: Counted, is_early: bool) -> None:
+    """Whether it was told before the turn began or in it."""
+    if is_early:
+        line.stream.speech_ended(source="a guess")
+    with turn():
+        if not is_early:
+            line.stream.speech_ended(source="a guess")
+        line.says(mark="m")
+        line.clock.passes(20)
+        line.returns("m")
+    assert last().unmeasured == "unknown_anchor"
+    assert counted() == {"unknown_anchor": 1}
+
+
+def test_a_good_anchor_after_a_bad_one_measures_the_turn(line: Line, counted: Counted) -> None:
+    """In either order, nothing is unmeasured."""
+    line.stream.speech_ended(source="stt_final", hangover_ms=-1)
+    line.clock.passes(5)
+    line.stream.speech_ended(source="stt_final")
+    with turn():
+        line.stream.speech_ended(source="stt_final", hangover_ms=500)
+        line.clock.passes(10)
+        line.says(mark="m")
+        line.clock.passes(20)
+        line.returns("m")
+    assert (last().unmeasured, last().response_ms) == (None, 10)
+    assert counted() == {}
+
+
+def test_a_bad_anchor_that_no_turn_came_for_is_counted_at_the_end_of_the_call(
+    measuring: LatencyConfig, clock: Clock, counted: Counted
+) -> None:
+    """The caller said something, and the bot never answered."""
+    with call("CA7"):
+        stream = TwilioMediaStream(clock=clock)
+        stream.on_message(start_message("MZ7", "CA7"))
+        stream.speech_ended(source="stt_word_end")
+    assert counted() == {"no_anchor": 1}
