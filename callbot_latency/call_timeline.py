@@ -48,6 +48,10 @@ class Turn:
         self.playing_uncertainty_ms: float | None = None
         self.playing_told_ns: int | None = None
         self.barge_in: BargeIn | None = None
+        self.is_playing = False
+        """Whether what was sent is, as far as is known, not all played yet."""
+        self.is_broken_into = False
+        """Whether the caller began to speak then, and what became of that is not told yet."""
         self.hung_up_ns: int | None = None
         self.ended_ns: int | None = None
         self.failed: BaseException | None = None
@@ -99,12 +103,17 @@ class CallTimeline:
         self._rejected: str | None = None
         self._silent: Turn | None = None
         self._open: OpenTurn | None = None
-        self._hung_up_ns: int | None = None
+        self._broken_into: OpenTurn | None = None
+        """The turn before, while it is not told yet what became of the caller's breaking in."""
 
     # -- Timeline ---------------------------------------------------------------------------------------------------
 
     def speech_started(self, at_ns: int) -> None:
-        """The caller began to speak; what `speech_ended` says is what counts."""
+        """While the bot speaks: its turn waits to be told what became of that, by `barge_in`."""
+        with self._lock:
+            current = self._current()
+            if current is not None and current.is_playing:
+                current.is_broken_into = True
 
     def speech_ended(self, at_ns: int, *, source: Anchor, uncertainty_ms: float, reported_ns: int) -> None:
         """For the open turn until it answers, else for the next one."""
@@ -128,6 +137,7 @@ class CallTimeline:
             if current is None:
                 return
             self._silent = None
+            current.is_playing = True
             if current.sent_ns is None:
                 current.sent_ns, current.sent_filler, current.silence_ns = at_ns, is_filler, leading_silence_ns
                 self._silent = current if leading_silence_ns is None else None
@@ -149,18 +159,26 @@ class CallTimeline:
             current.playing_ns, current.playing_uncertainty_ms = at_ns, uncertainty_ms
             current.playing_told_ns = perf_counter_ns()
             self._leave(current)
-            if current.ended_ns is not None:
-                self._finish()
+            self._finish_if_known()
 
     def playback_ended(self, at_ns: int) -> None:
-        """Nothing: a turn ends with its block."""
-
-    def barge_in(self, barge_in: BargeIn) -> None:
-        """Of the turn whose answer was broken into."""
+        """Who speaks from now on breaks into nothing."""
         with self._lock:
             current = self._current()
             if current is not None:
-                current.barge_in = barge_in
+                current.is_playing = False
+
+    def barge_in(self, barge_in: BargeIn) -> None:
+        """Of the turn whose answer was broken into: another may have begun since."""
+        with self._lock:
+            opened = self._broken_into or self._open
+            if opened is None or opened.turn.sent_ns is None or barge_in.at_ns < opened.turn.sent_ns:
+                return
+            opened.turn.barge_in, opened.turn.is_broken_into = barge_in, False
+            if opened is self._broken_into:
+                self._finish_broken_into()
+            else:
+                self._finish_if_known()
 
     def unmeasured(self, reason: str) -> None:
         """Counted at once, but for an end of speech that cannot be: its turn says so, and is counted by it."""
@@ -177,12 +195,10 @@ class CallTimeline:
     def hung_up(self, at_ns: int) -> None:
         """Nothing more is to be expected of a turn that has ended."""
         with self._lock:
-            self._hung_up_ns = at_ns
             current = self._current()
             if current is not None:
                 current.hung_up_ns = at_ns
-                if current.ended_ns is not None:
-                    self._finish()
+            self._finish_if_known()
 
     # -- for turn() and call() --------------------------------------------------------------------------------------
 
@@ -192,6 +208,9 @@ class CallTimeline:
     def open_turn(self, binding: "Binding", metadata: Mapping[str, Any], context: Context) -> "OpenTurn":
         """Begin a turn: back-dated to the end of the caller's speech, where that is known."""
         with self._lock:
+            self._finish_broken_into()
+            if self._open is not None and self._open.turn.is_broken_into:
+                self._broken_into, self._open = self._open, None
             self._finish()
             self._number += 1
             current = Turn(self, self._number, metadata)
@@ -204,17 +223,15 @@ class CallTimeline:
             return self._open
 
     def close_turn(self, opened: "OpenTurn", exc: BaseException | None) -> None:
-        """End a turn's block; where its first audio is still to be heard, the turn waits for that."""
+        """End a turn's block; what is still to be told of it, the turn waits for."""
         with self._lock:
-            current = opened.turn
-            current.ended_ns, current.failed = perf_counter_ns(), exc
-            waits = current.sent_ns is not None and current.playing_ns is None and current.hung_up_ns is None
-            if not waits and self._open is opened:
-                self._finish()
+            opened.turn.ended_ns, opened.turn.failed = perf_counter_ns(), exc
+            self._finish_if_known()
 
     def close(self) -> None:
         """The call is over."""
         with self._lock:
+            self._finish_broken_into()
             self._finish()
             if self._rejected is not None:
                 unmeasured.add(self._rejected)
@@ -225,6 +242,20 @@ class CallTimeline:
         if opened is not None:
             self._leave(opened.turn)
             contained(opened.finish)
+
+    def _finish_if_known(self) -> None:
+        """Once its block is over, and its first audio was heard, and it is known what who broke in wanted."""
+        current = self._current()
+        if current is None or current.ended_ns is None:
+            return
+        is_heard = current.sent_ns is None or current.playing_ns is not None
+        if current.hung_up_ns is not None or (is_heard and not current.is_broken_into):
+            self._finish()
+
+    def _finish_broken_into(self) -> None:
+        before, self._broken_into = self._broken_into, None
+        if before is not None:
+            contained(before.finish)
 
     def _leave(self, current: Turn) -> None:
         if current.loop_lag is not None:

@@ -24,7 +24,10 @@ class Line:
         media = {"payload": payload(sample, 20)}
         self.stream.on_send({"event": "media", "streamSid": "MZ1", "media": media})
         if mark is not None:
-            self.stream.on_send({"event": "mark", "streamSid": "MZ1", "mark": {"name": mark}})
+            self.marks(mark)
+
+    def marks(self, name: str) -> None:
+        self.stream.on_send({"event": "mark", "streamSid": "MZ1", "mark": {"name": name}})
 
     def returns(self, mark: str) -> None:
         self.stream.on_message({"event": "mark", "streamSid": "MZ1", "mark": {"name": mark}})
@@ -168,3 +171,95 @@ def test_a_bad_anchor_that_no_turn_came_for_is_counted_at_the_end_of_the_call(
         stream.on_message(start_message("MZ7", "CA7"))
         stream.speech_ended(source="stt_word_end")
     assert counted() == {"no_anchor": 1}
+
+
+def answers(line: Line, seconds: float = 1.0) -> None:
+    """A first short chunk with its mark, heard after 30 ms; then the rest, with one."""
+    line.says(mark="first")
+    line.clock.passes(20 + 30)
+    line.returns("first")
+    for _ in range(round(seconds * 50) - 1):
+        line.says()
+    line.marks("last")
+
+
+def breaks_in(line: Line) -> None:
+    """200 ms later the caller speaks; the bot is silent 40 ms after that, as its mark tells another 20 ms later."""
+    line.clock.passes(200)
+    line.stream.speech_started()
+    line.clock.passes(40)
+    line.stream.on_send({"event": "clear", "streamSid": "MZ1"})
+
+
+def test_who_breaks_in_is_told_of_by_the_turn_that_was_broken_into(line: Line) -> None:
+    """Its block is over by then, and what became of it is known only when the caller has said something."""
+    with turn():
+        line.stream.speech_ended(source="stt_final")
+        answers(line)
+        breaks_in(line)
+    assert latency_tracker.get_turns("CA1") == []
+    line.clock.passes(20)
+    line.returns("last")
+    line.clock.passes(900)
+    line.stream.speech_ended(source="stt_final")
+    (told,) = latency_tracker.get_turns("CA1")
+    assert (told.turn, told.outcome, told.response_ms) == (1, "interrupted", 30)
+    assert told.barge_in is not None
+    assert (told.barge_in.reaction_ms, told.barge_in.silenced_ms, told.barge_in.is_false) == (40, 60, False)
+    assert told.barge_in.heard_share == pytest.approx((20 + 260) / 1000)
+    with turn():
+        line.clock.passes(10)
+        answers(line)
+    line.stream.closed()
+    assert (last().turn, last().outcome, last().response_sent_ms, last().barge_in) == (2, "answered", 10, None)
+
+
+def test_a_barge_in_that_is_told_late_is_not_the_next_turns(line: Line) -> None:
+    """The mark of what was taken back comes only after the next turn has begun."""
+    with turn():
+        line.stream.speech_ended(source="stt_final")
+        answers(line)
+        breaks_in(line)
+    line.clock.passes(900)
+    line.stream.speech_ended(source="stt_final")
+    with turn():
+        line.returns("last")
+        answers(line)
+    line.stream.closed()
+    first, second = latency_tracker.get_turns("CA1")
+    assert (first.turn, first.outcome, second.turn, second.outcome) == (1, "interrupted", 2, "answered")
+
+
+def test_a_cough_interrupts_nothing(line: Line) -> None:
+    """The bot fell silent, nothing was said, and it speaks on."""
+    with turn():
+        line.stream.speech_ended(source="stt_final")
+        answers(line)
+        breaks_in(line)
+        line.returns("last")
+        line.clock.passes(500)
+        line.stream.no_speech()
+        line.says()
+    assert (last().outcome, last().barge_in and last().barge_in.is_false) == ("answered", True)
+
+
+def test_who_speaks_when_the_bot_has_ended_breaks_into_nothing(line: Line) -> None:
+    """The turn waits for nothing more."""
+    with turn():
+        line.stream.speech_ended(source="stt_final")
+        answers(line)
+        line.clock.passes(1000)
+        line.returns("last")
+        line.clock.passes(300)
+        line.stream.speech_started()
+    assert (last().outcome, last().barge_in) == ("answered", None)
+
+
+def test_who_hangs_up_while_the_bot_speaks_has_broken_in_or_not(line: Line) -> None:
+    """What is known then is told; nothing is waited for."""
+    with turn():
+        line.stream.speech_ended(source="stt_final")
+        answers(line)
+        breaks_in(line)
+        line.stream.on_message({"event": "stop", "streamSid": "MZ1", "stop": {"callSid": "CA1"}})
+    assert (last().outcome, last().barge_in and last().barge_in.silenced_ms) == ("interrupted", None)
