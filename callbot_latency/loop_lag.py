@@ -1,7 +1,9 @@
 """When an event loop was held up, so that an answer that had come was seen only later.
 
-A tick that is due every five milliseconds runs on the loop while somebody waits for a response. One that runs late
-tells that the loop ran something else, at the longest since the tick before. What came meanwhile waited until then.
+While somebody waits for a response, each pass of the loop is timed: from where it stops waiting for events until it
+waits again. What comes meanwhile waits until then. Of asyncio's own loops that is known exactly, at their selector. Of
+others, such as uvloop, a tick tells, which is due every five milliseconds: one that runs late says that the loop was
+held up, at the longest since the tick before.
 """
 
 import weakref
@@ -21,18 +23,20 @@ __all__ = ["HeldUp", "LoopLag", "Wait", "held_up_since", "lag_here", "stepped", 
 R = TypeVar("R")
 
 HeldUp = tuple[int, int]
-"""From when the loop was last seen free until it was again, in nanoseconds of `time.perf_counter_ns()`."""
+"""From when until when the loop could not look for what had come, in nanoseconds of `time.perf_counter_ns()`."""
 Wait = tuple[int, int]
 """From when a coroutine gave the loop its thread until it went on."""
 
+LONG_NS: Final = 1_000_000
+"""A pass that is shorter than this holds nothing up."""
 TICK_NS: Final = 5_000_000
 _TICK_S: Final = TICK_NS / 1e9
 LATE_NS: Final = 2_000_000
 """A tick that is less late than this tells nothing: timers of an idle loop are no more exact."""
 GAP_NS: Final = 1_500_000
-"""How long after a late tick what waited like it may run: in the same pass of the loop, or in the next."""
+"""How long after a long pass what waited for it may run: in the next pass, or in that after it."""
 KEPT: Final = 8_192
-"""How many late ticks are remembered: of a loop that is never free, the last half minute at the least."""
+"""How many times are remembered: of a loop that is never free, the last seconds at the least."""
 PASSES: Final = 3
 """An answer is read in one pass of the loop and its reader runs in the next, so that it may have come one pass earlier
 than both. What lies further back held nothing up: there the loop had looked, and found no answer."""
@@ -40,20 +44,26 @@ MAX_WAITS: Final = 256
 
 
 class LoopLag:
-    """The late ticks of one event loop; it ticks while something watches it."""
+    """The times in which one event loop was held up, as far as something watches it."""
 
     def __init__(self) -> None:
-        self.late: deque[HeldUp] = deque(maxlen=KEPT)
-        # Weak, so that a call which is given up, and never told that it is over, does not let it tick for ever.
+        self._late: deque[HeldUp] = deque(maxlen=KEPT)
+        # Weak, so that a call which is given up, and never told that it is over, does not have it watched for ever.
         self._watchers: weakref.WeakSet[object] = weakref.WeakSet()
-        self._ticks = False
+        self._is_on = False
+        self._since_ns: int | None = None
 
     def watch(self, watcher: object) -> None:
-        """Tick until `watcher` leaves; to be called on the loop's thread."""
+        """Watch until `watcher` leaves; to be called on the loop's thread."""
         self._watchers.add(watcher)
         loop = running_loop()
-        if loop is not None and not self._ticks:
-            self._ticks = True
+        if loop is None or self._is_on:
+            return
+        self._is_on = True
+        selector = getattr(loop, "_selector", None)
+        if hasattr(selector, "select") and hasattr(selector, "__dict__"):
+            self._time_passes(selector)
+        else:
             self._schedule(loop)
 
     def leave(self, watcher: object) -> None:
@@ -62,12 +72,39 @@ class LoopLag:
 
     @property
     def is_watched(self) -> bool:
-        """Whether it ticks for somebody."""
+        """Whether it is watched for somebody."""
         return len(self._watchers) > 0
 
     def between(self, from_ns: int, until_ns: int) -> list[HeldUp]:
-        """The late ticks of that time, oldest first."""
-        return [late for late in self.late if late[0] < until_ns and late[1] > from_ns]
+        """When it was held up in that time, oldest first, with the pass that runs now."""
+        times = list(self._late)
+        if self._since_ns is not None:
+            times.append((self._since_ns, perf_counter_ns()))
+        return [time for time in times if time[0] < until_ns and time[1] > from_ns]
+
+    def note(self, from_ns: int, until_ns: int) -> None:
+        """It was held up then."""
+        self._late.append((from_ns, until_ns))
+
+    def _time_passes(self, selector: Any) -> None:
+        select = selector.select
+
+        def timed(timeout: float | None = None) -> Any:
+            now_ns, since_ns = perf_counter_ns(), self._since_ns
+            if since_ns is not None and now_ns - since_ns >= LONG_NS:
+                self._late.append((since_ns, now_ns))
+            self._since_ns = None
+            # Not where somebody else has wrapped it since.
+            if not self._watchers and vars(selector).get("select") is timed:
+                del selector.select
+                self._is_on = False
+                return select(timeout)
+            events = select(timeout)
+            self._since_ns = perf_counter_ns()
+            return events
+
+        self._since_ns = perf_counter_ns()
+        selector.select = timed
 
     def _schedule(self, loop: "AbstractEventLoop") -> None:
         loop.call_later(_TICK_S, self._tick, loop, perf_counter_ns())
@@ -75,11 +112,11 @@ class LoopLag:
     def _tick(self, loop: "AbstractEventLoop", free_ns: int) -> None:
         now_ns = perf_counter_ns()
         if now_ns - free_ns >= TICK_NS + LATE_NS:
-            self.late.append((free_ns, now_ns))
+            self._late.append((free_ns, now_ns))
         if self._watchers:
             self._schedule(loop)
         else:
-            self._ticks = False
+            self._is_on = False
 
 
 _lags: "weakref.WeakKeyDictionary[Any, LoopLag]" = weakref.WeakKeyDictionary()
@@ -102,21 +139,20 @@ def held_up_since(late: Sequence[HeldUp], from_ns: int, at_ns: int, *, in_hand: 
     An upper bound of the wait: an answer may have come at any moment of it.
 
     Args:
-        late: late ticks, oldest first.
+        late: when the loop was held up, oldest first.
         from_ns: nothing had to wait before.
         at_ns: when it happened on the loop.
-        in_hand: whether it also waited for a tick that ran after it: so it is where what ran at `at_ns` had only just
-            begun to run. Else it may have held up that tick itself.
+        in_hand: whether it also waited for what ran before it in its own pass: so it is where what happened at `at_ns`
+            had only just begun to run. Else it may be what held up that pass.
 
     """
-    since_ns, gap_ns, passes = at_ns, GAP_NS, 0
-    for free_ns, ran_ns in reversed(late):
-        if free_ns >= since_ns or (ran_ns > at_ns and not in_hand):
+    since_ns, passes = at_ns, 0
+    for began_ns, ended_ns in reversed(late):
+        if began_ns >= since_ns or (ended_ns > at_ns and not in_hand):
             continue
-        if ran_ns <= max(from_ns, since_ns - gap_ns) or passes == PASSES:
+        if ended_ns <= max(from_ns, since_ns - GAP_NS) or passes == PASSES:
             break
-        # Had the loop been free between two late ticks, there would be one in time between them.
-        since_ns, gap_ns, passes = free_ns, TICK_NS, passes + 1
+        since_ns, passes = began_ns, passes + 1
     return max(from_ns, since_ns)
 
 

@@ -1,6 +1,9 @@
 """The example callbot: each part for itself with real sound, then whole calls over a real WebSocket."""
 
 import asyncio
+import io
+import json
+import re
 import signal
 import subprocess
 import sys
@@ -8,8 +11,8 @@ import threading
 import time
 import tomllib
 from collections.abc import AsyncGenerator, Iterator
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -17,15 +20,18 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from simple_salesforce.exceptions import SalesforceExpiredSession
 from starlette.applications import Starlette
 from starlette.routing import Route
 
 from callbot_latency import (
+    Anchor,
     LatencyConfig,
     LatencyMetric,
     OperationStatus,
     OperationType,
+    TurnMetric,
     call,
     init,
     latency_tracker,
@@ -33,6 +39,8 @@ from callbot_latency import (
 )
 from callbot_latency.guard import reraise
 from callbot_latency.switch import switch
+from callbot_latency.timeline import BargeIn
+from callbot_latency.twilio import TwilioMediaStream
 from examples.callbot import demo, serve
 from examples.callbot.audio import (
     FRAME_BYTES,
@@ -53,6 +61,7 @@ from examples.callbot.salesforce_stub import PHONES, SESSION_ID, SalesforceStub
 from examples.callbot.servers import serving
 from examples.callbot.slow import Slow
 from examples.callbot.speech import Endpointer, GrammarRecognizer, Heard, HybridRecognizer, SphinxRecognizer
+from examples.callbot.turn_table import TurnTable, shares
 from examples.callbot.voice import Voice, sentences
 from tests.faults.scripted import webhook
 from tests.subprocesses import ROOT, clean_environment
@@ -362,18 +371,18 @@ def test_playback_ends_when_its_last_mark_is_back_and_runs_ahead_no_further_than
             for _ in range(100):
                 yield SILENCE * 800
 
-        playback = Playback(STREAM, send)
+        playback = Playback(STREAM, send, TwilioMediaStream())
         playing = asyncio.create_task(playback.play(speech()))
         await asyncio.sleep(0.05)
-        # Four seconds and the half second that overran them, of ten.
-        assert sent.count("media") == 45
+        # Four seconds, and the tenth that overran them, of ten: a mark behind the first chunk, then every half second.
+        assert sent.count("media") == 41
         await playback.acknowledge("of an earlier answer")
-        for number in range(1, 20):
+        for number in range(1, 21):
             await playback.acknowledge(f"sound-{number}")
             await asyncio.sleep(0)
         await asyncio.sleep(0.05)
         assert not playing.done()
-        await playback.acknowledge("sound-20")
+        await playback.acknowledge("answered-21")
         await asyncio.wait_for(playing, 1)
 
     asyncio.run(run())
@@ -391,6 +400,7 @@ class Measured:
 
     results: list[CallResult]
     metrics: list[LatencyMetric]
+    turns: list[TurnMetric]
     still_open: int
     still_running: int
     file: str
@@ -412,11 +422,11 @@ def _measured(folder: Path, thresholds: dict[str, float] | None = None, **option
         try:
             results, running = asyncio.run(run())
             still_open = len(switch.session.open_measurements) if switch.session else -1
-            metrics = list(latency_tracker.metrics)
+            metrics, turns = list(latency_tracker.metrics), latency_tracker.get_turns()
         finally:
             shutdown()
             latency_tracker.reset_stats()
-    return Measured(results, metrics, still_open, running, file.read_text())
+    return Measured(results, metrics, turns, still_open, running, file.read_text())
 
 
 @pytest.fixture(scope="module")
@@ -479,7 +489,7 @@ def test_nothing_is_left_open_and_all_of_it_is_in_the_file(name: str, request: p
     measured: Measured = request.getfixturevalue(name)
     assert measured.still_open == 0
     assert measured.still_running == 0
-    assert len(measured.file.splitlines()) == len(measured.metrics)
+    assert len(measured.file.splitlines()) == len(measured.metrics) + len(measured.turns)
     until = time.monotonic() + 5
     while any(thread.name.startswith("recognizer") for thread in threading.enumerate()):
         assert time.monotonic() < until
@@ -530,6 +540,77 @@ def test_what_is_said_meanwhile_stands_in_the_call_beneath_what_it_waits_for(han
         assert began + timedelta(milliseconds=300) <= filler.timestamp <= looked_up.timestamp
 
 
+@pytest.mark.parametrize(("name", "turns"), [("three", 9), ("interrupted", 3), ("hung_up", 1), ("hanging", 3)])
+def test_every_turn_is_measured_in_parts_that_sum(name: str, turns: int, request: pytest.FixtureRequest) -> None:
+    """From the end of the caller's speech, as the media clock has it, to what the caller heard."""
+    measured: Measured = request.getfixturevalue(name)
+    assert len(measured.turns) == turns
+    for told in measured.turns:
+        assert told.unmeasured is None
+        assert told.anchor is Anchor.TWILIO_MEDIA_CLOCK
+        assert told.response_ms == pytest.approx(sum(told.parts_ms.values()))
+        assert told.parts_ms["endpointing"] >= 500
+        assert told.parts_ms["twilio_buffer"] + told.parts_ms.get("loop_lag", 0) >= 20
+        assert told.operations >= 3
+
+
+def test_the_turn_that_was_broken_into_says_how_much_of_it_was_heard(interrupted: Measured) -> None:
+    """And how soon the bot fell silent; the two others were answered."""
+    first, *others = interrupted.turns
+    assert (first.outcome, first.barge_in and first.barge_in.is_false) == ("interrupted", False)
+    assert first.barge_in is not None
+    assert 0 < (first.barge_in.heard_share or 0) < 1
+    assert 100 <= (first.barge_in.reaction_ms or 0) <= 600
+    assert [told.outcome for told in others] == ["answered"] * 2
+
+
+def test_a_filler_is_heard_first_and_the_answer_later(hanging: Measured) -> None:
+    """While Salesforce hangs the caller is asked for patience."""
+    plain, looked_up, _ = hanging.turns
+    assert plain.answer_sent_ms == plain.response_sent_ms
+    assert looked_up.answer_sent_ms is not None
+    assert looked_up.response_sent_ms is not None
+    assert looked_up.answer_sent_ms - looked_up.response_sent_ms >= 200
+    assert looked_up.parts_ms["salesforce_api"] >= 250
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=13), st.none() | st.integers(0, 500))
+def test_shares_sum_to_the_whole(values: list[float], total: int | None) -> None:
+    """Whole numbers, each within one of its exact share."""
+    numbers = shares(values, total)
+    wanted = round(sum(values)) if total is None else total
+    assert sum(numbers) == (wanted if sum(values) else 0)
+    if sum(values):
+        exact = [value * wanted / sum(values) for value in values]
+        assert all(abs(number - share) < 1 + 1e-6 for number, share in zip(numbers, exact, strict=True))
+
+
+def shown(*turns: TurnMetric, width: int = 72) -> str:
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    console.print(TurnTable(turns))
+    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+def test_a_turn_is_shown_as_a_sum() -> None:
+    """Its bar is as long as its wait, next to those of the other turns."""
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    parts = {"endpointing": 500.4, "speech_to_text": 99.4, "rag_inference": 400.2}
+    long = TurnMetric(CALL, 1, at, response_ms=1000.0, response_sent_ms=900.0, answer_sent_ms=2500.0, parts_ms=parts)
+    short = TurnMetric(CALL, 2, at, response_sent_ms=500.0, parts_ms={"endpointing": 500.0})
+    told = BargeIn(1, reaction_ms=120, heard_share=0.25)
+    unmeasured = TurnMetric(CALL, 3, at, outcome="unanswered", unmeasured="no_audio")
+    broken_into = replace(long, turn=4, barge_in=told)
+    lines = shown(long, short, unmeasured, broken_into).splitlines()
+    assert lines[0].strip() == "1  waited 1.00 s until the first sound, 2.50 s until the answer"
+    assert lines[1].strip() == "█" * 33 + "▓" * 7 + "▒" * 26
+    assert lines[2].strip() == "endpointing 501 + speech_to_text 99 + rag_inference 400 = 1,000 ms"
+    assert lines[4].strip() == "2  waited 0.50 s until the first sound was sent"
+    assert lines[5].strip() == "█" * 33
+    assert lines[8].strip() == "3  unanswered; not measured: no_audio"
+    assert "interrupted with 25% heard, silent after 120 ms" in shown(broken_into, width=120)
+    assert shown().strip() == "no turn was measured"
+
+
 def test_what_is_slow_takes_that_much_longer(hanging: Measured) -> None:
     latencies = {kind: [m.latency_ms for m in hanging.metrics if m.operation_type is kind] for kind in OperationType}
     assert min(latencies[OperationType.SALESFORCE]) >= 500
@@ -573,6 +654,9 @@ def test_the_demo_shows_the_call_and_what_to_do_next(tmp_path: Path) -> None:
         "Time line of call CA",
         "pocketsphinx-grammar",
         "◆",
+        "What the caller waited, turn by turn",
+        "   2  waited ",
+        " s until the answer",
         "Statistics",
         "text_to_speech/synthesize_stream",
         "outputs/logs/latency_metrics.jsonl",
@@ -582,7 +666,14 @@ def test_the_demo_shows_the_call_and_what_to_do_next(tmp_path: Path) -> None:
     assert "…" not in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
     lines = (tmp_path / "outputs/logs/latency_metrics.jsonl").read_text().splitlines()
-    assert len([line for line in lines if '"attempt": ' not in line]) == 14
+    rows = [json.loads(line) for line in lines]
+    assert len([row for row in rows if "attempt" not in row and "kind" not in row]) == 14
+    turns = [row for row in rows if row.get("kind") == "turn"]
+    sums = [int(ms.replace(",", "")) for ms in re.findall(r"= ([\d,]+) ms", done.stdout)]
+    assert sums == [round(row["response_ms"]) for row in turns]
+    for terms in re.findall(r"^ {6}(endpointing .*?) = ([\d,]+) ms", done.stdout, re.MULTILINE | re.DOTALL):
+        numbers = [int(ms.replace(",", "")) for ms in re.findall(r"[a-z_]+ ([\d,]+)", terms[0])]
+        assert sum(numbers) == int(terms[1].replace(",", ""))
     assert "callbot_latency" in (tmp_path / "a/w.svg").read_text()
 
 

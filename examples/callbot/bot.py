@@ -1,6 +1,8 @@
-"""The bot: answers a call over Twilio's Media Streams. callbot_latency adds one line here, ``async with call()``.
+"""The bot: answers a call over Twilio's Media Streams.
 
-The operations of a call are measured where they are written: speech.py, knowledge.py, salesforce.py, voice.py.
+What callbot_latency needs here: the WebSocket is read along by a `TwilioMediaStream`, ``call()`` and ``turn()`` say
+what belongs together, and the end-pointer's findings are told to the stream. The operations of a call are measured
+where they are written: speech.py, knowledge.py, salesforce.py, voice.py.
 """
 
 import asyncio
@@ -19,7 +21,8 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from callbot_latency import call
+from callbot_latency import Anchor, call, turn
+from callbot_latency.twilio import TwilioMediaStream, measured_websocket
 
 from .knowledge import Inference, KnowledgeClient
 from .playback import Playback
@@ -64,13 +67,21 @@ class Services:
 class Conversation:
     """One call, from the message ``start`` to its end."""
 
-    def __init__(self, socket: WebSocket, start: dict[str, Any], services: Services, trace_id: str | None) -> None:
+    def __init__(
+        self,
+        socket: WebSocket,
+        stream: TwilioMediaStream,
+        start: dict[str, Any],
+        services: Services,
+        trace_id: str | None,
+    ) -> None:
         self._socket = socket
+        self._stream = stream
         self._services = services
         self._trace_id = trace_id
         self._call_sid: str = start["callSid"]
         self._phone = str(start.get("customParameters", {}).get("from", ""))
-        self._playback = Playback(start["streamSid"], socket.send_json)
+        self._playback = Playback(start["streamSid"], socket.send_json, stream)
         self._voice = Voice(slow_s=services.slow.tts)
         self._endpointer = Endpointer()
         self._utterances: asyncio.Queue[None] = asyncio.Queue(maxsize=1)
@@ -119,10 +130,14 @@ class Conversation:
     async def _hear(self, frame: bytes) -> None:
         noticed = self._endpointer.feed(frame)
         if noticed is Heard.SPEECH_STARTED:
+            self._stream.speech_started(onset_delay_ms=self._endpointer.settings.starts_after_ms)
             await self._interrupt()
             self._recognizer.begin()
             self._recognizer.feed(self._endpointer.before)
         elif noticed is Heard.SPEECH_ENDED:
+            self._stream.speech_ended(
+                source=Anchor.TWILIO_MEDIA_CLOCK, hangover_ms=self._endpointer.settings.ends_after_ms
+            )
             # While an answer is looked up the caller may speak again: what was said last counts.
             if self._utterances.empty():
                 self._utterances.put_nowait(None)
@@ -140,19 +155,24 @@ class Conversation:
         self._contact = await self._looked_up(self._records.find_contact, self._phone)
         name = f" {self._contact['FirstName']}" if self._contact else ""
         await self._say(f"Hello{name}. How can I help you?")
-        while True:
+        is_over = False
+        while not is_over:
             await self._utterances.get()
-            heard = await self._recognizer.transcribe()
-            self._note("caller", heard)
-            try:
-                found = await self._services.knowledge.infer(heard) if heard else None
-            except httpx.HTTPError as error:
-                _log.warning("The RAG API did not answer: %r", error)
-                await self._say(NOT_AVAILABLE)
-                continue
-            await self._say(await self._answer(found))
-            if found and found.action == "goodbye":
-                return
+            async with turn():
+                is_over = await self._take_turn()
+
+    async def _take_turn(self) -> bool:
+        """Answer what the caller has said; whether that was a goodbye."""
+        heard = await self._recognizer.transcribe()
+        self._note("caller", heard)
+        try:
+            found = await self._services.knowledge.infer(heard) if heard else None
+        except httpx.HTTPError as error:
+            _log.warning("The RAG API did not answer: %r", error)
+            await self._say(NOT_AVAILABLE)
+            return False
+        await self._say(await self._answer(found))
+        return found is not None and found.action == "goodbye"
 
     async def _answer(self, found: Inference | None) -> str:
         if found is None:
@@ -212,12 +232,13 @@ def media_stream_route(services: Services) -> BaseRoute:
     """The WebSocket that Twilio's ``<Stream>`` connects to."""
 
     async def media_stream(socket: WebSocket) -> None:
+        socket = measured_websocket(socket, stream := TwilioMediaStream())
         await socket.accept()
         try:
             start = await _started(socket)
             if start is not None:
                 async with call(start["callSid"], stream_sid=start["streamSid"]) as bound:
-                    await Conversation(socket, start, services, bound.trace_id).run()
+                    await Conversation(socket, stream, start, services, bound.trace_id).run()
         finally:
             with suppress(RuntimeError, WebSocketDisconnect):
                 await socket.close()

@@ -19,6 +19,7 @@ from .voice import Voice
 
 _SILENT_FRAME: Final = SILENCE * FRAME_BYTES
 _PAUSE_S: Final = 0.4
+_HELD_FRAMES: Final = 3
 PATIENCE_S: Final = 20.0
 """How long a caller waits for an answer."""
 
@@ -49,7 +50,7 @@ class Caller:
     events: dict[str, int] = field(default_factory=dict)
     heard_s: float = 0.0
     answers: int = 0
-    _buffer: PlaybackBuffer = field(default_factory=PlaybackBuffer)
+    _buffer: PlaybackBuffer = field(default_factory=lambda: PlaybackBuffer(_HELD_FRAMES))
     _speech: deque[bytes] = field(default_factory=deque)
     _spoken: asyncio.Event = field(default_factory=asyncio.Event)
     _last_sound: float = 0.0
@@ -95,11 +96,12 @@ class Caller:
     async def _line(self, socket: websockets.ClientConnection) -> None:
         """Every 20 ms: a frame to the bot, and a frame of the bot's played."""
         loop = asyncio.get_running_loop()
-        due = loop.time()
+        due, at_ms = loop.time(), 0
         while True:
             frame = self._speech.popleft() if self._speech else _SILENT_FRAME
-            media = {"track": "inbound", "payload": base64.b64encode(frame).decode()}
+            media = {"track": "inbound", "timestamp": str(at_ms), "payload": base64.b64encode(frame).decode()}
             await self._send(socket, {"event": "media", "streamSid": self.stream_sid, "media": media})
+            at_ms += FRAME_MS
             if not self._speech:
                 self._spoken.set()
             played, marks = self._buffer.play(FRAME_BYTES)

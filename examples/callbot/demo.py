@@ -19,6 +19,7 @@ from .alerts import AlertsOnScreen
 from .bot import Line
 from .run import CallResult, run_calls
 from .slow import PROVIDERS, Slow, add_slow_option, slow_of
+from .turn_table import TurnTable
 from .waterfall import Waterfall, statistics
 
 _SVG_COLUMNS = 100
@@ -141,13 +142,17 @@ def _report(console: Console, results: Sequence[CallResult]) -> None:
     console.print(f"\nTime line of call {first.call_sid}", style="bold")
     console.print(f"trace {first.trace_id}, {first.seconds:.1f} s\n", style="dim")
     console.print(Waterfall([metric for metric in latency_tracker.metrics if metric.call_sid == first.call_sid]))
-    console.print("\nStatistics, in milliseconds\n", style="bold")
+    console.print("\nWhat the caller waited, turn by turn\n", style="bold")
+    console.print(TurnTable(latency_tracker.get_turns(first.call_sid)))
+    console.print("Statistics, in milliseconds\n", style="bold")
     console.print(statistics(latency_tracker.get_stats()))
 
 
 def _save(path: Path, result: CallResult) -> None:
     recorded = Console(record=True, file=io.StringIO(), width=_SVG_COLUMNS)
     recorded.print(Waterfall([metric for metric in latency_tracker.metrics if metric.call_sid == result.call_sid]))
+    recorded.print("\nWhat the caller waited, turn by turn\n", style="bold")
+    recorded.print(TurnTable(latency_tracker.get_turns(result.call_sid)))
     path.parent.mkdir(parents=True, exist_ok=True)
     recorded.save_svg(str(path), title="callbot_latency")
 

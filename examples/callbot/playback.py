@@ -7,6 +7,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, Final
 
+from callbot_latency.twilio import TwilioMediaStream
+
 from .audio import PHONE_RATE, seconds_of
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -20,11 +22,12 @@ _MARK_EVERY_BYTES: Final = PHONE_RATE // 2
 
 
 class Playback:
-    """Speaks to the caller over one media stream."""
+    """Speaks to the caller over one media stream; `stream` is told what of it is no answer."""
 
-    def __init__(self, stream_sid: str, send: Send) -> None:
+    def __init__(self, stream_sid: str, send: Send, stream: TwilioMediaStream) -> None:
         self._stream_sid = stream_sid
         self._send = send
+        self._stream = stream
         self._marks_sent = 0
         self._unmarked = 0
         self._waiting: deque[tuple[str, float]] = deque()
@@ -35,12 +38,16 @@ class Playback:
 
         Behind an answer stands a mark whose name begins with `ANSWERED`: now it is the caller's turn.
         """
+        self._stream.filler(not is_answer)
+        # Twilio says when the first of it is played by returning the mark behind it.
+        mark_at = 1
         async with aclosing(chunks):
             async for chunk in chunks:
                 payload = base64.b64encode(chunk).decode()
                 await self._message("media", media={"payload": payload})
                 self._unmarked += len(chunk)
-                if self._unmarked >= _MARK_EVERY_BYTES:
+                if self._unmarked >= mark_at:
+                    mark_at = _MARK_EVERY_BYTES
                     await self._mark()
                     await self._until(LEAD_S)
         await self._mark(ANSWERED if is_answer else "sound")
@@ -76,10 +83,16 @@ class Playback:
 
 
 class PlaybackBuffer:
-    """Twilio's end of it: plays at the pace of the line, returns marks when what lies before them was played."""
+    """Twilio's end of it: plays at the pace of the line, returns marks when what lies before them was played.
 
-    def __init__(self) -> None:
+    Args:
+        held_frames: for how many frames it keeps sound that comes into the empty buffer before it plays it.
+
+    """
+
+    def __init__(self, held_frames: int = 0) -> None:
         self._sound = bytearray()
+        self._held_frames = self._still_held = held_frames
         # A mark with the number of bytes that must be played before it returns.
         self._marks: deque[tuple[str, int]] = deque()
 
@@ -98,8 +111,13 @@ class PlaybackBuffer:
 
     def play(self, size: int) -> tuple[bytes, list[str]]:
         """The next `size` bytes, fewer where there are no more, and the marks that return."""
+        if self._sound and self._still_held:
+            self._still_held -= 1
+            return b"", []
         played = bytes(self._sound[:size])
         del self._sound[:size]
+        if not self._sound:
+            self._still_held = self._held_frames
         self._marks = deque((name, behind - len(played)) for name, behind in self._marks)
         returned = []
         while self._marks and self._marks[0][1] <= 0:
@@ -109,6 +127,7 @@ class PlaybackBuffer:
     def clear(self) -> list[str]:
         """A ``clear`` message came: nothing more is played, and every mark returns at once."""
         self._sound.clear()
+        self._still_held = self._held_frames
         returned = [name for name, _ in self._marks]
         self._marks.clear()
         return returned

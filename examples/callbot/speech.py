@@ -48,12 +48,12 @@ class Endpointer:
     """Finds where the caller's sentences begin and end, frame by frame of 20 ms."""
 
     def __init__(self, settings: EndpointerSettings | None = None) -> None:
-        self._settings = settings or EndpointerSettings()
-        self._detector = webrtcvad.Vad(self._settings.aggressiveness)
+        self.settings = settings or EndpointerSettings()
+        self._detector = webrtcvad.Vad(self.settings.aggressiveness)
         self._voiced_ms = 0
         self._silent_ms = 0
         self.speaking = False
-        self._before: deque[bytes] = deque(maxlen=self._settings.kept_before_ms // FRAME_MS)
+        self._before: deque[bytes] = deque(maxlen=self.settings.kept_before_ms // FRAME_MS)
 
     @property
     def before(self) -> bytes:
@@ -69,10 +69,10 @@ class Endpointer:
             self._silent_ms += FRAME_MS
             # One unvoiced frame within a word is no pause.
             self._voiced_ms = max(0, self._voiced_ms - FRAME_MS)
-        if not self.speaking and self._voiced_ms >= self._settings.starts_after_ms:
+        if not self.speaking and self._voiced_ms >= self.settings.starts_after_ms:
             self.speaking = True
             return Heard.SPEECH_STARTED
-        if self.speaking and self._silent_ms >= self._settings.ends_after_ms:
+        if self.speaking and self._silent_ms >= self.settings.ends_after_ms:
             self.speaking, self._voiced_ms = False, 0
             return Heard.SPEECH_ENDED
         return None
