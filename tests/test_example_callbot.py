@@ -594,7 +594,7 @@ def shown(*turns: TurnMetric, width: int = 72) -> str:
 def test_a_turn_is_shown_as_a_sum() -> None:
     """Its bar is as long as its wait, next to those of the other turns."""
     at = datetime(2026, 1, 1, tzinfo=UTC)
-    parts = {"endpointing": 500.4, "speech_to_text": 99.4, "rag_inference": 400.2}
+    parts = {"endpointing": 500.6, "speech_to_text": 99.0, "rag_inference": 400.4}
     long = TurnMetric(CALL, 1, at, response_ms=1000.0, response_sent_ms=900.0, answer_sent_ms=2500.0, parts_ms=parts)
     short = TurnMetric(CALL, 2, at, response_sent_ms=500.0, parts_ms={"endpointing": 500.0})
     told = BargeIn(1, reaction_ms=120, heard_share=0.25)
