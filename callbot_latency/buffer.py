@@ -1,26 +1,36 @@
-"""What waits for one reporter: alerts one by one, measurements in batches."""
+"""What waits for one reporter: alerts one by one, measurements and turns in batches."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .metric import LatencyMetric
+from .turn_metric import TurnMetric
 
 if TYPE_CHECKING:
     from .alerting import Alert
     from .alerting.probe import Probe
-    from .turn_metric import TurnMetric
 
-__all__ = ["Buffer"]
+__all__ = ["Batch", "Buffer", "are_turns"]
+
+Batch = Sequence[LatencyMetric] | Sequence[TurnMetric]
+
+
+def are_turns(batch: Batch) -> bool:
+    """Whether it is a batch of turns; an empty one is of measurements."""
+    return len(batch) > 0 and isinstance(batch[0], TurnMetric)
 
 
 class Buffer:
     """Bounded, in order; alerts first, since somebody waits for them. Its lane holds the lock around every call.
 
+    Measurements and turns wait in one line. What of it is due at one moment is handed out as a batch of each,
+    turns first: a reporter that sends all it knows with its measurements sends them along.
+
     Args:
-        capacity: how many measurements may wait; as many alerts besides.
-        batch_size: the most measurements of one batch; None for as they came.
+        capacity: how many measurements and turns may wait; as many alerts besides.
+        batch_size: the most measurements and turns that are due at one moment; None for as they came.
         interval_s: how long, in seconds, an incomplete batch waits for more; 0 for not at all.
         when_idle: whether an empty batch is due after each `interval_s`, above 0, without another.
 
@@ -31,80 +41,89 @@ class Buffer:
         self._batch_size = batch_size
         self._interval_s = interval_s
         self._as_they_come = batch_size is None and interval_s == 0
-        self._alerts: deque[Alert | Probe | TurnMetric] = deque()
-        self._batches: deque[Sequence[LatencyMetric]] = deque()
-        self._measurements = 0
+        self._alerts: deque[Alert | Probe] = deque()
+        self._batches: deque[Batch] = deque()
+        self._due: deque[Batch] = deque()
+        self._amount = 0
         self._when_idle = when_idle and interval_s > 0
         self._since_s = monotonic()
         self.hurry = False
         """Whether an incomplete batch waits no longer; until nothing waits."""
 
     def __len__(self) -> int:
-        return len(self._alerts) + self._measurements
+        return len(self._alerts) + self._amount
 
-    def put_alert(self, alert: "Alert | Probe | TurnMetric") -> bool:
+    def put_alert(self, alert: "Alert | Probe") -> bool:
         """Take it in; False when there is no room."""
         if len(self._alerts) >= self._capacity:
             return False
         self._alerts.append(alert)
         return True
 
-    def put_batch(self, batch: Sequence[LatencyMetric]) -> int:
+    def put_batch(self, batch: Batch) -> int:
         """Take in what there is room for, from its beginning; how many that was."""
-        room = min(len(batch), self._capacity - self._measurements)
+        room = min(len(batch), self._capacity - self._amount)
         if room:
             # What hears from us all the time hears in time, also of what came late in its interval.
-            if not self._measurements and not self._when_idle:
+            if not self._amount and not self._when_idle:
                 self._since_s = monotonic()
             self._batches.append(batch if room == len(batch) else batch[:room])
-            self._measurements += room
+            self._amount += room
         return room
 
-    def take_alert(self) -> "Alert | Probe | TurnMetric | None":
+    def take_alert(self) -> "Alert | Probe | None":
         """The oldest alert."""
         return self._alerts.popleft() if self._alerts else None
 
-    def take_batch(self) -> Sequence[LatencyMetric] | None:
-        """The next batch, once it is complete, has waited its time, or is in a hurry."""
-        if not self._measurements or self.wait_s():
-            return None
-        batch = self._batches.popleft() if self._as_they_come else self._joined()
-        self._measurements -= len(batch)
-        self._since_s = monotonic()
+    def take_batch(self) -> Batch | None:
+        """The next batch, of one kind, once it is complete, has waited its time, or is in a hurry."""
+        if not self._due:
+            if not self._amount or self.wait_s():
+                return None
+            self._due.extend([self._batches.popleft()] if self._as_they_come else self._sorted())
+            # Turns alone are followed by what is due when idle: the reporter may have kept them for that.
+            if not (self._when_idle and all(map(are_turns, self._due))):
+                self._since_s = monotonic()
+        batch = self._due.popleft()
+        self._amount -= len(batch)
         return batch
 
     def take_idle(self) -> bool:
         """Whether an empty batch is due, which counts as taken."""
-        if not self._when_idle or self._measurements or self._left_s() > 0:
+        if not self._when_idle or self._amount or self._left_s() > 0:
             return False
         self._since_s = monotonic()
         return True
 
     def wait_s(self) -> float | None:
         """Seconds until a batch is due: 0 for now, None for not before something comes."""
-        if not self._measurements:
+        if not self._amount:
             self.hurry = False
             return self._left_s() if self._when_idle else None
-        if self.hurry or self._measurements >= (self._batch_size or self._capacity):
+        if self.hurry or self._amount >= (self._batch_size or self._capacity):
             return 0.0
         return self._left_s()
 
     def _left_s(self) -> float:
         return max(0.0, self._since_s + self._interval_s - monotonic())
 
-    def _joined(self) -> list[LatencyMetric]:
-        size, joined = self._batch_size or self._capacity, list[LatencyMetric]()
-        while self._batches and len(joined) < size:
-            batch, room = self._batches.popleft(), size - len(joined)
-            joined += batch[:room]
-            if len(batch) > room:
-                self._batches.appendleft(batch[room:])
-        return joined
+    def _sorted(self) -> Iterator[Batch]:
+        """The oldest of what waits: its turns, then its measurements."""
+        size, turns, measurements = self._batch_size or self._capacity, list[TurnMetric](), list[LatencyMetric]()
+        while self._batches and size:
+            batch = self._batches.popleft()
+            joined: list[Any] = turns if are_turns(batch) else measurements
+            joined += batch[:size]
+            if len(batch) > size:
+                self._batches.appendleft(batch[size:])
+            size = max(0, size - len(batch))
+        return filter(None, (turns, measurements))
 
     def clear(self) -> int:
         """Forget what waits; how much that was."""
         left = len(self)
         self._alerts.clear()
         self._batches.clear()
-        self._measurements = 0
+        self._due.clear()
+        self._amount = 0
         return left

@@ -1,4 +1,4 @@
-"""How a lane calls its reporter's methods, other than for measurements."""
+"""How a lane calls its reporter's methods, other than for batches."""
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -6,7 +6,6 @@ from . import semconv
 from .alerting.probe import Probe
 from .guard import delivered
 from .reporters.delivery import PermanentError, TransientError, text_of, whole_in
-from .turn_metric import TurnMetric
 
 if TYPE_CHECKING:
     from .alerting import Alert
@@ -42,11 +41,9 @@ class Callee:
         lost = result if isinstance(result, int) and not isinstance(result, bool) else 0
         return Ended(error, semconv.DROPPED_UNCONFIRMED_SUFFIX, lost)
 
-    def tell(self, alert: "Alert | Probe | TurnMetric") -> None:
-        """Hand over an alert, a test or a finished turn; raises what the reporter does."""
-        if isinstance(alert, TurnMetric):
-            self._reporter.report_turns([alert])
-        elif isinstance(alert, Probe):
+    def tell(self, alert: "Alert | Probe") -> None:
+        """Hand over an alert or a test; raises what the reporter does."""
+        if isinstance(alert, Probe):
             self._probe(alert)
         else:
             self._reporter.notify(alert)

@@ -13,7 +13,7 @@ from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY
 
 from . import semconv
 from .alerting.probe import Probe
-from .buffer import Buffer
+from .buffer import Batch, Buffer, are_turns
 from .callee import Callee
 from .guard import AtMostOncePer, delivered, reraise
 from .metric import LatencyMetric
@@ -43,11 +43,11 @@ class Lane:
 
     Args:
         name: of the lane, its thread, its logger and its counts.
-        reporter: has ``report(batch)`` or ``notify(alert)`` or both, and may have ``start()`` and ``close()``. With
-            ``reports_when_idle = True`` it is handed an empty batch after each `interval_s` without measurements;
-            one that fails is not tried again before the next.
-        capacity: how many measurements may wait; as many alerts besides.
-        batch_size: the most measurements of one batch; None for as they come.
+        reporter: has ``report(batch)`` or ``notify(alert)`` or both, and may have ``report_turns``, ``start`` and
+            ``close``. With ``reports_when_idle = True`` it is handed an empty batch after each `interval_s` without
+            measurements; one that fails is not tried again before the next.
+        capacity: how many measurements and turns may wait; as many alerts besides.
+        batch_size: the most measurements and turns of one batch; None for as they come.
         interval_s: how long, in seconds, an incomplete batch waits for more; 0 for not at all.
         suppressed: whether OpenTelemetry's instrumentations are off on the thread, so that what the reporter sends
             makes no spans; not where the application's own code runs.
@@ -110,7 +110,14 @@ class Lane:
 
     def report(self, batch: Sequence[LatencyMetric]) -> None:
         """Hand over a batch; never waits."""
-        if hasattr(self._reporter, "report"):
+        self._take_in("report", batch)
+
+    def report_turns(self, turns: Sequence[TurnMetric]) -> None:
+        """Hand over finished turns, where the reporter takes them; never waits."""
+        self._take_in("report_turns", turns)
+
+    def _take_in(self, method: str, batch: Batch) -> None:
+        if hasattr(self._reporter, method):
             with self._changed:
                 self._accept(len(batch), 0 if self._closing else self._buffer.put_batch(batch))
 
@@ -119,13 +126,6 @@ class Lane:
         if hasattr(self._reporter, "notify") and (alert.channels is None or self.name in alert.channels):
             with self._changed:
                 self._accept(1, int(not self._closing and self._buffer.put_alert(alert)))
-
-    def report_turns(self, turns: Sequence[TurnMetric]) -> None:
-        """Hand over finished turns, where the reporter takes them; never waits."""
-        if hasattr(self._reporter, "report_turns"):
-            with self._changed:
-                for turn in turns:
-                    self._accept(1, int(not self._closing and self._buffer.put_alert(turn)))
 
     def probe(self, alert: "Alert") -> "dict[str, Probe]":
         """Hand over a test alert, to be tried once; by the lane's name, if its reporter takes alerts."""
@@ -265,8 +265,8 @@ class Lane:
             self._in_hand = 1
             return Task(self._callee.tell, alert, 1)
         if (batch := self._buffer.take_batch()) is not None:
-            self._in_hand = len(batch)
-            return Task(self._reporter.report, batch, len(batch))
+            self._in_hand, report = len(batch), "report_turns" if are_turns(batch) else "report"
+            return Task(getattr(self._reporter, report), batch, self._in_hand)
         if not self._closing and self._buffer.take_idle():
             return Task(self._reporter.report, (), 0)
         return None

@@ -1,7 +1,6 @@
 """The instruments: units, edges, labels, exemplars."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -10,12 +9,10 @@ from opentelemetry.sdk.metrics import AlwaysOnExemplarFilter, MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from callbot_latency import (
-    Anchor,
     LatencyConfig,
     LatencyMetric,
     OperationType,
     Thresholds,
-    TurnMetric,
     measure_latency_context,
 )
 from callbot_latency.drops import dropped, unmeasured
@@ -58,16 +55,10 @@ class Recorder:
         return list(self.instruments()[name].data.data_points)
 
 
-def a_turn(**more: Any) -> TurnMetric:
-    parts = {"endpointing": 300.0, "speech_to_text": 1200.0}
-    known = {"response_ms": 1500.0, "response_sent_ms": 1400.0, "anchor": Anchor.STT_FINAL, "parts_ms": parts}
-    return TurnMetric("CA1", 1, datetime(2026, 1, 1, tzinfo=UTC), **{**known, **more})
-
-
 def test_a_response_is_recorded_as_heard_and_as_sent_with_its_parts(with_views: bool) -> None:
     """In seconds; by anchor, and the parts by their name. What was not measured is nowhere."""
     recorder = Recorder(with_views=with_views)
-    recorder.histograms.report_turns([a_turn(), a_turn(response_ms=None), a_turn(anchor=None)])
+    recorder.histograms.report_turns([measured.turn(), measured.turn(response_ms=None), measured.turn(anchor=None)])
     response = {tuple(sorted(p.attributes.items())): (p.count, p.sum) for p in recorder.points("callbot.turn.response")}
     assert response == {
         (("anchor", "stt_final"), ("until", "heard")): (1, 1.5),
@@ -89,7 +80,7 @@ def test_instruments_have_their_kind_and_unit(with_views: bool) -> None:
     unmeasured.add("test_histograms")
     recorder = Recorder(with_views=with_views)
     recorder.report(metric(5000, time_to_first_output_ms=100, severity="critical"))
-    recorder.histograms.report_turns([a_turn()])
+    recorder.histograms.report_turns([measured.turn()])
     told = {name: (type(m.data).__name__, m.unit) for name, m in recorder.instruments().items()}
     assert told == {
         DURATION: ("Histogram", "s"),

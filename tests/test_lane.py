@@ -10,15 +10,21 @@ from typing import Any
 import pytest
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
-from callbot_latency import Alert, LatencyMetric, PermanentError, ReporterStatus, Severity, TransientError
+from callbot_latency import Alert, LatencyMetric, PermanentError, ReporterStatus, Severity, TransientError, TurnMetric
 from callbot_latency.drops import dropped
 from callbot_latency.guard import reraise
 from callbot_latency.lane import CAPACITY, Lane
 from callbot_latency.retry import Retry
 
+from . import measured
+
 
 def metrics(amount: int) -> list[LatencyMetric]:
     return [LatencyMetric("speech_to_text", "f", float(n), "success") for n in range(amount)]  # type: ignore[arg-type]
+
+
+def turns(*numbers: int) -> list[TurnMetric]:
+    return [measured.turn(n) for n in numbers]
 
 
 def an_alert(**fields: Any) -> Alert:
@@ -207,6 +213,131 @@ def test_closed_from_its_own_thread_it_does_the_rest_afterwards() -> None:
     assert told == [False]
     assert reporter.alerts == [first, second]
     assert reporter.events == ["start", "close"]
+
+
+# -- turns ------------------------------------------------------------------------------------------------------------
+
+
+class OfTurns(Reporter):
+    """Notes what comes in the order in which it comes: turns by their number, measurements by their latency."""
+
+    def __init__(self, *answers: BaseException | None) -> None:
+        super().__init__()
+        self.answers = list(answers)
+        self.came: list[tuple[str, list[float]]] = []
+        self.at_s: list[float] = []
+        self.measurements_came = threading.Event()
+
+    def report(self, batch: Sequence[LatencyMetric]) -> None:
+        super().report(batch)
+        self.at_s.append(monotonic())
+        self.came.append(("measurements", [metric.latency_ms for metric in batch]))
+        self.measurements_came.set()
+
+    def report_turns(self, batch: Sequence[TurnMetric]) -> None:
+        self.at_s.append(monotonic())
+        self.came.append(("turns", [turn.turn for turn in batch]))
+        if self.answers and (answer := self.answers.pop(0)):
+            raise answer
+
+
+def test_turns_are_batched_as_measurements_are() -> None:
+    """What is due at one moment is a batch of each kind, the turns first, each in its order."""
+    reporter = OfTurns()
+    lane = Lane("lane", reporter, batch_size=10, interval_s=60)
+    lane.start()
+    lane.report(metrics(2))
+    lane.report_turns(turns(1, 2))
+    lane.report(metrics(1))
+    lane.report_turns(turns(3))
+    assert lane.status().pending == 6
+    assert reporter.came == []
+    assert lane.close(5)
+    assert reporter.came == [("turns", [1, 2, 3]), ("measurements", [0, 1, 0])]
+    assert lane.status().delivered == 6
+
+
+def test_turns_fill_a_batch_too() -> None:
+    """Four of both are due at once where a batch has four; the rest waits."""
+    reporter = OfTurns()
+    lane = Lane("lane", reporter, batch_size=4, interval_s=60)
+    lane.report(metrics(3))
+    lane.report_turns(turns(1, 2))
+    lane.start()
+    assert reporter.measurements_came.wait(5)
+    assert reporter.came == [("turns", [1]), ("measurements", [0, 1, 2])]
+    assert lane.close(5)
+    assert reporter.came[2:] == [("turns", [2])]
+
+
+def test_without_an_interval_turns_come_after_what_was_measured_before_them() -> None:
+    """A turn overtakes none of its operations, however long the lane was busy."""
+    reporter = OfTurns()
+    reporter.may_go.clear()
+    lane = Lane("lane", reporter)
+    lane.start()
+    for n in (1, 2):
+        lane.report(metrics(1))
+        lane.report_turns(turns(n))
+    reporter.may_go.set()
+    assert lane.close(5)
+    assert reporter.came == [("measurements", [0]), ("turns", [1]), ("measurements", [0]), ("turns", [2])]
+
+
+def test_turns_that_have_no_room_are_counted() -> None:
+    """They share the room of measurements."""
+    reporter = OfTurns()
+    reporter.may_go.clear()
+    lane = Lane("turns_full", reporter, capacity=5)
+    lane.start()
+    lane.report(metrics(1))
+    assert reporter.entered.wait(5)
+    lane.report(metrics(3))
+    lane.report_turns(turns(1, 2, 3, 4))
+    status = lane.status()
+    assert (status.accepted, status.pending, status.dropped) == (8, 6, {"turns_full_lane_full": 2})
+    reporter.may_go.set()
+    assert lane.close(5)
+    assert reporter.came[-1] == ("turns", [1, 2])
+
+
+def test_of_turns_too_only_the_rest_is_tried_again() -> None:
+    """As with measurements: what arrived is not handed over again, what was refused is counted."""
+    reporter = OfTurns(TransientError("busy", delivered=1, refused=1), PermanentError("never", refused=1))
+    lane = Lane("turns_again", reporter, retry=QUICK)
+    lane.start()
+    lane.report_turns(turns(1, 2, 3, 4))
+    assert lane.flush(5)
+    assert lane.close(5)
+    assert reporter.came == [("turns", [1, 2, 3, 4]), ("turns", [3, 4])]
+    status = lane.status()
+    assert (status.delivered, status.retried, status.dropped) == (2, 1, {"turns_again_refused": 2})
+
+
+def test_turns_pass_only_to_a_reporter_that_takes_them(reporter: Reporter) -> None:
+    """The others have nothing to count."""
+    lane = Lane("lane", reporter)
+    lane.start()
+    lane.report_turns(turns(1))
+    assert lane.close(5)
+    assert lane.status().accepted == 0
+
+
+def test_turns_alone_are_followed_by_an_empty_batch() -> None:
+    """At the same moment, when the interval is over: a reporter that wants one may have kept the turns for it."""
+
+    class Idle(OfTurns):
+        reports_when_idle = True
+
+    reporter, began_s = Idle(), monotonic()
+    lane = Lane("idle", reporter, batch_size=10, interval_s=0.5)
+    lane.start()
+    lane.report_turns(turns(1))
+    assert reporter.measurements_came.wait(5)
+    assert lane.close(5)
+    assert reporter.came[:2] == [("turns", [1]), ("measurements", [])]
+    assert reporter.at_s[0] - began_s >= 0.5
+    assert reporter.at_s[1] - reporter.at_s[0] < 0.4
 
 
 # -- what the reporter answers --------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from callbot_latency import (
     ReporterStatus,
     ReportManager,
     TransientError,
+    TurnMetric,
     measure_latency_context,
     record,
     report_manager,
@@ -334,6 +335,10 @@ class WantsToStart(Kept):
     def start(self, when: float) -> None: ...
 
 
+class AsyncOfTurns(Kept):
+    async def report_turns(self, turns: Sequence[TurnMetric]) -> None: ...
+
+
 @pytest.mark.parametrize(
     ("reporter", "told"),
     [
@@ -342,6 +347,7 @@ class WantsToStart(Kept):
         (TakesNothing(), r"report\(batch\), TakesNothing\.report is not one"),
         (Async(), r"a plain method report\(batch\), Async\.report"),
         (NotAMethod(), r"a plain method close\(\), NotAMethod\.close"),
+        (AsyncOfTurns(), r"a plain method report_turns\(turns\), AsyncOfTurns\.report_turns"),
         (WantsToStart(), r"a plain method start\(\), WantsToStart\.start"),
     ],
 )

@@ -30,10 +30,10 @@ class LatencyReporter(Protocol):
     """Consumes batches of finished measurements, in order. Called on one thread of ours, never on the call's.
 
     It may also have ``start()``, called once before the first batch, and ``close()``, called once after the last
-    one; ``notify(alert)``, which makes it a `Notifier` too; and, as its defaults on `report_manager`, the attributes
-    ``name``, ``batch_size``, ``interval_s`` in seconds, and ``target``, by which two of one class are known as one.
-    With ``reports_when_idle = True`` it is handed an empty batch after each ``interval_s``, above 0, in which nothing
-    was measured; without it, never an empty one.
+    one; ``report_turns(turns)``, which makes it a `TurnReporter` too, and ``notify(alert)``, a `Notifier`; and, as
+    its defaults on `report_manager`, the attributes ``name``, ``batch_size``, ``interval_s`` in seconds, and
+    ``target``, by which two of one class are known as one. With ``reports_when_idle = True`` it is handed an empty
+    batch after each ``interval_s``, above 0, without measurements; without it, never an empty one.
     """
 
     def report(self, batch: Sequence[LatencyMetric], /) -> None:
@@ -77,10 +77,13 @@ class Consumer(LatencyReporter, Protocol):
 
 @runtime_checkable
 class TurnReporter(Protocol):
-    """A reporter that also wants finished turns."""
+    """A reporter that also wants finished turns, in order; they are batched as measurements are.
+
+    Turns and measurements that are due at the same moment are two batches, the turns first.
+    """
 
     def report_turns(self, turns: "Sequence[TurnMetric]", /) -> None:
-        """Take in finished turns; raises as `LatencyReporter.report` does."""
+        """Take in finished turns, in one attempt; raises as `LatencyReporter.report` does."""
 
 
 @runtime_checkable

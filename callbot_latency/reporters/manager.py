@@ -92,15 +92,16 @@ class ReportManager:
         By hand comes before the environment: a reporter that `init()` added with the same target is replaced.
 
         Args:
-            reporter: has ``report(batch)`` or ``notify(alert)`` or both; ``start()`` and ``close()`` if it wants them.
+            reporter: has ``report(batch)`` or ``notify(alert)`` or both; ``report_turns(turns)``, ``start()`` and
+                ``close()`` if it wants them.
             name: lower-case letters, digits and ``_``: what it is called in `status()`, in the reasons of drops, in
                 its logger ``callbot_latency.reporters.<name>`` and among the channels of alerts. Its attribute
                 ``name`` unless given, else its class's name in snake case, with a number where that is taken.
-            batch_size: the most measurements of one batch; its attribute ``batch_size`` unless given, else as many
-                as finished together.
+            batch_size: the most measurements and turns of one batch; its attribute ``batch_size`` unless given, else
+                as many as finished together.
             interval_s: how long, in seconds, an incomplete batch waits for more; its attribute ``interval_s`` unless
                 given, else 0.
-            capacity: how many measurements may wait; as many alerts besides.
+            capacity: how many measurements and turns may wait; as many alerts besides.
 
         Raises:
             TypeError: `reporter` lacks the methods, or they cannot be called as they should.
@@ -291,13 +292,13 @@ def _check(reporter: Any) -> None:
         raise TypeError(f"reporter: expected an object with report(batch), got the class {said} itself")
     if not any(hasattr(reporter, method) for method in ("report", "notify")):
         raise TypeError(f"reporter: expected an object with report(batch) or notify(alert), {said} has neither")
-    for method, arguments in (("report", [()]), ("notify", [()]), ("start", []), ("close", [])):
+    for method, arguments in (("report", [()]), ("report_turns", [()]), ("notify", [()]), ("start", []), ("close", [])):
         function = getattr(reporter, method, None)
         if function is None and not hasattr(reporter, method):
             continue
         if not callable(function) or inspect.iscoroutinefunction(function) or not _takes(function, arguments):
-            signature = {"report": "report(batch)", "notify": "notify(alert)"}.get(method, f"{method}()")
-            raise TypeError(f"reporter: expected a plain method {signature}, {said}.{method} is not one")
+            argument = {"report": "batch", "report_turns": "turns", "notify": "alert"}.get(method, "")
+            raise TypeError(f"reporter: expected a plain method {method}({argument}), {said}.{method} is not one")
 
 
 def _takes(function: Callable[..., Any], arguments: Sequence[Any]) -> bool:

@@ -10,7 +10,7 @@ __all__ = ["ReporterStatus"]
 
 @dataclass(frozen=True, slots=True)
 class ReporterStatus:
-    """The numbers of one reporter since `init()`, measurements and alerts together, all read at one moment.
+    """The numbers of one reporter since `init()`, measurements, turns and alerts together, all read at one moment.
 
     At every moment ``accepted == delivered + sum(dropped.values()) + pending``.
 
