@@ -1,6 +1,6 @@
 """The OpenTelemetry instruments, and the Views that give their histograms exact edges."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from opentelemetry.context import Context
@@ -16,7 +16,7 @@ from .metric import LatencyMetric
 from .thresholds import Thresholds
 from .turn_metric import TurnMetric
 
-__all__ = ["Histograms", "edges_s", "views"]
+__all__ = ["Histograms", "edges_s", "responses_s", "views"]
 
 _LABELS: Final = {
     semconv.OPERATION_DURATION: {
@@ -53,6 +53,13 @@ def views(thresholds: Thresholds) -> list[View]:
         )
         for name, labels in _LABELS.items()
     ]
+
+
+def responses_s(turn: TurnMetric) -> Iterator[tuple[str, float]]:
+    """How long the caller waited, in seconds, by until when; what is not known is left out."""
+    for until, ms in ((semconv.UNTIL_HEARD, turn.response_ms), (semconv.UNTIL_SENT, turn.response_sent_ms)):
+        if ms is not None:
+            yield until, ms / 1000.0
 
 
 class Histograms:
@@ -124,9 +131,8 @@ class Histograms:
         if turn.anchor is None:
             return
         context, anchor = _trace_of(turn), turn.anchor.value
-        for until, ms in ((semconv.UNTIL_HEARD, turn.response_ms), (semconv.UNTIL_SENT, turn.response_sent_ms)):
-            if ms is not None:
-                self._response.record(ms / 1000.0, {semconv.ANCHOR: anchor, semconv.UNTIL: until}, context)
+        for until, value_s in responses_s(turn):
+            self._response.record(value_s, {semconv.ANCHOR: anchor, semconv.UNTIL: until}, context)
         for part, ms in turn.parts_ms.items():
             self._contribution.record(ms / 1000.0, {semconv.PART: part}, context)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from callbot_latency import Thresholds, measure_latency_context
-from callbot_latency.drops import dropped
+from callbot_latency.drops import dropped, unmeasured
 from callbot_latency.histograms import edges_s
 from callbot_latency.lane import Lane
 from callbot_latency.metric import ThresholdsMs
@@ -29,6 +29,8 @@ from .faults.servers import refusing
 from .subprocesses import run_python
 
 DURATION = "callbot_operation_duration_seconds"
+RESPONSE = "callbot_turn_response_seconds"
+CONTRIBUTION = "callbot_turn_contribution_seconds"
 
 metric = partial(measured.metric, provider="google")
 
@@ -92,9 +94,67 @@ def test_names_labels_and_edges_are_those_of_the_collector(server: Server) -> No
         "callbot_threshold_breaches",
         "callbot_operations",
         "callbot_telemetry_dropped",
+        "callbot_turns_unmeasured",
     }
     assert b"CA1" not in request.body
     assert b"MZ1" not in request.body
+
+
+def test_turns_are_counted_as_by_the_collector(server: Server) -> None:
+    """By anchor and until when, and the parts by their name; what was not measured is in the reasons alone."""
+    unmeasured.add("test_pushgateway", 2)
+    thresholds = Thresholds({"speech_to_text": ThresholdsMs(777, 1234.5)})
+    reporter = PrometheusReporter(server.url, thresholds=thresholds)
+    turns = [measured.turn(1), measured.turn(2, response_ms=None), measured.turn(3, anchor=None)]
+    reporter.report_turns(turns)
+    reporter.report([])
+    (request,) = server.requests
+    found = values(request)
+
+    def summed(name: str, **labels: str) -> tuple[float, float]:
+        wanted = frozenset(labels.items())
+        return found[f"{name}_count", wanted], found[f"{name}_sum", wanted]
+
+    assert summed(RESPONSE, anchor="stt_final", until="heard") == (1, 1.5)
+    assert summed(RESPONSE, anchor="stt_final", until="sent") == (2, 2.8)
+    assert summed(CONTRIBUTION, part="endpointing") == (2, 0.6)
+    assert summed(CONTRIBUTION, part="speech_to_text") == (2, 2.4)
+    assert total(request, f"{RESPONSE}_count") == 3
+    assert found["callbot_turns_unmeasured_total", frozenset({("reason", "test_pushgateway")})] >= 2
+    for histogram in (RESPONSE, CONTRIBUTION):
+        edges = {float(dict(labels)["le"]) for name, labels in found if name == f"{histogram}_bucket"}
+        assert edges == {*edges_s(thresholds), float("inf")}
+    assert b"CA1" not in request.body
+
+
+def test_a_turn_goes_with_the_next_push(server: Server) -> None:
+    """It causes none of its own; that of the same interval carries it."""
+    reporter = PrometheusReporter(server.url)
+    reporter.report_turns([measured.turn()])
+    assert server.requests == []
+    reporter.report([metric()])
+    assert [total(request, f"{RESPONSE}_count") for request in server.requests] == [2]
+
+
+def test_on_its_lane_a_turn_waits_for_the_interval_and_shares_its_push(server: Server) -> None:
+    """Measurements and turns of one interval are one push; so are turns alone."""
+    reporter = PrometheusReporter(server.url)
+    lane = Lane("pushgateway", reporter, batch_size=3, interval_s=60)
+    lane.start()
+    lane.report([metric()])
+    lane.report_turns([measured.turn(1)])
+    assert lane.status().pending == 2
+    assert server.requests == []
+    lane.report([metric()])
+    assert lane.flush(5)
+    assert [total(request, f"{RESPONSE}_count") for request in server.requests] == [2]
+    assert [total(request, f"{DURATION}_count") for request in server.requests] == [2]
+    lane.report_turns([measured.turn(2)])
+    assert lane.flush(5)
+    assert len(server.requests) == 1
+    assert lane.close(5)
+    assert [total(request, f"{RESPONSE}_count") for request in server.requests] == [2, 4]
+    assert lane.status().delivered == 4
 
 
 def test_an_application_with_files_for_all_its_processes_is_left_alone(server: Server, tmp_path: Path) -> None:
@@ -137,6 +197,18 @@ def test_what_cannot_be_pushed_is_bounded(server: Server) -> None:
     assert any(labels["operation_name"] == labels["provider"] == "other" for labels in counts)
 
 
+@given(st.lists(st.text(), max_size=20))
+def test_any_name_of_a_part_can_be_read(parts: list[str]) -> None:
+    """Whatever stands in it, its turn is counted."""
+    from prometheus_client import generate_latest
+
+    reporter = PrometheusReporter("http://unused")
+    reporter.report_turns([measured.turn(parts_ms={part: 10.0}) for part in parts])
+    text = generate_latest(reporter._registry).decode()
+    samples = [s for family in text_string_to_metric_families(text) for s in family.samples]
+    assert sum(s.value for s in samples if s.name == f"{CONTRIBUTION}_count") == len(parts)
+
+
 @given(st.lists(st.tuples(st.text(min_size=1), st.text()), max_size=20))
 def test_any_text_makes_lines_that_can_be_read(names: list[tuple[str, str]]) -> None:
     """Newlines, quotes, halves of surrogates: the text format stays whole, and counts them all."""
@@ -170,10 +242,11 @@ def test_nothing_is_pushed_before_the_server_allows_it() -> None:
             reporter.report([metric()])
         assert told.value.retry_after_s == 30
         reporter.report([metric()])
-        with pytest.raises(TransientError, match="the last push failed, 2 measurements are lost") as lost:
+        reporter.report_turns([measured.turn()])
+        with pytest.raises(TransientError, match="the last push failed, 3 measurements and turns are lost") as lost:
             reporter.close()
         assert len(server.requests) == 1
-        assert lost.value.unconfirmed == 2
+        assert lost.value.unconfirmed == 3
 
 
 @pytest.mark.parametrize(
@@ -197,7 +270,29 @@ def test_the_status_tells_a_last_push_that_failed(answers: list[Answer], drops: 
     status = lane.status()
     assert (status.accepted, status.delivered, status.pending) == (3, 0, 0)
     assert status.dropped == drops
-    assert "3 measurements are lost to Prometheus" in (status.last_error or "")
+    assert "3 measurements and turns are lost to Prometheus" in (status.last_error or "")
+
+
+@pytest.mark.parametrize(
+    ("answers", "drops"),
+    [
+        ([Answer(503), Answer(503)], {"pushgateway_unconfirmed": 3}),
+        ([Answer(404), Answer(404)], {"pushgateway_refused": 3}),
+        ([Answer(404), Answer(503)], {"pushgateway_refused": 1, "pushgateway_unconfirmed": 2}),
+    ],
+    ids=["away", "refuses", "then away"],
+)
+def test_turns_that_no_push_carried_are_told_too(answers: list[Answer], drops: dict[str, int]) -> None:
+    """Two turns and a measurement, each counted as lost once, by what the push that failed for it said."""
+    with scripted(*answers) as server:
+        lane = Lane("pushgateway", PrometheusReporter(server.url))
+        lane.report_turns([measured.turn(1), measured.turn(2)])
+        lane.report([metric()])
+        lane.start()
+        assert not lane.close(5)
+    status = lane.status()
+    assert (status.accepted, status.delivered, status.pending) == (3, 0, 0)
+    assert status.dropped == drops
 
 
 def test_a_group_that_may_be_there_is_deleted_all_the_same() -> None:

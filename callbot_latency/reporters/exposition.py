@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Final
 
@@ -12,11 +12,12 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from .. import semconv
-from ..drops import dropped
-from ..histograms import edges_s
+from ..drops import dropped, unmeasured
+from ..histograms import edges_s, responses_s
 from ..labels import NameLabels, running_by_type
 from ..metric import LatencyMetric
 from ..thresholds import Thresholds
+from ..turn_metric import TurnMetric
 
 __all__ = ["Counts"]
 
@@ -30,7 +31,7 @@ Labels = tuple[str, ...]
 
 
 class Counts(Collector):
-    """Counts measurements; what `collect` gives is cumulative, and may be pushed as often as one likes.
+    """Counts measurements and turns; what `collect` gives is cumulative, and may be pushed as often as one likes.
 
     A provider that is unknown is an empty label, which to Prometheus is none. The numbers are kept here and not in
     prometheus_client's own metrics: those move into files that all processes share, once an application sets
@@ -57,6 +58,18 @@ class Counts(Collector):
             _NAMED,
             edges,
         )
+        self._response = _Histogram(
+            _exposed(semconv.TURN_RESPONSE, "_seconds"),
+            "From the end of the caller's speech to the first audio that was heard, or sent.",
+            (semconv.ANCHOR, semconv.UNTIL),
+            edges,
+        )
+        self._contribution = _Histogram(
+            _exposed(semconv.TURN_CONTRIBUTION, "_seconds"),
+            "Parts that sum to the response of a turn.",
+            (semconv.PART,),
+            edges,
+        )
         self._breaches: Counter[Labels] = Counter()
         self._names = NameLabels(counted=False)
         self._series: set[Labels] = set()
@@ -73,11 +86,19 @@ class Counts(Collector):
         if metric.severity is not None:
             self._breaches[kind, provider, metric.severity.value] += 1
 
+    def count_turn(self, turn: TurnMetric) -> None:
+        """Count one turn; nothing where it could not be measured."""
+        if turn.anchor is None:
+            return
+        for until, value_s in responses_s(turn):
+            self._response.observe((turn.anchor.value, until), value_s)
+        for part, ms in turn.parts_ms.items():
+            self._contribution.observe((_encodable(part),), ms / 1000.0)
+
     def collect(self) -> Iterator[Metric]:
-        """Every metric, with what runs and what was dropped as of now."""
-        yield self._duration.family()
-        yield self._attempts.family()
-        yield self._first_output.family()
+        """Every metric, with what runs, what was dropped and what could not be measured as of now."""
+        for histogram in (self._duration, self._attempts, self._first_output, self._response, self._contribution):
+            yield histogram.family()
         breaches = CounterMetricFamily(
             _exposed(semconv.THRESHOLD_BREACHES), "Operations that reached a threshold.", labels=_SEVERE
         )
@@ -90,12 +111,8 @@ class Counts(Collector):
         for kind, n in running_by_type().items():
             active.add_metric([kind], n)
         yield active
-        drops = CounterMetricFamily(
-            _exposed(semconv.TELEMETRY_DROPPED), "What was dropped, by reason.", labels=[semconv.REASON]
-        )
-        for reason, n in dropped.by_reason().items():
-            drops.add_metric([_encodable(reason)], n)
-        yield drops
+        yield _by_reason(semconv.TURNS_UNMEASURED, "What could not be measured, by reason.", unmeasured.by_reason())
+        yield _by_reason(semconv.TELEMETRY_DROPPED, "What was dropped, by reason.", dropped.by_reason())
 
     def _labels(self, metric: LatencyMetric) -> tuple[str, str, str]:
         kind = metric.operation_type.value
@@ -132,6 +149,13 @@ class _Histogram:
             cumulative = zip(self._written, map(float, accumulate(buckets)), strict=True)
             family.add_metric(labels, list(cumulative), self._sums[labels])
         return family
+
+
+def _by_reason(instrument: str, what: str, counts: Mapping[str, int]) -> Metric:
+    family = CounterMetricFamily(_exposed(instrument), what, labels=[semconv.REASON])
+    for reason, n in counts.items():
+        family.add_metric([_encodable(reason)], n)
+    return family
 
 
 def _exposed(instrument: str, unit: str = "") -> str:

@@ -15,6 +15,7 @@ from .. import semconv
 from ..guard import contained
 from ..metric import LatencyMetric
 from ..thresholds import Thresholds
+from ..turn_metric import TurnMetric
 from .delivery import PermanentError, TransientError
 from .exposition import Counts
 from .http import AnswerError, Attempts, Basic, address_of
@@ -40,9 +41,9 @@ _log = logging.getLogger(__name__)
 
 
 class PrometheusReporter:
-    """Counts measurements like the Collector's Prometheus exporter, and pushes all counts as one group of this process.
+    """Counts measurements and turns like the Collector's Prometheus exporter, and pushes all counts as one group.
 
-    The group is ``job`` and ``instance``, host and process id: each worker has its own, and a container that is
+    The group is ``job`` and ``instance``, host and process id: each process has its own, and a container that is
     started anew takes its old one over. A push replaces the group, so that nothing is ever counted twice.
 
     Counts are cumulative, so a push that fails loses nothing: each measurement is counted here once, whatever
@@ -50,7 +51,8 @@ class PrometheusReporter:
     that all of the batch was ``delivered``, and nothing is handed over again; with `PermanentError`, the batch counts
     as refused until somebody mends the cause, and the next push that is accepted carries it all the same. While a
     server asks us to wait (``Retry-After``, at most 600 s), measurements are counted and not pushed. An empty batch
-    pushes too: its lane hands one over after each `interval_s` without measurements. `close` pushes a last time; what
+    pushes too: its lane hands one over after each `interval_s` without measurements. Turns are counted, and go with
+    the next push: the lane hands both over at the same moment, turns first. `close` pushes a last time; what
     did not arrive then is counted as ``pushgateway_unconfirmed``, or ``pushgateway_refused``.
 
     Attributes:
@@ -74,7 +76,7 @@ class PrometheusReporter:
 
     name: ClassVar[str] = NAME
     batch_size: int = 8_192
-    """So many measurements are pushed at once, before `interval_s` is over."""
+    """So many measurements and turns are taken at once, before `interval_s` is over."""
     interval_s: float = 15.0
     reports_when_idle: ClassVar[bool] = True
     """What runs now changes without a measurement, and what a failed push left behind waits for none."""
@@ -147,11 +149,17 @@ class PrometheusReporter:
                 delivered=len(batch),
             ) from None
 
+    def report_turns(self, turns: Sequence[TurnMetric]) -> None:
+        """Count turns, which the next push carries."""
+        for turn in turns:
+            contained(self._counts.count_turn, turn)
+        self._unpushed += len(turns)
+
     def close(self) -> None:
         """Push a last time, or delete the group; one attempt.
 
         Raises:
-            TransientError, PermanentError: it failed; how many measurements are lost to Prometheus by that.
+            TransientError, PermanentError: it failed; how many measurements and turns are lost to Prometheus by that.
 
         """
         try:
@@ -169,7 +177,7 @@ class PrometheusReporter:
             self._attempts.clear()
 
     def _lost(self, error: Exception) -> str:
-        return f"the last push failed, {self._unpushed} measurements are lost to Prometheus: {error}"
+        return f"the last push failed, {self._unpushed} measurements and turns are lost to Prometheus: {error}"
 
     def _close_by_push(self) -> None:
         left_s = self._not_before_s - monotonic()
@@ -180,7 +188,7 @@ class PrometheusReporter:
     def _push(self) -> None:
         self._has_group = True  # perhaps, even where no answer comes
         self._use(lambda: push_to_gateway(self._url, self._job, self._registry, self._group, handler=self._send))
-        _log.debug("pushed %d new measurements", self._unpushed)
+        _log.debug("pushed %d new measurements and turns", self._unpushed)
         self._unpushed = self._refused = 0
 
     def _delete(self) -> None:
