@@ -96,18 +96,24 @@ TURN_SPAN: Final = "turn"
 KIND: Final = "kind"
 KIND_TURN: Final = "turn"
 ANCHOR: Final = "anchor"
+OUTCOME: Final = "outcome"
+UNMEASURED: Final = "unmeasured"
 TURN_ATTRIBUTES: Final = (
-    "outcome",
+    OUTCOME,
     "response_ms",
     "response_sent_ms",
     "answer_sent_ms",
     "anchor_uncertainty_ms",
     "playback_uncertainty_ms",
-    "unmeasured",
+    UNMEASURED,
 )
 PART_PREFIX: Final = "part."
 OVERLAPPED_PREFIX: Final = "overlapped."
 BARGE_IN_REACTION_MS: Final = "barge_in.reaction_ms"
+BARGE_IN_SILENCED_MS: Final = "barge_in.silenced_ms"
+BARGE_IN_HEARD_SHARE: Final = "barge_in.heard_share"
+BARGE_IN_IS_FALSE: Final = "barge_in.is_false"
+OPERATIONS: Final = "operations"
 PART_ENDPOINTING: Final = "endpointing"
 PART_QUEUEING: Final = "queueing"
 PART_STT: Final = "speech_to_text"

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import re
 import sys
@@ -14,11 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callbot_latency import ConfigError, InfluxDBReporter, LatencyConfig
+from callbot_latency import Anchor, ConfigError, InfluxDBReporter, LatencyConfig
 from callbot_latency.config import load_config
 from callbot_latency.reporters import PermanentError, TransientError
 from callbot_latency.reporters.from_settings import influxdb_reporter, pushgateway_reporter
 from callbot_latency.reporters.points import MAX_INSTANTS, Points
+from callbot_latency.timeline import BargeIn
 
 from . import measured
 from .faults.scripted import DRIP, ECHO, HANG, RESET, Answer, Request, paths, scripted
@@ -29,6 +31,7 @@ NOON_US = int(NOON.timestamp()) * 1_000_000
 TOKEN = "S3cret-t0ken=="
 
 metric = partial(measured.metric, timestamp=NOON, provider="google")
+turn = partial(measured.turn, timestamp=NOON)
 
 
 def reporter(url: str, **more: Any) -> InfluxDBReporter:
@@ -82,12 +85,62 @@ def test_the_schema_of_a_point() -> None:
     )
 
 
+def test_the_schema_of_a_turns_point() -> None:
+    """Tags are what is of bounded number; parts are fields; what is unknown is absent."""
+    full = turn(
+        7,
+        outcome="interrupted",
+        response_ms=1560,
+        response_sent_ms=1460.5,
+        answer_sent_ms=1470,
+        anchor=Anchor.VAD_MINUS_HANGOVER,
+        anchor_uncertainty_ms=20,
+        playback_uncertainty_ms=10,
+        parts_ms={"endpointing": 300, "rag_inference": 1260.0},
+        overlapped_ms={"salesforce_api": 120},
+        barge_in=BargeIn(5, reaction_ms=80, silenced_ms=200, heard_share=0.5, is_false=True),
+        operations=4,
+        stream_sid="MZ1",
+        metadata={"intent": "balance"},
+        trace_id="0af7651916cd43dd8448eb211c80319c",
+        span_id="b7ad6b7169203331",
+    )
+    assert re.sub(rb"\d+$", b"", Points().line(full)).decode() == (
+        "callbot.turn,anchor=vad_minus_hangover,outcome=interrupted "
+        "anchor_uncertainty_ms=20,answer_sent_ms=1470,barge_in.heard_share=0.5,barge_in.is_false=true,"
+        'barge_in.reaction_ms=80,barge_in.silenced_ms=200,call_sid="CA1",operations=4i,overlapped.salesforce_api=120,'
+        "part.endpointing=300,part.rag_inference=1260,playback_uncertainty_ms=10,response_ms=1560,"
+        'response_sent_ms=1460.5,span_id="b7ad6b7169203331",stream_sid="MZ1",'
+        'trace_id="0af7651916cd43dd8448eb211c80319c",turn=7i '
+    )
+    bare = turn(response_ms=None, response_sent_ms=None, anchor=None, parts_ms={}, unmeasured="no_anchor")
+    assert (
+        Points()
+        .line(bare)
+        .decode()
+        .startswith('callbot.turn,outcome=answered,unmeasured=no_anchor call_sid="CA1",operations=0i,turn=1i ')
+    )
+
+
+def test_turns_are_points_of_a_request_of_their_own() -> None:
+    """With the same addresses, and the same texts where one is no point."""
+    with scripted(Answer(204)) as server:
+        influx = reporter(server.url)
+        with pytest.raises(PermanentError, match="1 of 3 points: .*1677 to 2262") as told:
+            influx.report_turns([turn(1), turn(2, timestamp=datetime(2500, 1, 1, tzinfo=UTC)), turn(3)])
+        assert told.value.refused == 1
+        (request,) = server.requests
+    assert paths([request]) == ["POST /api/v2/write?org=callbot&bucket=latency&precision=ns"]
+    assert [line.split(",")[0] for line in lines_of(request)] == ["callbot.turn", "callbot.turn"]
+
+
 def test_equal_instants_are_distinct_points() -> None:
-    """3,000 measurements of one microsecond have 3,000 times, none of them more than 3 microseconds off."""
+    """3,000 measurements or turns of one microsecond have 3,000 times, none of them more than 3 microseconds off."""
     points = Points()
-    times = {time_of(points.line(metric(i)).decode()) for i in range(3_000)}
-    assert len(times) == 3_000
-    assert {time_ns // 1000 - NOON_US for time_ns in times} == {0, 1, 2}
+    for make in (metric, turn):
+        times = {time_of(points.line(make(i)).decode()) for i in range(3_000)}
+        assert len(times) == 3_000
+        assert {time_ns // 1000 - NOON_US for time_ns in times} == {0, 1, 2}
 
 
 def test_an_earlier_measurement_keeps_its_time() -> None:
@@ -120,6 +173,33 @@ def test_lines_are_points_whatever_the_text(texts: list[tuple[str, str, str]]) -
         assert not re.search(r"\\[, ]?$", re.split(r"(?<!\\) ", line)[0])
 
 
+@given(st.lists(st.tuples(*[st.text(max_size=40)] * 4), min_size=1, max_size=20))
+def test_lines_of_turns_are_points_whatever_the_text(texts: list[tuple[str, str, str, str]]) -> None:
+    """Also what the bot names as its parts."""
+    points = Points()
+    for call_sid, outcome, why, part in texts:
+        made = turn(call_sid=call_sid, outcome=outcome, unmeasured=why, parts_ms={part: 1.0}, overlapped_ms={part: 1})
+        line = points.line(made).decode()
+        assert line.splitlines() == [line]
+        series = re.split(r"(?<!\\) ", line)[0]
+        tags = [tag.split("=")[0] for tag in re.split(r"(?<!\\),", series)[1:]]
+        told = {"anchor": "stt_final", "outcome": outcome, "unmeasured": why}
+        assert tags == [name for name, text in told.items() if text.strip("\\")]
+
+
+@given(st.floats(allow_nan=True), st.integers())
+def test_fields_of_turns_keep_their_type(ms: float, number: int) -> None:
+    """Durations are floats, and none where they are no number; counts are integers of 64 bits or absent."""
+    made = turn(number, response_ms=ms, parts_ms={"endpointing": ms}, operations=number, barge_in=BargeIn(1))
+    line = Points().line(made).decode()
+    for name in ("response_ms", "part.endpointing"):
+        assert (f"{name}=" in line) == math.isfinite(ms)
+        assert not math.isfinite(ms) or re.search(rf"[ ,]{re.escape(name)}=-?[0-9.e+-]+[ ,]", line)
+    for name in ("turn", "operations"):
+        assert f",{name}=" not in line or re.search(rf",{name}=-?\d{{1,19}}i[ ,]", line)
+    assert "barge_in.is_false=false," in line
+
+
 @given(st.floats(0, 1e308), st.integers(0, 2**63 - 1) | st.none())
 def test_fields_keep_their_type(latency_ms: float, items: int | None) -> None:
     """A duration is a float, a count an integer of 64 bits or absent."""
@@ -128,17 +208,20 @@ def test_fields_keep_their_type(latency_ms: float, items: int | None) -> None:
     assert "items=" not in line or re.search(r"[ ,]items=\d{1,19}i[ ,]", line)
 
 
-def test_handed_over_again_it_is_the_same_points() -> None:
+@pytest.mark.parametrize("kind", ["measurements", "turns"])
+def test_handed_over_again_it_is_the_same_points(kind: str) -> None:
     """A write that timed out may have arrived: again, it overwrites and adds nothing."""
     with scripted(Answer(503), RESET, Answer(204)) as server:
-        influx, batch = reporter(server.url), [metric(), metric(), metric()]
+        influx = reporter(server.url)
+        report: Any = influx.report if kind == "measurements" else influx.report_turns
+        batch = [(metric if kind == "measurements" else turn)() for _ in range(3)]
         for _ in range(2):
             with pytest.raises(TransientError):
-                influx.report(batch)
-        influx.report(batch)
+                report(batch)
+        report(batch)
         first, again, at_last = map(lines_of, server.requests)
         assert first == again == at_last
-        influx.report(batch)
+        report(batch)
         assert not set(lines_of(server.requests[-1])) & set(first)
 
 

@@ -1,4 +1,4 @@
-"""To InfluxDB, for teams without a Collector: one point a measurement."""
+"""To InfluxDB, for teams without a Collector: one point a measurement, and one a turn."""
 
 import importlib.util
 import logging
@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any, ClassVar, Final, NamedTuple
 
 from ..metric import LatencyMetric
+from ..turn_metric import TurnMetric
 from .delivery import PermanentError, TransientError
 from .http import AnswerError, Attempts, address_of
 from .points import Points
@@ -21,11 +22,14 @@ MAX_ATTEMPTS: Final = 100
 _DIVISIBLE: Final = frozenset({400, 413, 422})
 _PARTIAL: Final = re.compile(r"partial write:.*\bdropped=(\d{1,9})(?!\d)", re.DOTALL)
 
+_Line = tuple[LatencyMetric | TurnMetric, bytes | None]
+"""What was to be written, and as what; None where InfluxDB cannot hold it."""
+
 _log = logging.getLogger(__name__)
 
 
 class InfluxDBReporter:
-    """Writes each measurement as a point of `callbot.operation` by InfluxDB's 2.x API, compressed, to the nanosecond.
+    """Writes each measurement and each turn as a point by InfluxDB's 2.x API, compressed, to the nanosecond.
 
     A batch is one request and one attempt. Writing it again overwrites the same points: the lines of a batch that has
     not arrived are kept until it is handed over again. Of a batch that InfluxDB refuses, only the points that it really
@@ -76,7 +80,7 @@ class InfluxDBReporter:
         # Now, since it imports more by then; it opens nothing.
         self._client: Any = self._connected()
         self._points: Points | None = None
-        self._kept: list[tuple[LatencyMetric, bytes | None]] = []
+        self._kept: list[_Line] = []
 
     def start(self) -> None:
         """In a forked child: the connection is the parent's, and so is what it could not write."""
@@ -92,6 +96,13 @@ class InfluxDBReporter:
             PermanentError: it refused some points, or all; the message says why and what to do.
 
         """
+        self._report(batch)
+
+    def report_turns(self, turns: Sequence[TurnMetric]) -> None:
+        """Write turns; raises as `report` does."""
+        self._report(turns)
+
+    def _report(self, batch: Sequence[LatencyMetric] | Sequence[TurnMetric]) -> None:
         lines = self._lines(batch)
         fit = [line for _, line in lines if line is not None]
         self._kept = lines
@@ -109,14 +120,14 @@ class InfluxDBReporter:
         if client is not None:
             client.close()
 
-    def _lines(self, batch: Sequence[LatencyMetric]) -> list[tuple[LatencyMetric, bytes | None]]:
+    def _lines(self, batch: Sequence[LatencyMetric] | Sequence[TurnMetric]) -> list[_Line]:
         """The lines of a batch; those it had before, if it is the end of what did not arrive."""
         kept = self._kept[len(self._kept) - len(batch) :] if len(batch) <= len(self._kept) else []
         if kept and all(metric is before for metric, (before, _) in zip(batch, kept, strict=True)):
             return kept
         return [(metric, self._line(metric)) for metric in batch]
 
-    def _line(self, metric: LatencyMetric) -> bytes | None:
+    def _line(self, metric: LatencyMetric | TurnMetric) -> bytes | None:
         if self._points is None:
             self._points = Points()
         try:

@@ -1,4 +1,4 @@
-"""A measurement as one point of InfluxDB, in line protocol."""
+"""A measurement, or a turn, as one point of InfluxDB, in line protocol."""
 
 import os
 import re
@@ -11,11 +11,13 @@ from typing import Any, Final
 from .. import semconv
 from ..labels import NameLabels
 from ..metric import LatencyMetric
+from ..turn_metric import TurnMetric
 
-__all__ = ["ATTEMPT_MEASUREMENT", "MEASUREMENT", "Points"]
+__all__ = ["ATTEMPT_MEASUREMENT", "MEASUREMENT", "TURN_MEASUREMENT", "Points"]
 
 MEASUREMENT: Final = "callbot.operation"
 ATTEMPT_MEASUREMENT: Final = "callbot.attempt"
+TURN_MEASUREMENT: Final = "callbot.turn"
 MAX_PROVIDERS: Final = 200
 """How many providers are tags of their own; later ones are ``other``."""
 MAX_CHARS: Final = 256
@@ -27,15 +29,18 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _MAX_NS: Final = 2**63 - 2
 _MAX_INT: Final = 2**63 - 1
+_TURN_MS: Final = tuple(name for name in semconv.TURN_ATTRIBUTES if name.endswith("_ms"))
 # Control characters, line separators and halves of surrogate pairs: a line must stay one, and be UTF-8.
 _UNFIT: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
+_Field = float | int | str | bool
+
 
 class Points:
-    """Writes measurements as lines; remembers names, providers and instants, a bounded number of each.
+    """Writes measurements and turns as lines; remembers names, providers and instants, a bounded number of each.
 
-    Points of one series with the same time would overwrite each other. Measurements are timed to the microsecond,
-    so those of one instant are told apart by nanoseconds, which begin at a number that differs between processes.
+    Points of one series with the same time would overwrite each other. What is measured is timed to the microsecond,
+    so points of one instant are told apart by nanoseconds, which begin at a number that differs between processes.
     """
 
     def __init__(self) -> None:
@@ -47,19 +52,23 @@ class Points:
         self._instants: OrderedDict[tuple[tuple[str, ...], int], int] = OrderedDict()
         self._first_ns = zlib.crc32(f"{socket.gethostname()}:{os.getpid()}".encode()) % 1000
 
-    def line(self, metric: LatencyMetric) -> bytes:
-        """The measurement's line, without an end of line; each call makes another point.
+    def line(self, metric: LatencyMetric | TurnMetric) -> bytes:
+        """Its line, without an end of line; each call makes another point.
 
         Raises:
             ValueError: its time is none that InfluxDB can hold (1677 to 2262).
 
         """
-        tags = self._tags(metric)
-        measurement = MEASUREMENT if metric.attempt is None else ATTEMPT_MEASUREMENT
+        fields: dict[str, _Field]
+        if isinstance(metric, TurnMetric):
+            measurement, tags, fields = TURN_MEASUREMENT, _turn_tags(metric), _turn_fields(metric)
+        else:
+            measurement = MEASUREMENT if metric.attempt is None else ATTEMPT_MEASUREMENT
+            tags, fields = self._tags(metric), _fields(metric)
         point = self._point(measurement).time(self._time_ns(tags, metric.timestamp))
         for name, tag in tags.items():
             point.tag(name, tag)
-        for name, field in _fields(metric).items():
+        for name, field in fields.items():
             point.field(name, field)
         return bytes(point.to_line_protocol().encode())
 
@@ -94,7 +103,7 @@ class Points:
         return time_ns
 
 
-def _fields(metric: LatencyMetric) -> dict[str, float | int | str]:
+def _fields(metric: LatencyMetric) -> dict[str, _Field]:
     """Of one type each, for ever: InfluxDB refuses a field that changes its type."""
     fields: dict[str, float | int | str | None] = {
         semconv.LATENCY_MS: float(metric.latency_ms),
@@ -114,6 +123,36 @@ def _fields(metric: LatencyMetric) -> dict[str, float | int | str]:
         semconv.TRACE_ID: _text(metric.trace_id),
         semconv.SPAN_ID: _text(metric.span_id),
     }
+    return {name: field for name, field in fields.items() if field is not None}
+
+
+def _turn_tags(turn: TurnMetric) -> dict[str, str]:
+    tags = {
+        semconv.ANCHOR: turn.anchor.value if turn.anchor else "",
+        semconv.OUTCOME: _tag(turn.outcome),
+        semconv.UNMEASURED: _tag(turn.unmeasured or ""),
+    }
+    return {name: tag for name, tag in tags.items() if tag}
+
+
+def _turn_fields(turn: TurnMetric) -> dict[str, _Field]:
+    """Of one type each, for ever, as those of an operation."""
+    fields: dict[str, _Field | None] = {
+        **{name: _float(getattr(turn, name)) for name in _TURN_MS},
+        **{_tag(semconv.PART_PREFIX + part): _float(ms) for part, ms in turn.parts_ms.items()},
+        **{_tag(semconv.OVERLAPPED_PREFIX + part): _float(ms) for part, ms in turn.overlapped_ms.items()},
+        semconv.TURN: _int(turn.turn),
+        semconv.OPERATIONS: _int(turn.operations),
+        semconv.CALL_SID: _text(turn.call_sid),
+        semconv.STREAM_SID: _text(turn.stream_sid),
+        semconv.TRACE_ID: _text(turn.trace_id),
+        semconv.SPAN_ID: _text(turn.span_id),
+    }
+    if turn.barge_in is not None:
+        fields[semconv.BARGE_IN_REACTION_MS] = _float(turn.barge_in.reaction_ms)
+        fields[semconv.BARGE_IN_SILENCED_MS] = _float(turn.barge_in.silenced_ms)
+        fields[semconv.BARGE_IN_HEARD_SHARE] = _float(turn.barge_in.heard_share)
+        fields[semconv.BARGE_IN_IS_FALSE] = turn.barge_in.is_false
     return {name: field for name, field in fields.items() if field is not None}
 
 
