@@ -5,9 +5,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import cycle
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from .guard import reraise
 from .lane import Lane
@@ -19,6 +20,8 @@ from .semconv import (
     DROPPED_REFUSED_SUFFIX,
     DROPPED_UNCONFIRMED_SUFFIX,
 )
+from .timeline import Anchor
+from .turn_metric import TurnMetric
 
 __all__ = ["Answer", "Server", "check_reporter_contract"]
 
@@ -57,7 +60,7 @@ class Server:
     Attributes:
         scenario: ``ok``, ``transient``, ``permanent``, ``mixed`` or ``slow``.
         requests: how many requests there were.
-        taken: the ids (`LatencyMetric.call_sid`) that it took, each as often as it came.
+        taken: the ids (`LatencyMetric.call_sid`, `TurnMetric.call_sid`) that it took, each as often as it came.
 
     """
 
@@ -99,6 +102,8 @@ def check_reporter_contract(
     - ``permanent``: everything is counted as refused, after `PermanentError`, and was not tried again;
     - ``mixed``: what was refused is counted as refused, everything else arrived, once.
 
+    Where the reporter has ``report_turns``, another one of `make` is handed 60 turns the same way.
+
     Args:
         make: gives a reporter that talks to the server.
         scenarios: which of them to play.
@@ -108,13 +113,28 @@ def check_reporter_contract(
 
     """
     for scenario in scenarios:
-        server = Server(scenario)
-        status = _play(make(server))
-        for wrong in _findings(server, status):
-            raise AssertionError(f"scenario {scenario}: {wrong}; {status}")
+        if hasattr(_prove(scenario, make, _OPERATIONS), _TURNS.method):
+            _prove(scenario, make, _TURNS)
 
 
-def _play(reporter: LatencyReporter) -> ReporterStatus:
+class _Kind(NamedTuple):
+    """What goes through the lane: by which method of both, what a message calls it, and one of it."""
+
+    method: str
+    what: str
+    item: Callable[[int], Any]
+
+
+def _prove(scenario: str, make: Callable[[Server], LatencyReporter], kind: _Kind) -> LatencyReporter:
+    server = Server(scenario)
+    reporter = make(server)
+    status = _play(reporter, kind)
+    for wrong in _findings(server, status, kind):
+        raise AssertionError(f"scenario {scenario}: {wrong}; {status}")
+    return reporter
+
+
+def _play(reporter: LatencyReporter, kind: _Kind) -> ReporterStatus:
     """Send everything through a lane that waits for no back-off."""
     retry = Retry(base_s=0.001, cap_s=0.001, asked_cap_s=0.001)
     lane = Lane("contract", reporter, batch_size=BATCH_SIZE, interval_s=TIMEOUT_S, retry=retry)
@@ -122,7 +142,7 @@ def _play(reporter: LatencyReporter) -> ReporterStatus:
     try:
         lane.start()
         for n in range(MEASUREMENTS):
-            lane.report([_measurement(n)])
+            getattr(lane, kind.method)([kind.item(n)])
         lane.flush(TIMEOUT_S)
         lane.close(TIMEOUT_S)
     finally:
@@ -140,40 +160,49 @@ def _measurement(n: int) -> LatencyMetric:
     )
 
 
-def _findings(server: Server, status: ReporterStatus) -> Iterable[str]:
+def _turn(n: int) -> TurnMetric:
+    return TurnMetric(_call_sid(n), 1, datetime.now(UTC), response_ms=1000.0 + n, anchor=Anchor.STT_FINAL)
+
+
+_OPERATIONS: Final = _Kind("report", "measurements", _measurement)
+_TURNS: Final = _Kind("report_turns", "turns", _turn)
+
+
+def _findings(server: Server, status: ReporterStatus, kind: _Kind) -> Iterable[str]:
     """What is wrong, the most telling first."""
     lost = {reason.removeprefix("contract"): n for reason, n in status.dropped.items()}
     if failed := lost.get(DROPPED_FAILED_SUFFIX):
         yield (
-            f"report() raised {status.last_error}, neither TransientError nor PermanentError: "
-            f"{failed} measurements are lost without being tried again"
+            f"{kind.method}() raised {status.last_error}, neither TransientError nor PermanentError: "
+            f"{failed} {kind.what} are lost without being tried again"
         )
     if hanging := lost.get(DROPPED_UNCONFIRMED_SUFFIX):
-        yield f"{hanging} measurements were not confirmed in {TIMEOUT_S:.0f} s: report() needs a time-out of its own"
-    yield from _wrong_answers(server, status, lost.get(DROPPED_REFUSED_SUFFIX, 0))
-    yield from _wrong_deliveries(server.taken, status.delivered)
+        said = f"{hanging} {kind.what} were not confirmed in {TIMEOUT_S:.0f} s"
+        yield f"{said}: {kind.method}() needs a time-out of its own"
+    yield from _wrong_answers(server, status, kind, lost.get(DROPPED_REFUSED_SUFFIX, 0))
+    yield from _wrong_deliveries(server.taken, status.delivered, kind)
     if status.pending or status.accepted != status.delivered + sum(status.dropped.values()):
         yield "accepted is not delivered + dropped + pending"
 
 
-def _wrong_answers(server: Server, status: ReporterStatus, refused: int) -> Iterable[str]:
+def _wrong_answers(server: Server, status: ReporterStatus, kind: _Kind, refused: int) -> Iterable[str]:
     if server.scenario == "permanent" and status.retried:
         yield "what the server refuses was tried again: raise PermanentError for it"
     if server.scenario == "transient" and refused:
-        yield f"{refused} measurements count as refused though the server was only busy: raise TransientError for it"
+        yield f"{refused} {kind.what} count as refused though the server was only busy: raise TransientError for it"
 
 
-def _wrong_deliveries(taken: Sequence[str], delivered: int) -> Iterable[str]:
+def _wrong_deliveries(taken: Sequence[str], delivered: int, kind: _Kind) -> Iterable[str]:
     if unknown := set(taken) - {_call_sid(n) for n in range(MEASUREMENTS)}:
         yield f"the server took what was never handed over, such as {min(unknown)!r}: are these call_sids?"
     if twice := [each for each, n in Counter(taken).items() if n > 1]:
         yield (
-            f"{len(twice)} measurements were delivered twice: a TransientError must say how many of the batch "
+            f"{len(twice)} {kind.what} were delivered twice: a TransientError must say how many of the batch "
             "had arrived (delivered=)"
         )
     if len(taken) < delivered:
         yield (
-            f"the server took {len(taken)}, but report() answered as if {delivered} had arrived: "
+            f"the server took {len(taken)}, but {kind.method}() answered as if {delivered} had arrived: "
             "an error was swallowed, or the rest of a batch was forgotten"
         )
     if len(taken) > delivered:

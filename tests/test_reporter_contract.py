@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from callbot_latency import LatencyMetric, PermanentError, TransientError
+from callbot_latency import LatencyMetric, PermanentError, TransientError, TurnMetric
 from callbot_latency.testing import Answer, Server, check_reporter_contract
 
 
-def ids(batch: Sequence[LatencyMetric]) -> list[str]:
+def ids(batch: Sequence[LatencyMetric | TurnMetric]) -> list[str]:
     return [metric.call_sid or "" for metric in batch]
 
 
@@ -18,7 +18,7 @@ class Whole:
     def __init__(self, server: Server) -> None:
         self.server = server
 
-    def report(self, batch: Sequence[LatencyMetric]) -> None:
+    def report(self, batch: Sequence[LatencyMetric | TurnMetric]) -> None:
         answer = self.server.request(ids(batch))
         if answer is Answer.BUSY:
             raise TransientError("503: busy")
@@ -40,10 +40,46 @@ class OneByOne(Whole):
             raise PermanentError("400", refused=refused)
 
 
-@pytest.mark.parametrize("make", [Whole, OneByOne])
+class OfTurnsToo(Whole):
+    """The same request for turns."""
+
+    def report_turns(self, turns: Sequence[TurnMetric]) -> None:
+        self.report(turns)
+
+
+@pytest.mark.parametrize("make", [Whole, OneByOne, OfTurnsToo])
 def test_a_right_reporter_passes(make: Callable[[Server], Whole]) -> None:
     """In every scenario, whether it sends a batch at once or one by one."""
     check_reporter_contract(make)
+
+
+def test_turns_are_played_where_the_reporter_takes_them() -> None:
+    """Each scenario twice, with a reporter and a server for each kind."""
+    servers: list[Server] = []
+
+    def make(server: Server) -> OfTurnsToo:
+        servers.append(server)
+        return OfTurnsToo(server)
+
+    check_reporter_contract(make, scenarios=["ok", "transient"])
+    assert [(server.scenario, len(server.taken)) for server in servers] == [
+        ("ok", 60),
+        ("ok", 60),
+        ("transient", 60),
+        ("transient", 60),
+    ]
+
+
+class SwallowingTurns(Whole):
+    """Right, but for turns."""
+
+    def report_turns(self, turns: Sequence[TurnMetric]) -> None:
+        self.server.request(ids(turns))
+
+
+class FailingOnTurns(Whole):
+    def report_turns(self, turns: Sequence[TurnMetric]) -> None:
+        raise TypeError
 
 
 class Swallowing(Whole):
@@ -113,6 +149,8 @@ class OtherIds(Whole):
         (GivingUpAtOnce, "scenario transient: .* raise TransientError"),
         (Modest, "scenario ok: the server took 60, of which only 54 count"),
         (OtherIds, "scenario ok: .* are these call_sids"),
+        (SwallowingTurns, r"scenario transient: .* report_turns\(\) answered as if .* an error was swallowed"),
+        (FailingOnTurns, r"scenario ok: report_turns\(\) raised TypeError, .* 60 turns are lost"),
     ],
 )
 def test_a_wrong_reporter_is_told_what_is_wrong(make: Callable[[Server], Whole], told: str) -> None:
