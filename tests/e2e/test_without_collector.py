@@ -21,12 +21,15 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 
-from callbot_latency import InfluxDBReporter, LatencyMetric, PrometheusReporter, Thresholds
-from callbot_latency.drops import dropped
+from callbot_latency import Anchor, InfluxDBReporter, LatencyMetric, PrometheusReporter, Thresholds, TurnMetric
+from callbot_latency.drops import dropped, unmeasured
 from callbot_latency.histograms import Histograms, views
 from callbot_latency.reporters import PermanentError, TransientError
+from callbot_latency.timeline import BargeIn
 from deploy.stack import DATABASE, USER, Stack
+from tests import measured as one
 from tests.e2e.reading import eventually, prometheus_query
+from tests.subprocesses import facts_of, run_python
 
 ROOT = Path(__file__).parents[2]
 BUCKET = f"{DATABASE}/autogen"
@@ -55,9 +58,24 @@ def measured() -> list[LatencyMetric]:
     return made
 
 
+def turns() -> list[TurnMetric]:
+    """Forty turns: by every anchor, heard or only sent, and some that could not be measured."""
+    anchors = list(Anchor)
+    return [
+        one.turn(
+            n,
+            anchor=None if n % 10 == 9 else anchors[n % len(anchors)],
+            response_ms=None if n % 4 == 3 else 300.0 + 75 * n,
+            response_sent_ms=200.0 + 75 * n,
+            parts_ms={"endpointing": 150.0, "speech_to_text": 50.0 + 75 * n},
+        )
+        for n in range(40)
+    ]
+
+
 @dataclass(frozen=True)
 class Both:
-    """The same operations, by the Collector and by the Pushgateway."""
+    """The same operations and turns, by the Collector and by the Pushgateway."""
 
     collector: str
     pushgateway: str
@@ -68,6 +86,7 @@ def both(stack: Stack) -> Iterator[Both]:
     """Sent in two parts, so that rates and increases have something to see."""
     # A reason that a bot had, before either side reads them.
     dropped.add("test_without_collector", 2)
+    unmeasured.add("test_without_collector", 3)
     jobs = Both(f"by-collector-{uuid.uuid4().hex[:6]}", f"by-push-{uuid.uuid4().hex[:6]}")
     exporter = OTLPMetricExporter(endpoint=stack.url("otlp_grpc"), insecure=True)
     provider = MeterProvider(
@@ -81,7 +100,9 @@ def both(stack: Stack) -> Iterator[Both]:
     try:
         for parts in (1, 2):
             histograms.report(measured())
+            histograms.report_turns(turns())
             provider.force_flush()
+            pushed.report_turns(turns())
             pushed.report(measured())
             for job in (jobs.collector, jobs.pushgateway):
                 eventually(partial(_has_come, stack, job, parts * len(measured())))
@@ -134,6 +155,17 @@ QUERIES = {
     "breaches": 'sum by (operation_type, provider, severity) (callbot_threshold_breaches_total{job="$job"})',
     "active": 'sum by (operation_type) (callbot_operations_active{job="$job"})',
     "dropped": 'sum by (reason) (callbot_telemetry_dropped_total{job="$job", reason="test_without_collector"})',
+    "every response": 'sum by (le, anchor, until) (callbot_turn_response_seconds_bucket{job="$job"})',
+    "p95 of what was heard": (
+        "histogram_quantile(0.95, sum by (le, anchor)"
+        ' (callbot_turn_response_seconds_bucket{job="$job", until="heard"}))'
+    ),
+    "every part": 'sum by (le, part) (callbot_turn_contribution_seconds_bucket{job="$job"})',
+    "share of each part": (
+        'sum by (part) (callbot_turn_contribution_seconds_sum{job="$job"})'
+        ' / scalar(sum(callbot_turn_contribution_seconds_sum{job="$job"}))'
+    ),
+    "unmeasured": 'sum by (reason) (callbot_turns_unmeasured_total{job="$job", reason="test_without_collector"})',
 }
 
 
@@ -320,10 +352,16 @@ def test_every_measurement_of_one_instant_is_a_point(stack: Stack, provider: str
 def test_the_query_of_the_documentation_is_answered(stack: Stack, provider: str) -> None:
     """docs/metrics.md has a p95 in Flux."""
     influx(stack).report(of_provider(provider, 100))
-    (query,) = re.findall(r"^```flux\n(.*?)^```$", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE | re.DOTALL)
-    answers = flux(stack, query.replace('"latency"', f'"{BUCKET}"'))
+    answers = flux(stack, documented("callbot.operation"))
     (row,) = [row for row in answers if row["provider"] == provider]
     assert float(row["_value"]) == pytest.approx(95, abs=1)
+
+
+def documented(measurement: str) -> str:
+    """The query of docs/metrics.md for points of this measurement."""
+    queries = re.findall(r"^```flux\n(.*?)^```$", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE | re.DOTALL)
+    (query,) = [query for query in queries if f'"{measurement}"' in query]
+    return str(query).replace('"latency"', f'"{BUCKET}"')
 
 
 def test_points_keep_their_time_to_the_microsecond(stack: Stack, provider: str) -> None:
@@ -435,3 +473,146 @@ def test_an_outage_is_no_loss(stack: Stack, provider: str) -> None:
         stack.start("influxdb")
     reporter.report(batch[10:])
     assert len(rows(stack, provider)) == 50
+
+
+# -- turns in InfluxDB, and the whole way ---------------------------------------------------------------------------
+
+
+def turn_rows(stack: Stack, call_sids: list[str]) -> list[dict[str, Any]]:
+    """Every point of these calls' turns, by InfluxQL."""
+    answer = stack.influxdb_query('SELECT * FROM "callbot.turn"')
+    (result,) = answer["results"]
+    found = [dict(zip(s["columns"], row, strict=True)) for s in result.get("series", []) for row in s["values"]]
+    return [row for row in found if row["call_sid"] in call_sids]
+
+
+def test_every_turn_of_one_instant_is_a_point(stack: Stack) -> None:
+    """Of 500 equal but for their number, InfluxQL and Flux find each; handed over again, none is there twice."""
+    call_sid, instant = f"CA{uuid.uuid4().hex}", datetime.now(UTC)
+    batch = [one.turn(n, call_sid=call_sid, timestamp=instant, response_ms=1000.0 + n) for n in range(500)]
+    reporter = influx(stack)
+    lines = [(turn, reporter._line(turn)) for turn in batch]
+    for _ in range(2):
+        reporter._kept = lines
+        reporter.report_turns(batch)
+    found = turn_rows(stack, [call_sid])
+    assert {(row["turn"], row["response_ms"]) for row in found} == {(turn.turn, turn.response_ms) for turn in batch}
+    assert len(found) == 500
+    query = (
+        f'from(bucket: "{BUCKET}") |> range(start: -1h) |> filter(fn: (r) => r._measurement == "callbot.turn")'
+        ' |> pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value")'
+        f' |> filter(fn: (r) => r.call_sid == "{call_sid}") |> group() |> count(column: "turn")'
+    )
+    (row,) = flux(stack, query)
+    assert row["turn"] == "500"
+
+
+def test_a_turns_point_has_every_field_with_its_type(stack: Stack) -> None:
+    """As docs/metrics.md says: numbers, a boolean, texts; ids are no tags."""
+    call_sid = f"CA{uuid.uuid4().hex}"
+    turn = one.turn(
+        3,
+        call_sid=call_sid,
+        stream_sid="MZ1",
+        timestamp=datetime.now(UTC),
+        outcome="interrupted",
+        operations=4,
+        overlapped_ms={"salesforce_api": 120},
+        barge_in=BargeIn(1, reaction_ms=80, silenced_ms=200.5, heard_share=0.5, is_false=True),
+    )
+    silent = one.turn(4, call_sid=call_sid, timestamp=turn.timestamp, anchor=None, unmeasured="no_anchor")
+    influx(stack).report_turns([turn, silent])
+    told, bare = sorted(turn_rows(stack, [call_sid]), key=lambda row: int(row["turn"]))
+    wanted = {
+        "anchor": "stt_final",
+        "outcome": "interrupted",
+        "unmeasured": None,
+        "response_ms": 1500,
+        "response_sent_ms": 1400,
+        "part.endpointing": 300,
+        "part.speech_to_text": 1200,
+        "overlapped.salesforce_api": 120,
+        "operations": 4,
+        "barge_in.reaction_ms": 80,
+        "barge_in.silenced_ms": 200.5,
+        "barge_in.heard_share": 0.5,
+        "barge_in.is_false": True,
+        "stream_sid": "MZ1",
+    }
+    assert {name: told[name] for name in wanted} == wanted
+    assert (bare["unmeasured"], bare["anchor"], bare["barge_in.is_false"]) == ("no_anchor", None, None)
+    (result,) = stack.influxdb_query('SHOW TAG KEYS FROM "callbot.turn"')["results"]
+    assert {key for (key,) in result["series"][0]["values"]} == {"anchor", "outcome", "unmeasured"}
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(*[st.text(max_size=40)] * 3), min_size=1, max_size=30))
+def test_any_text_of_a_turn_is_a_point_on_the_real_server(stack: Stack, texts: list[tuple[str, str, str]]) -> None:
+    """Commas, quotes, newlines, halves of surrogates, spaces at the end of the last tag: as many points as turns."""
+    call_sid, instant = f"CA{uuid.uuid4().hex}", datetime.now(UTC)
+    batch = [
+        one.turn(n, call_sid=call_sid, timestamp=instant, outcome=outcome, unmeasured=why, stream_sid=stream_sid)
+        for n, (outcome, why, stream_sid) in enumerate(texts)
+    ]
+    influx(stack).report_turns(batch)
+    found = {row["turn"]: row for row in turn_rows(stack, [call_sid])}
+    assert len(found) == len(batch)
+    for turn in batch:
+        if (turn.stream_sid or "").isprintable():
+            assert found[turn.turn]["stream_sid"] == turn.stream_sid
+
+
+CALLS = """
+init()
+for call_sid in {call_sids!r}:
+    with cl.call(call_sid) as bound:
+        at_ns = time.perf_counter_ns()
+        bound.timeline.speech_ended(
+            at_ns - 300_000_000, source=cl.Anchor.STT_FINAL, uncertainty_ms=20, reported_ns=at_ns
+        )
+        with cl.turn():
+            listen()
+            bound.timeline.audio_sent(time.perf_counter_ns(), leading_silence_ns=0, is_filler=False)
+            bound.timeline.playback_started(time.perf_counter_ns() + 5_000_000, uncertainty_ms=10)
+turns = [turn.to_dict() for turn in latency_tracker.get_turns()]
+tell(turns=turns, ended=shutdown(20), lanes={{n: dict(s.dropped) for n, s in cl.report_manager.status().items()}})
+"""
+
+
+def test_a_bots_turns_are_found_by_every_way(stack: Stack, tmp_path: Path) -> None:
+    """One bot, the Collector and both direct reporters by its settings: the same turns, by the same queries."""
+    collector, pushed = f"by-collector-{uuid.uuid4().hex[:6]}", f"by-push-{uuid.uuid4().hex[:6]}"
+    call_sids = [f"CA{uuid.uuid4().hex}" for _ in range(3)]
+    bot_settings = {
+        **stack.environment(),
+        "OTEL_SERVICE_NAME": collector,
+        "PROMETHEUS_PUSHGATEWAY_URL": stack.url("pushgateway"),
+        "LATENCY_PUSHGATEWAY_JOB": pushed,
+        "INFLUXDB_URL": stack.url("influxdb"),
+        "INFLUXDB_TOKEN": stack.influxdb_token,
+        "INFLUXDB_ORG": "callbot",
+        "INFLUXDB_BUCKET": BUCKET,
+    }
+    facts = facts_of(run_python(CALLS.format(call_sids=call_sids), tmp_path, bot_settings, 60))
+    assert facts["ended"]
+    assert not any(facts["lanes"].values())
+    assert [turn["call_sid"] for turn in facts["turns"]] == call_sids
+
+    def the_same() -> None:
+        for name in ("every response", "every part"):
+            by_collector, by_push = (asked(stack, QUERIES[name].replace("$job", job)) for job in (collector, pushed))
+            assert by_collector
+            assert by_push == pytest.approx(by_collector)
+
+    eventually(the_same)
+    (row,) = prometheus_query(stack, f'sum(callbot_turn_response_seconds_count{{job="{pushed}", until="heard"}})')
+    assert float(row["value"][1]) == len(call_sids)
+    told = {turn["call_sid"]: turn for turn in facts["turns"]}
+    found = {row["call_sid"]: row for row in turn_rows(stack, call_sids)}
+    assert sorted(found) == sorted(call_sids)
+    for call_sid, row in found.items():
+        assert row["response_ms"] == told[call_sid]["response_ms"]
+        assert {name.removeprefix("part."): ms for name, ms in row.items() if name.startswith("part.") and ms} == {
+            name: ms for name, ms in told[call_sid]["parts_ms"].items() if ms
+        }
+    assert [answer["anchor"] for answer in flux(stack, documented("callbot.turn"))].count("stt_final") == 1
