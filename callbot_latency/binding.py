@@ -88,8 +88,8 @@ class call:  # noqa: N801 - used as a verb, like contextlib.suppress
     Args:
         call_sid: Twilio's id of the call, ``CA...``.
         stream_sid: id of the media stream, ``MZ...``.
-        metadata: attributes of the call span, such as queue or campaign, which alert rules may ask for; never a phone
-            number.
+        metadata: attributes of the call span, such as queue or campaign, which alert rules may ask for. Of a phone
+            number in it no more is recorded than LATENCY_PHONE_NUMBERS says.
         joins: the call's root is written by another process.
 
     Raises:
@@ -151,15 +151,16 @@ class call:  # noqa: N801 - used as a verb, like contextlib.suppress
         self.__exit__(exc_type, exc, traceback)
 
     def _open(self, session: "Session") -> "_Opened | None":
-        if self._metadata and session.opened_calls is not None:
-            session.opened_calls.append((self.call_sid, self._metadata))
         # Here, since most of what is measured needs no turns, and importing us is to cost little.
         from .call_timeline import CallTimeline
 
         spans = session.span_opener()
         if spans is None:
             return None
-        attributes = metadata_attributes(self._metadata) | {semconv.CALL_SID: self.call_sid}
+        metadata = session.phones.cleaned(self._metadata)
+        if metadata and session.opened_calls is not None:
+            session.opened_calls.append((self.call_sid, metadata))
+        attributes = metadata_attributes(metadata) | {semconv.CALL_SID: self.call_sid}
         if self.stream_sid:
             attributes[semconv.STREAM_SID] = self.stream_sid
         start_wall_ns, start_ns = time.time_ns(), time.perf_counter_ns()

@@ -2,7 +2,6 @@
 
 import difflib
 import os
-import re
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +14,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from . import semconv
 from .alerting.language import Language
+from .endpoints import ENDPOINTS, without_credentials
 from .headers import checked_host
 from .metric import OperationType, ThresholdsMs
 from .scrub import scrub
@@ -29,15 +29,6 @@ Protocol = Literal["grpc", "http/protobuf"]
 _SECRETS = {semconv.ENV_SLACK_WEBHOOK_URL, semconv.ENV_INFLUXDB_TOKEN, semconv.ENV_TRACE_KEY, semconv.ENV_APPRISE_URLS}
 _STT, _TTS, _SALESFORCE, _RAG = (DEFAULT_THRESHOLDS[kind.value] for kind in OperationType)
 
-_HOST = r"(?:[^\s/@:]+(?::[^\s/@]*)?@)?(?:\[[0-9A-Fa-f:.]+\]|[^\s/@:]+)(?::\d{1,5})?"
-_ENDPOINTS = {
-    "grpc": re.compile(
-        rf"https?://{_HOST}(?:/\S*)?|(?:dns|unix|ipv4|ipv6):\S+|[^\s/@:]+:\d{{1,5}}",
-        re.IGNORECASE,
-    ),
-    "http/protobuf": re.compile(rf"https?://{_HOST}(?:[/?]\S*)?", re.IGNORECASE),
-}
-"""What an OTLP exporter takes for an address: gRPC also a name with a port, or one of its own schemes."""
 _EXPECTED = {
     semconv.ENV_METRICS_FILE_MAX_MB: "a number of MB, or 0 for no rotation",
     semconv.ENV_METRICS_FILE_BACKUPS: "how many rotated files are kept, 0 or more",
@@ -97,6 +88,7 @@ class LatencyConfig(BaseSettings):
     rag_warning_ms: Milliseconds = Field(default=_RAG.warning_ms, validation_alias=semconv.ENV_RAG_WARNING_MS)
     rag_critical_ms: Milliseconds = Field(default=_RAG.critical_ms, validation_alias=semconv.ENV_RAG_CRITICAL_MS)
     trace_key: SecretStr = Field(default=SecretStr(""), validation_alias=semconv.ENV_TRACE_KEY)
+    phone_numbers: Literal["never", "hashed"] = Field(default="never", validation_alias=semconv.ENV_PHONE_NUMBERS)
     propagate_to: Names = Field(default=(), validation_alias=semconv.ENV_PROPAGATE_TO)
     trace_url: str | None = Field(default=None, validation_alias=semconv.ENV_TRACE_URL)
     rag_url: str | None = Field(default=None, validation_alias=semconv.ENV_RAG_URL)
@@ -221,6 +213,15 @@ class LatencyConfig(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _hashes_have_a_key(self) -> Self:
+        if self.phone_numbers == "hashed" and not self.trace_key.get_secret_value().strip():
+            raise ValueError(
+                f"{semconv.ENV_PHONE_NUMBERS}: expected {semconv.ENV_TRACE_KEY} beside 'hashed': "
+                "without a secret, all phone numbers are tried in seconds"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _influxdb_is_complete(self) -> Self:
         """The URL says that we write there; without it, the others are a Collector's that has the same ``.env``."""
         needed = {
@@ -240,10 +241,10 @@ class LatencyConfig(BaseSettings):
             own = getattr(self, f"otlp_{signal}_endpoint")
             name = f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT" if own else semconv.OTEL_EXPORTER_OTLP_ENDPOINT
             endpoint = own or self.otlp_endpoint
-            if endpoint is not None and not _ENDPOINTS[protocol].fullmatch(endpoint):
+            if endpoint is not None and not ENDPOINTS[protocol].fullmatch(endpoint):
                 example = "http://localhost:4317" if protocol == "grpc" else "http://localhost:4318"
                 raise ValueError(
-                    f"{name}: expected a URL such as {example} ({protocol}), got {_without_credentials(endpoint)!r}"
+                    f"{name}: expected a URL such as {example} ({protocol}), got {without_credentials(endpoint)!r}"
                 )
         return self
 
@@ -280,7 +281,7 @@ class LatencyConfig(BaseSettings):
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         for name, value in super().__repr_args__():
             if isinstance(value, AnyHttpUrl) or str(name).endswith("_endpoint"):
-                yield name, None if value is None else _without_credentials(str(value))
+                yield name, None if value is None else without_credentials(str(value))
             else:
                 yield name, scrub(value) if isinstance(value, str) else value
 
@@ -327,14 +328,9 @@ def _explained(error: ErrorDetails) -> str:
     if not error["loc"]:
         return error["msg"].removeprefix("Value error, ")
     name, given = str(error["loc"][0]), str(error["input"])
-    shown = _without_credentials(given) if name.endswith("_URL") else scrub(given)
+    shown = without_credentials(given) if name.endswith("_URL") else scrub(given)
     expected = f"expected {_EXPECTED[name]}" if name in _EXPECTED else _expected(error)
     return f"{name}: {expected}" + ("" if name in _SECRETS else f", got {shown!r}")
-
-
-def _without_credentials(url: str) -> str:
-    """A URL with whatever stands before its host taken out, also where it is none for want of a scheme or port."""
-    return scrub(re.sub(r"^([\w+.-]*://)?.*@", r"\1[credentials]@", url, flags=re.DOTALL))
 
 
 def _expected(error: ErrorDetails) -> str:

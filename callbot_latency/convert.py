@@ -9,13 +9,17 @@ from . import semconv
 from .foreign import ForeignSpan, metric_of
 from .measurement import NS_PER_MS, Fate, Measurement, at
 from .metric import LatencyMetric, OperationStatus, Severity
+from .outcome import kept_facts
+from .phones import NEVER, PhoneNumbers
 from .thresholds import Thresholds
 
 __all__ = ["claim", "running_metric", "to_metric"]
 
 
-def to_metric(item: Any, thresholds: Thresholds) -> LatencyMetric:
+def to_metric(item: Any, thresholds: Thresholds, phones: PhoneNumbers = NEVER) -> LatencyMetric:
     """A Measurement of ours, a LatencyMetric handed in, or a finished span of somebody else's.
+
+    `phones` cleans the metadata of the last two; a Measurement's was cleaned when it was given.
 
     Raises:
         TypeError, ValueError: nothing that can be counted.
@@ -23,13 +27,24 @@ def to_metric(item: Any, thresholds: Thresholds) -> LatencyMetric:
     """
     if isinstance(item, Measurement):
         return _of_measurement(item)
-    metric = item if isinstance(item, LatencyMetric) else _of_foreign(item)
+    metric = _cleaned(item if isinstance(item, LatencyMetric) else _of_foreign(item), phones)
     if metric.status is OperationStatus.RUNNING:
         raise ValueError("status: what still runs is no measurement yet")
     if metric.severity is not None or metric.status is OperationStatus.CANCELLED or metric.attempt is not None:
         return metric
     severity = thresholds.severity(metric.operation_type.value, metric.latency_ms)
     return metric if severity is None else replace(metric, severity=severity)
+
+
+def _cleaned(metric: LatencyMetric, phones: PhoneNumbers) -> LatencyMetric:
+    if not metric.metadata:
+        return metric
+    try:
+        facts = kept_facts(metric.metadata)
+        cleaned = phones.cleaned(facts)
+    except Exception:  # noqa: BLE001 - what is handed in may be anything, and change meanwhile; the metric counts
+        return replace(metric, metadata={})
+    return metric if cleaned is facts else replace(metric, metadata=cleaned)
 
 
 def _of_foreign(item: Any) -> LatencyMetric:

@@ -18,6 +18,8 @@ from . import semconv
 from .guard import contained
 from .metric import OperationStatus, OperationType, Severity
 from .outcome import error_message, kept_facts, metadata_attributes
+from .phones import NEVER, may_hold_numbers
+from .switch import switch
 from .text import text_of_any, well_formed
 
 if TYPE_CHECKING:
@@ -73,6 +75,8 @@ class Operation:
     """What is kept of an exception: its scrubbed text, unless that may quote what was said."""
     is_attempt: bool = False
     """Whether it is one provider's part of an operation, which no sum over operations may count again."""
+    uncleaned: Mapping[str, Any] = field(init=False)
+    """The metadata where a phone number may be in it: what becomes of that, each run's session says."""
     reads_owner: bool = field(init=False)
     type_value: str = field(init=False)
     span_name: str = field(init=False)
@@ -80,6 +84,9 @@ class Operation:
 
     def __post_init__(self) -> None:
         put = object.__setattr__
+        put(self, "uncleaned", self.metadata if may_hold_numbers(self.metadata) else {})
+        if self.uncleaned:
+            put(self, "metadata", {})
         put(self, "reads_owner", self.call_sid is not None or self.stream_sid is not None)
         put(self, "type_value", self.type.value)
         put(self, "span_name", f"{self.type.value} {self.name}")
@@ -250,7 +257,8 @@ class Measurement(Handle):
             contained(self._add_metadata, metadata)
 
     def _add_metadata(self, metadata: Mapping[str, Any]) -> None:
-        facts = kept_facts(metadata)
+        session = switch.session
+        facts = (NEVER if session is None else session.phones).cleaned(kept_facts(metadata))
         self.metadata = {**self.metadata, **facts}
         self.span.set_attributes(metadata_attributes(facts))
 

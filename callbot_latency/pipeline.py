@@ -15,6 +15,7 @@ from .convert import to_metric
 from .drops import dropped
 from .guard import AtMostOncePer, contained
 from .metric import LatencyMetric
+from .phones import NEVER, PhoneNumbers
 from .reporters import Buffered, Consumer, Ticking, TurnReporter
 from .thresholds import Thresholds
 from .tracker import LatencyTracker
@@ -48,6 +49,7 @@ class Pipeline:
         reporters: Sequence[Consumer],
         thresholds: Thresholds,
         *,
+        phones: PhoneNumbers = NEVER,
         capacity: int = CAPACITY,
     ) -> None:
         self._tracker = tracker
@@ -58,6 +60,7 @@ class Pipeline:
             reporter.report_turns for reporter in self._reporters if isinstance(reporter, TurnReporter)
         ]
         self._thresholds = thresholds
+        self._phones = phones
         self._capacity = capacity
         self._tell_drops = AtMostOncePer()
         self._reset()
@@ -170,7 +173,7 @@ class Pipeline:
             item = in_hand[0]
             self._keeping = True
             try:
-                metric = item if isinstance(item, TurnMetric) else to_metric(item, self._thresholds)
+                metric = item if isinstance(item, TurnMetric) else to_metric(item, self._thresholds, self._phones)
             except Exception as invalid:  # noqa: BLE001 - one bad item does not take its batch along
                 dropped.add(semconv.DROPPED_INVALID)
                 _log.debug("not a measurement: %s", type(invalid).__name__)

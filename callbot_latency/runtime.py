@@ -26,6 +26,7 @@ from .histograms import Histograms
 from .lane import Lane
 from .logs import LogReporter
 from .on_deadline import OnDeadline
+from .phones import NEVER, PhoneNumbers
 from .pipeline import Pipeline
 from .providers import Providers, open_providers
 from .reporters import Consumer, LatencyReporter, Notifier
@@ -62,10 +63,13 @@ class _Runtime:
         rules = () if config.alert_rules_file is None else load_rules(config.alert_rules_file)
         self._from_environment = _from_environment(config)
         self.providers: Providers = open_providers(config)
-        self.pipeline = Pipeline(latency_tracker, self._reporters(rules), config.thresholds)
-        spans = SpanOpener.on(self.providers.tracers, config.trace_key.get_secret_value())
+        key = config.trace_key.get_secret_value()
+        phones = PhoneNumbers(key.encode()) if config.phone_numbers == "hashed" else NEVER
+        self.pipeline = Pipeline(latency_tracker, self._reporters(rules), config.thresholds, phones=phones)
+        spans = SpanOpener.on(self.providers.tracers, key)
         self.session = (GenAISession if config.gen_ai_names else Session)(spans, config.thresholds, self.pipeline)
         self.session.follows_foreign = config.foreign_spans
+        self.session.phones = phones
         self.session.opened_calls = self.rules.opened_calls
         self.session.propagates_to = Hosts(config.propagate_to)
         self.on_deadline = OnDeadline()

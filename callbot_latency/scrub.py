@@ -4,10 +4,32 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-__all__ = ["MAX_CHARS", "scrub"]
+__all__ = ["MAX_CHARS", "PHONE", "PHONE_WORD", "scrub"]
 
 MAX_CHARS: Final = 500
 """Longer texts are cut before they are searched, so that a huge message costs the call nothing."""
+
+PHONE_WORD: Final = "[phone]"
+"""Stands for a phone number."""
+
+_GAP: Final = r"[\s().\u2010-\u2015-]{0,2}"
+# Neither a part of a longer word, such as a SID, nor decimals, a UUID or a group within one, a date, ORD-0012345678.
+_BEGINS: Final = (
+    r"(?<!\w)(?<!\d\.)(?<![\da-fA-F]{4}-)"
+    r"(?![\da-fA-F]{8}(?:-[\da-fA-F]{4}){3}-)(?!\d\d[./-]\d\d[./-](?:19|20)\d\d(?!\d))(?!(?<=[A-Z]-)\d{9})"
+)
+# Where a country's length is known, what follows is left: "+33 6 12 34 56 78, 2 calls".
+_ABROAD: Final = rf"(?:33(?:\s?\(0\))?(?:{_GAP}\d){{9}}(?!\w)|1(?:{_GAP}\d){{10}}(?!\w)|\d(?:{_GAP}\d){{6,14}})"
+PHONE: Final = re.compile(
+    # E.164, also as a URL or a form encodes it; + tells enough, whatever stands around it.
+    rf"(?:\+|%2[Bb])[\s(]{{0,2}}{_ABROAD}(?!\d)"
+    rf"|{_BEGINS}(?:00{_GAP}{_ABROAD}"
+    # National forms: France's pairs, nine digits or more with the usual separators, the US's.
+    r"|0\d(?:[\s/.\u2010-\u2015-]{0,2}\d\d){4}"
+    rf"|(?:\(0\)\s?|\(?0)\d\)?(?:{_GAP}\d){{7,11}}"
+    r"|(?:1[\s.-]{1,2})?(?:\(\d{3}\)[\s.-]{0,2}|\d{3}[\s.-])\d{3}[\s.-]\d{4})(?!\w)"
+)
+"""What is taken for a phone number, in messages and in metadata alike."""
 
 _PATTERNS: Final[Sequence[tuple[re.Pattern[str], str]]] = (
     # Credentials inside a URL: scheme://user:password@host
@@ -25,10 +47,7 @@ _PATTERNS: Final[Sequence[tuple[re.Pattern[str], str]]] = (
     (re.compile(r"\b(?:sk|pk|rk|xox[abprs])-[A-Za-z0-9_-]{8,}"), "[secret]"),
     (re.compile(r"\beyJ[A-Za-z0-9_-]{6,}\.[A-Za-z0-9_-]+\.?[A-Za-z0-9_-]*"), "[jwt]"),
     (re.compile(r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+"), "[email]"),
-    # E.164, and national forms of nine digits or more with the usual separators; not part of a longer word (a SID).
-    (re.compile(r"(?<![\w.])(?:\+|00)\d(?:[\s().-]{0,2}\d){6,14}(?!\w)"), "[phone]"),
-    (re.compile(r"(?<![\w.])\(?0\d\)?(?:[\s().-]{0,2}\d){7,11}(?![\w])"), "[phone]"),
-    (re.compile(r"(?<![\w.])\(?\d{3}\)?[\s.-]\d{3}[\s.-]\d{4}(?!\w)"), "[phone]"),
+    (PHONE, PHONE_WORD),
 )
 
 

@@ -15,6 +15,7 @@ from .loops import running_loop
 from .measurement import NS_PER_MS, OPERATION, Measurement, Operation
 from .metric import LatencyMetric, OperationStatus, Severity
 from .outcome import kept_facts, mark_failed, metadata_attributes, status_of
+from .phones import NEVER, PhoneNumbers
 from .spans import SpanOpener, attach, detach, detach_abandoned
 from .switch import switch
 from .text import text_of_any, well_formed
@@ -58,6 +59,8 @@ class Session:
         self.flush = pipeline.flush
         self.opened_calls: deque[tuple[str, Mapping[str, Any]]] | None = None
         """Where `call()` leaves its call_sid and metadata, when somebody behind the queue asks for them."""
+        self.phones: PhoneNumbers = NEVER
+        """What becomes of phone numbers in metadata."""
         self.propagates_to: Callable[[str], bool] = _nowhere
         """Whether a call's headers may go to a URL."""
         self.follows_foreign = False
@@ -137,13 +140,14 @@ class Session:
 
     def attributes_of(self, measurement: Measurement, metadata: Mapping[str, Any]) -> dict[str, Any]:
         """The attributes that an operation's span starts with."""
-        if metadata:
-            facts = kept_facts(metadata)
+        operation = measurement.operation
+        if metadata or operation.uncleaned:
+            facts = self.phones.cleaned({**operation.uncleaned, **kept_facts(metadata)})
             measurement.metadata = {**measurement.metadata, **facts}
             # First, since an attribute limit drops the oldest.
-            attributes = {**metadata_attributes(facts), **measurement.operation.attributes}
+            attributes = {**metadata_attributes(facts), **operation.attributes}
         else:
-            attributes = dict(measurement.operation.attributes)
+            attributes = dict(operation.attributes)
         if measurement.call_sid is not None:
             attributes[semconv.CALL_SID] = measurement.call_sid
         if measurement.stream_sid is not None:

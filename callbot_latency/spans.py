@@ -26,7 +26,7 @@ from opentelemetry.trace import (
 
 from .semconv import CALL_PART_SPAN, CALL_SID, CALL_SPAN, SCOPE
 
-__all__ = ["FEW", "DerivedIds", "SpanOpener", "Writing", "attach", "detach", "detach_abandoned"]
+__all__ = ["FEW", "DerivedIds", "SpanOpener", "Writing", "attach", "detach", "detach_abandoned", "hash_key"]
 
 attach = otel_context.attach
 
@@ -62,6 +62,11 @@ _ROOT: Final = b"callbot.root"
 """Tells the hash that gives a root's span id from the one that gives its trace id (BLAKE2's personalisation)."""
 
 
+def hash_key(secret: bytes) -> bytes:
+    """`secret` as a key of BLAKE2, which takes up to 64 bytes (RFC 7693); a longer one is hashed, as HMAC does."""
+    return secret if len(secret) <= 64 else hashlib.blake2b(secret).digest()
+
+
 class DerivedIds:
     """Id generator of our tracer alone: the ids announced by `next_root`, else random ones.
 
@@ -69,8 +74,7 @@ class DerivedIds:
     """
 
     def __init__(self, key: bytes = b"") -> None:
-        # BLAKE2 takes keys of up to 64 bytes (RFC 7693); a longer one is hashed, as HMAC does.
-        self._key = key if len(key) <= 64 else hashlib.blake2b(key).digest()
+        self._key = hash_key(key)
         self._next = threading.local()
 
     def trace_id_of(self, call_sid: str) -> int:

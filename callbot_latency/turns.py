@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from contextvars import Token
 from types import TracebackType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
@@ -17,6 +17,9 @@ from .outcome import kept_facts
 from .spans import attach, detach, detach_abandoned
 from .switch import switch
 from .timeline import Anchor, BargeIn
+
+if TYPE_CHECKING:
+    from .session import Session
 
 __all__ = ["Turn", "turn"]
 
@@ -41,15 +44,16 @@ class turn:  # noqa: N801 - used as a verb, like contextlib.suppress
     def __enter__(self) -> Turn:
         session = switch.session
         if session is not None:
-            self._opened = contained(self._open)
+            self._opened = contained(self._open, session)
         return self._opened[1].turn if self._opened else Turn(_NOBODYS, 0, self._metadata)
 
-    def _open(self) -> "tuple[CallTimeline, OpenTurn, Token[Context], Context] | None":
+    def _open(self, session: "Session") -> "tuple[CallTimeline, OpenTurn, Token[Context], Context] | None":
         binding = bound()
         if binding is None or binding.timeline is None:
             return None
         outer = otel_context.get_current()
-        opened = binding.timeline.open_turn(binding, self._metadata, outer)
+        metadata = session.phones.cleaned(self._metadata)
+        opened = binding.timeline.open_turn(binding, metadata, outer)
         inner = otel_context.set_value(BINDING, binding.with_turn(opened.turn), outer)
         context = set_span_in_context(opened.span, inner)
         return binding.timeline, opened, attach(context), context

@@ -29,6 +29,7 @@ SETTINGS: dict[str, tuple[str, str, Any]] = {
     "LATENCY_RAG_WARNING_MS": ("1e2", "rag_warning_ms", 100.0),
     "LATENCY_RAG_CRITICAL_MS": ("9004", "rag_critical_ms", 9004.0),
     "LATENCY_TRACE_KEY": ("key", "trace_key", "key"),
+    "LATENCY_PHONE_NUMBERS": ("hashed", "phone_numbers", "hashed"),
     "LATENCY_PROPAGATE_TO": (" RAG.internal, *.example.com,", "propagate_to", ("rag.internal", "*.example.com")),
     "LATENCY_RAG_URL": ("https://rag.internal/", "rag_url", "https://rag.internal/"),
     "LATENCY_TRACE_URL": ("http://jaeger/trace/{trace_id}", "trace_url", "http://jaeger/trace/{trace_id}"),
@@ -71,7 +72,10 @@ SETTINGS: dict[str, tuple[str, str, Any]] = {
     "OTEL_EXPORTER_PROMETHEUS_PORT": ("9999", "prometheus_port", 9999),
 }
 
-BESIDE = {"INFLUXDB_URL": {"INFLUXDB_TOKEN": "token", "INFLUXDB_ORG": "org", "INFLUXDB_BUCKET": "bucket"}}
+BESIDE = {
+    "INFLUXDB_URL": {"INFLUXDB_TOKEN": "token", "INFLUXDB_ORG": "org", "INFLUXDB_BUCKET": "bucket"},
+    "LATENCY_PHONE_NUMBERS": {"LATENCY_TRACE_KEY": "key"},
+}
 """What a setting needs beside it."""
 
 
@@ -171,6 +175,8 @@ def test_the_dotenv_file_names_the_service_of_our_resource(tmp_path: Path) -> No
         ("SLACK_WEBHOOK_URL", "T000/B000/secret", "expected a URL that starts with https://"),
         ("LATENCY_SLACK_SEVERITY", "all", "expected 'warning' or 'critical', got 'all'"),
         ("LATENCY_APPRISE_SEVERITY", "all", "expected 'warning' or 'critical', got 'all'"),
+        ("LATENCY_PHONE_NUMBERS", "always", "expected 'never' or 'hashed', got 'always'"),
+        ("LATENCY_PHONE_NUMBERS", "hashed", "expected LATENCY_TRACE_KEY beside 'hashed': without a secret, all"),
         ("LATENCY_LANGUAGE", "de", "expected 'en' or 'fr', got 'de'"),
     ],
 )
@@ -188,6 +194,22 @@ def test_a_bad_value_is_one_error_that_says_it_all(
     assert isinstance(raised.value, ValueError)
     if name == "SLACK_WEBHOOK_URL":
         assert "secret" not in message
+
+
+@pytest.mark.usefixtures("isolated")
+@pytest.mark.parametrize("key", ["", "   "])
+def test_phone_numbers_are_not_hashed_without_a_key(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blanks are none; with a key it is shown nowhere."""
+    monkeypatch.setenv("LATENCY_TRACE_KEY", key)
+    monkeypatch.setenv("LATENCY_PHONE_NUMBERS", "hashed")
+    with pytest.raises(ConfigError, match="^LATENCY_PHONE_NUMBERS: expected LATENCY_TRACE_KEY beside"):
+        load_config()
+    monkeypatch.setenv("LATENCY_TRACE_KEY", "hidden-key")
+    assert "hidden-key" not in repr(load_config())
+    monkeypatch.setenv("LATENCY_PHONE_NUMBERS", "hash")
+    with pytest.raises(ConfigError) as raised:
+        load_config()
+    assert "hidden-key" not in str(raised.value)
 
 
 @pytest.mark.usefixtures("isolated")

@@ -1,0 +1,114 @@
+"""What becomes of phone numbers in metadata: a word for them, or a keyed hash where LATENCY_PHONE_NUMBERS asks for it.
+
+What is one stands in `scrub.PHONE`, as for messages. Digits alone may be an order's number, and stay, unless their
+key says what they are.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from .scrub import PHONE, PHONE_WORD
+from .spans import hash_key
+from .text import text_of_any
+
+__all__ = ["NEVER", "PhoneNumbers", "may_hold_numbers"]
+
+_LEAST_DIGITS: Final = 7
+_ENOUGH_DIGITS: Final = re.compile(r"(?:\d\D{0,4}){6}\d")
+"""Whatever `PHONE` finds has so many digits, no further apart; looking for them costs least."""
+_BARE: Final = re.compile(r"[^\w]*(?:\d[\s().\u2010-\u2015-]*){7,15}")
+_NAMES_A_NUMBER: Final = re.compile(
+    r"(?:.*(?:phone|msisdn|caller|callee|appelant|portable)|(?:.*[\W_])?(?:mobile|fax|t[eé]l))(?:[\W_]?(?:number|num|no|id))?",
+    re.IGNORECASE,
+)
+_PERSON: Final = b"callbot.phone"
+"""Tells these hashes from those that ids derive from (BLAKE2's personalisation)."""
+
+
+def may_hold_numbers(facts: Mapping[Any, Any]) -> bool:
+    """Whether it is worth looking closer; false of most metadata, at little cost."""
+    for key, value in facts.items():
+        kind = type(value)
+        if kind is str:
+            if len(value) >= _LEAST_DIGITS and not value.isidentifier() and _ENOUGH_DIGITS.search(value):
+                return True
+        elif kind is not bool and value is not None and (kind in _NESTED or _has_digits_enough(value)):
+            return True
+        if type(key) is not str or (not key.isidentifier() and _ENOUGH_DIGITS.search(key)):
+            return True
+    return False
+
+
+_NESTED: Final = frozenset({dict, list})
+
+
+def _has_digits_enough(number: float) -> bool:
+    return 1e6 <= number < 1e15
+
+
+class PhoneNumbers:
+    """Replaces each phone number in metadata by ``[phone]``, or by ``phone:`` and 16 hex digits.
+
+    Args:
+        secret: keys the hash, so that nobody without it can try all numbers; None: nothing of a number is kept.
+
+    """
+
+    def __init__(self, secret: bytes | None = None) -> None:
+        self._key = None if secret is None else hash_key(secret)
+
+    def cleaned(self, facts: Mapping[Any, Any]) -> Mapping[Any, Any]:
+        """`facts`, which are of JSON's types, without phone numbers in their texts and keys.
+
+        A number of digits alone, text or not, is one where its key says so (``phone``, ``caller_id``); other numbers
+        stay. Where there is none, the same object is returned.
+        """
+        return self._mapping(facts) if may_hold_numbers(facts) else facts
+
+    def _mapping(self, facts: Mapping[Any, Any]) -> dict[Any, Any]:
+        cleaned = {}
+        for key, value in facts.items():
+            name = key if type(key) is str else text_of_any(key)
+            seen = PHONE.sub(self._found, name)
+            cleaned[key if seen == name else seen] = self._value(value, name)
+        return cleaned
+
+    def _value(self, value: Any, name: str) -> Any:
+        if isinstance(value, str):
+            if _BARE.fullmatch(value) and _NAMES_A_NUMBER.fullmatch(name):
+                return self._word(value)
+            return PHONE.sub(self._found, value)
+        if isinstance(value, dict):
+            return self._mapping(value)
+        if isinstance(value, list):
+            return [self._value(each, name) for each in value]
+        if isinstance(value, (int, float)) and _has_digits_enough(value) and _NAMES_A_NUMBER.fullmatch(name):
+            return self._word(str(int(value)))
+        return value
+
+    def _found(self, match: re.Match[str]) -> str:
+        return self._word(match[0])
+
+    def _word(self, number: str) -> str:
+        if self._key is None:
+            return PHONE_WORD
+        digest = hashlib.blake2b(_normal(number).encode(), digest_size=8, key=self._key, person=_PERSON)
+        return "phone:" + digest.hexdigest()
+
+
+NEVER: Final = PhoneNumbers()
+"""Keeps nothing of a number."""
+
+
+def _normal(number: str) -> str:
+    """ASCII digits, and + before a country's code, after which the (0) that is not dialled from abroad is left out."""
+    number = re.sub("%2[Bb]", "+", number)
+    if "+" not in number and not _digits(number).startswith("00"):
+        return _digits(number)
+    return "+" + _digits(number.replace("(0)", "")).removeprefix("00")
+
+
+def _digits(text: str) -> str:
+    return "".join(str(int(each)) for each in text if each.isdecimal())
