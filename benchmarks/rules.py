@@ -80,7 +80,7 @@ def measured(seconds: int) -> tuple[float, int]:
     for batch in made:
         now_s += 1 / BATCHES_PER_SECOND
         if engine.opened_calls is not None:
-            engine.opened_calls.extend((m.call_sid or "", {"queue": "sales-fr"}) for m in batch[:4])
+            engine.opened_calls.extend((m.call_sid or "", None, {"queue": "sales-fr"}) for m in batch[:4])
         before_s = time.thread_time()
         engine.report(batch)
         engine.tick()

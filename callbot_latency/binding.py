@@ -159,7 +159,7 @@ class call:  # noqa: N801 - used as a verb, like contextlib.suppress
             return None
         metadata = session.phones.cleaned(self._metadata)
         if metadata and session.opened_calls is not None:
-            session.opened_calls.append((self.call_sid, metadata))
+            session.opened_calls.append((self.call_sid, None, metadata))
         attributes = metadata_attributes(metadata) | {semconv.CALL_SID: self.call_sid}
         if self.stream_sid:
             attributes[semconv.STREAM_SID] = self.stream_sid

@@ -57,8 +57,10 @@ class Session:
         self.open_measurements = OpenMeasurements()
         self.submit = pipeline.submit
         self.flush = pipeline.flush
-        self.opened_calls: deque[tuple[str, Mapping[str, Any]]] | None = None
-        """Where `call()` leaves its call_sid and metadata, when somebody behind the queue asks for them."""
+        self.opened_calls: deque[tuple[str, int | None, Mapping[str, Any]]] | None = None
+        """Where `call()` leaves its call_sid and metadata, and `turn()` its number too, when somebody behind the queue
+        asks for them.
+        """
         self.phones: PhoneNumbers = NEVER
         """What becomes of phone numbers in metadata."""
         self.propagates_to: Callable[[str], bool] = _nowhere

@@ -30,7 +30,7 @@ class turn:  # noqa: N801 - used as a verb, like contextlib.suppress
     Operations inside belong to it. Outside of a call nothing is measured by it.
 
     Args:
-        metadata: attributes of the turn, such as an intent; never what the caller said.
+        metadata: attributes of the turn, such as an intent, which alert rules may ask for; never what the caller said.
 
     Raises:
         TypeError: metadata is no mapping.
@@ -54,6 +54,9 @@ class turn:  # noqa: N801 - used as a verb, like contextlib.suppress
         outer = otel_context.get_current()
         metadata = session.phones.cleaned(self._metadata)
         opened = binding.timeline.open_turn(binding, metadata, outer)
+        if session.opened_calls is not None:
+            # Also without metadata: a call that is opened again counts its turns from one again.
+            session.opened_calls.append((binding.call_sid, opened.turn.number, metadata))
         inner = otel_context.set_value(BINDING, binding.with_turn(opened.turn), outer)
         context = set_span_in_context(opened.span, inner)
         return binding.timeline, opened, attach(context), context

@@ -10,7 +10,16 @@ from typing import Any
 
 import pytest
 
-from callbot_latency import Alert, LatencyMetric, add_alert_callback, call, measure_latency_context, record, shutdown
+from callbot_latency import (
+    Alert,
+    LatencyMetric,
+    add_alert_callback,
+    call,
+    measure_latency_context,
+    record,
+    shutdown,
+    turn,
+)
 from callbot_latency import runtime as runtime_module
 from callbot_latency.alerting import AlertPolicy
 from callbot_latency.alerting.policy import HEALTHY_IN_A_ROW
@@ -279,11 +288,76 @@ def test_rules_know_the_metadata_of_the_call(rules: Rules) -> None:
     assert scene.runtime.rules._calls["CA1"] == {"queue": "sales-fr", "vip": True}
 
 
+def test_rules_know_the_metadata_of_the_turn(rules: Rules) -> None:
+    """An operation's own comes first, then its turn's, then its call's; another turn knows nothing of it."""
+    scene = rules(QUEUE)
+    ask = partial(measure_latency_context, "rag_inference", "ask")
+    with call("CA1", metadata={"queue": "sales-fr", "vip": True, "tier": "basic"}):
+        with turn(metadata={"tier": "gold", "intent": "unused"}), ask():
+            pass
+        with turn(metadata={"tier": "gold"}), ask(metadata={"tier": "platinum"}):
+            pass
+        with turn(), ask():
+            pass
+        with turn(metadata={"queue": "support"}), ask():
+            pass
+        with ask():
+            pass
+    with call("CA2"), turn(metadata={"queue": "sales", "vip": True}):
+        with ask():
+            pass
+        with ask(call_sid="CA3"):
+            pass
+    told = ["gold, see call CA1", "platinum, see call CA1", "basic, see call CA1", "basic, see call CA1"]
+    fr = [f"warning: rule sales: slow in sales-fr for {each}" for each in told]
+    assert scene.lines == [*fr, "warning: rule sales: slow in sales for -, see call CA2"]
+    assert scene.runtime.rules._turns["CA1", 1] == {"tier": "gold"}
+
+
+def test_a_call_that_is_opened_again_has_turns_of_its_own(rules: Rules) -> None:
+    """They count from one again; what the first one had says nothing about them."""
+    scene = rules(QUEUE)
+    for metadata in ({"tier": "gold"}, None, {"intent": "unused"}):
+        facts = {"queue": "sales", "vip": True}
+        with call("CA1", metadata=facts), turn(metadata=metadata), measure_latency_context("rag_inference", "ask"):
+            pass
+        scene.passes()
+    assert [line.partition(" for ")[2] for line in scene.lines] == [
+        "gold, see call CA1",
+        "-, see call CA1",
+        "-, see call CA1",
+    ]
+
+
+def test_metadata_of_turns_is_bounded_and_kept_only_when_asked_for(rules: Rules) -> None:
+    """The newest turns, and none that says nothing of what rules ask for."""
+    scene = rules(QUEUE)
+    with call("CA1"):
+        for number in range(1, MAX_CALLS + 6):
+            with turn(metadata={"tier": "gold"} if number != MAX_CALLS else {"intent": "x"}):
+                pass
+            if number % 1000 == 0:
+                scene.ends("rag_inference", 1)
+                scene.passes()
+    scene.ends("rag_inference", 1)
+    scene.passes()
+    known = scene.runtime.rules._turns
+    assert len(known) == MAX_CALLS
+    assert ("CA1", 4) not in known
+    assert ("CA1", 5) in known
+    assert ("CA1", MAX_CALLS) not in known
+    shutdown()
+    scene = rules("[[rule]]\nname = 'x'\ncondition = { kind = 'latency', threshold_ms = 1 }")
+    with call("CA1"), turn(metadata={"tier": "gold"}):
+        pass
+    assert scene.runtime.session.opened_calls is None
+
+
 def test_metadata_of_calls_is_bounded_and_kept_only_when_asked_for(rules: Rules) -> None:
     """The newest calls; and without a rule that asks, a call leaves nothing."""
     scene = rules(QUEUE)
     for number in range(MAX_CALLS + 5):
-        scene.runtime.session.opened_calls.append((f"CA{number}", {"queue": "x"}))
+        scene.runtime.session.opened_calls.append((f"CA{number}", None, {"queue": "x"}))
         if number % 1000 == 0:
             scene.ends("rag_inference", 1)
             scene.passes()

@@ -82,8 +82,8 @@ def test_no_number_is_recorded_whichever_way_it_is_given(
     )
     texts = [alert.text for alert in recorded.alerts if alert.rule]
     assert texts == [
-        f"of {word}, -, ['{word}']",
-        f"of {word}, -, -",
+        f"of {word}, call {word} back, ['{word}']",
+        f"of {word}, call {word} back, -",
         "of -, -, -",
         f"of {word}, -, -",
     ]

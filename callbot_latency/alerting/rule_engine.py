@@ -23,7 +23,7 @@ __all__ = ["LOOK_EVERY_S", "MAX_CALLS", "MAX_KINDS", "RuleEngine"]
 LOOK_EVERY_S: Final = 1.0
 """How often windows, silence and business hours are looked at."""
 MAX_CALLS: Final = 10_000
-"""How many calls' metadata are known; of more, those heard of last."""
+"""How many calls' metadata are known, and how many turns'; of more, those heard of last."""
 MAX_KINDS: Final = 1_000
 """For how many kinds of operations it is remembered which rules they concern; of others it is found out each time."""
 
@@ -38,7 +38,7 @@ def _utc_now() -> datetime:
 class RuleEngine:
     """Runs on the worker: `report` for each batch, `tick` as time passes.
 
-    What it keeps is bounded: windows of slices, metadata of the newest calls, and one state for each rule.
+    What it keeps is bounded: windows of slices, metadata of the newest calls and turns, and one state for each rule.
 
     Args:
         rules: what the file says.
@@ -62,10 +62,12 @@ class RuleEngine:
     ) -> None:
         self._rules = [_RunningRule(rule, policy, thresholds, language) for rule in rules]
         self._metadata_keys = frozenset().union(*(rule.metadata_keys for rule in self._rules))
-        self.opened_calls: deque[tuple[str, Mapping[str, Any]]] | None = (
+        self.opened_calls: deque[tuple[str, int | None, Mapping[str, Any]]] | None = (
             deque(maxlen=MAX_CALLS) if self._metadata_keys else None
         )
-        """Where `call()` leaves its call_sid and metadata; None where no rule asks for metadata."""
+        """Where `call()` leaves its call_sid and metadata, and `turn()` its number too; None where no rule asks for
+        metadata.
+        """
         self._clock = clock
         self._now = now
         self._reset()
@@ -73,6 +75,7 @@ class RuleEngine:
     def _reset(self) -> None:
         self._by_kind: dict[_Kind, tuple[_RunningRule, ...]] = {}
         self._calls: OrderedDict[str, Mapping[str, Any]] = OrderedDict()
+        self._turns: OrderedDict[tuple[str, int], Mapping[str, Any]] = OrderedDict()
         self._next_look_s = float("-inf")
         if self.opened_calls is not None:
             self.opened_calls.clear()
@@ -134,23 +137,38 @@ class RuleEngine:
     # -- metadata -------------------------------------------------------------------------------------------------
 
     def _take_in_calls(self) -> None:
-        """Whoever opened a call did so before its operations ended: what they need is here by now."""
+        """Whoever opened a call or a turn did so before its operations ended: what they need is here by now."""
         opened = self.opened_calls
         while opened:
-            call_sid, metadata = opened.popleft()
+            call_sid, turn, metadata = opened.popleft()
             asked_for = {key: value for key, value in metadata.items() if key in self._metadata_keys}
-            self._calls[call_sid] = {**self._calls.get(call_sid, _NOTHING), **asked_for}
-            self._calls.move_to_end(call_sid)
-            if len(self._calls) > MAX_CALLS:
-                self._calls.popitem(last=False)
+            if turn is None:
+                _put_last(self._calls, call_sid, {**self._calls.get(call_sid, _NOTHING), **asked_for})
+            elif asked_for:
+                _put_last(self._turns, (call_sid, turn), asked_for)
+            else:
+                self._turns.pop((call_sid, turn), None)
 
     def _metadata_of(self, metric: LatencyMetric) -> Mapping[str, Any]:
-        """The operation's own, and for what it does not say, its call's."""
-        of_call = self._calls.get(metric.call_sid) if metric.call_sid is not None else None
-        if not of_call:
+        """The operation's own; for what it does not say, its turn's, and then its call's."""
+        call_sid = metric.call_sid
+        if call_sid is None:
             return metric.metadata
-        self._calls.move_to_end(metric.call_sid or "")
-        return {**of_call, **metric.metadata} if metric.metadata else of_call
+        around = self._calls.get(call_sid, _NOTHING)
+        if around:
+            self._calls.move_to_end(call_sid)
+        if metric.turn is not None and (of_turn := self._turns.get((call_sid, metric.turn))):
+            around = {**around, **of_turn}
+        if not around:
+            return metric.metadata
+        return {**around, **metric.metadata} if metric.metadata else around
+
+
+def _put_last(newest: OrderedDict[Any, Mapping[str, Any]], key: Any, facts: Mapping[str, Any]) -> None:
+    newest[key] = facts
+    newest.move_to_end(key)
+    if len(newest) > MAX_CALLS:
+        newest.popitem(last=False)
 
 
 class _Matcher:
