@@ -37,7 +37,7 @@ class Scene:
 
     def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
         self._caplog = caplog
-        self._start_s = monotonic()
+        self._start_s = float(int(monotonic()))  # whole seconds: what passes is then exactly what is taken off again
         self.passed_s = 0.0
 
     def clock(self) -> float:
