@@ -76,6 +76,9 @@ class _Attempt(AttemptHandle):
     def mark_first_output(self) -> None:
         self.measurement.mark_first_output()
 
+    def set_audio(self, *, duration_ms: float | None = None, size_bytes: int | None = None) -> None:
+        self.measurement.set_audio(duration_ms=duration_ms, size_bytes=size_bytes)
+
     def reject(self, reason: str = semconv.REJECTED, /) -> None:
         if self.measurement.is_open:
             self.reason = text_of_any(reason) or semconv.REJECTED
@@ -200,9 +203,10 @@ def _reason(exc: BaseException) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _attempt_of(kind: OperationType, name: str, is_attempt: bool, is_awaited: bool, provider: str) -> Operation:
-    name = name if is_attempt else name + semconv.ATTEMPT_SUFFIX
-    return Operation(kind, name, provider, is_awaited=is_awaited, is_attempt=True)
+def _attempt_of(
+    kind: OperationType, name: str, is_awaited: bool, provider: str, audio_bytes_per_s: float | None
+) -> Operation:
+    return Operation(kind, name, provider, is_awaited=is_awaited, is_attempt=True, audio_bytes_per_s=audio_bytes_per_s)
 
 
 class attempt:  # noqa: N801 - used as a verb, like contextlib.suppress
@@ -278,7 +282,8 @@ class attempt:  # noqa: N801 - used as a verb, like contextlib.suppress
         attempts: _Attempts = vars(around).setdefault("attempts", _Attempts(around))
         # An operation's own metadata has no hash: only what an attempt takes of it is looked up.
         of = around.operation
-        operation = _attempt_of(of.type, of.name, of.is_attempt, of.is_awaited, self._provider)
+        name = of.name if of.is_attempt else of.name + semconv.ATTEMPT_SUFFIX
+        operation = _attempt_of(of.type, name, of.is_awaited, self._provider, of.audio_bytes_per_s)
         measurement = session.start(operation, None, around.call_sid, around.stream_sid, self._metadata)
         begun = attempts.begin(measurement)
         begun.token = attach(measurement.context)

@@ -100,6 +100,8 @@ def _metric(m: Measurement, elapsed_ns: int, status: OperationStatus, severity: 
         format_span_id(context.span_id) if m.key > 0 and context.trace_flags.sampled else None,
         turn=m.turn,
         told_in_flight=m.told_in_flight or None,
+        busy_ms=_ms(m.busy_ns),
+        **m.audio_facts(elapsed_ns, status),
         **m.facts,
     )
 

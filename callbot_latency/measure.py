@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar, over
 
 from opentelemetry.context import get_current
 
+from .audio import checked_rate
 from .guard import contained
 from .loop_lag import stepped
 from .measurement import (
@@ -21,6 +22,7 @@ from .measurement import (
     operation_of,
 )
 from .metric import OperationType
+from .results import telling_size, telling_size_awaited
 from .session import Session
 from .streaming import measured_async_generator, measured_generator
 from .switch import switch
@@ -64,6 +66,7 @@ def measure_latency(
     metadata: Mapping[str, Any] | None = None,
     on_deadline: "Callable[[Alert], Any] | None" = None,
     streams: bool = False,
+    audio_bytes_per_s: float | None = None,
 ) -> _Decorator:
     """Measure every run of a function, coroutine function, generator, async generator or method.
 
@@ -85,6 +88,9 @@ def measure_latency(
         streams: whether what the function or coroutine function returns is iterated by its caller, such as an OpenAI
             stream: the operation then lasts until that ends, is closed or is let go, and is timed like a generator.
             What is returned keeps its type and methods. Anything that is no iterator is measured as without.
+        audio_bytes_per_s: how many bytes one second of the audio has that comes, such as 8000 for Twilio's mu-law,
+            48000 for 24 kHz PCM of 16 bits: from the bytes of a generator's items, or of the result, follow `audio_ms`
+            and `real_time_factor`.
 
     Raises:
         TypeError, ValueError: at decoration, for a missing or unknown type or a wrong argument.
@@ -100,6 +106,7 @@ def measure_latency(
         stream_sid_attr=stream_sid_attr,
         metadata=metadata,
         on_deadline=on_deadline,
+        audio_bytes_per_s=audio_bytes_per_s,
     )
     make(operation_name or "checked")
 
@@ -142,13 +149,17 @@ def _wrap(function: Callable[..., Any], make: Callable[..., Operation], streams:
     if inspect.isasyncgenfunction(kind):
         wrapper: Callable[..., Any] = measured_async_generator(function, make(is_awaited=True))
     elif inspect.iscoroutinefunction(kind) or _is_awaitable_generator(kind):
+        operation = make(is_awaited=True)
         wrapper = (_returned().measured_coroutine_of_stream if streams else _measured_coroutine)(
-            function, make(is_awaited=True)
+            telling_size_awaited(function, operation), operation
         )
     elif inspect.isgeneratorfunction(kind):
         wrapper = measured_generator(function, make())
     else:
-        wrapper = (_returned().measured_function_of_stream if streams else _measured_function)(function, make())
+        operation = make()
+        wrapper = (_returned().measured_function_of_stream if streams else _measured_function)(
+            telling_size(function, operation), operation
+        )
     return functools.wraps(function)(wrapper)
 
 
@@ -206,7 +217,8 @@ class measure_latency_context:  # noqa: N801 - used as a verb, like contextlib.s
     """Measure a block, with ``with`` or ``async with``; yields a handle.
 
     ``handle.set_provider(name)`` names who answered, ``handle.set_metadata(key=value)`` adds facts, and
-    ``handle.mark_first_output()`` marks the first output.
+    ``handle.mark_first_output()`` marks the first output, ``handle.set_audio(duration_ms=...)`` says how long the audio
+    lasts that was heard or spoken.
 
     Args:
         operation_type: an OperationType or its value; sets the thresholds.
@@ -215,6 +227,8 @@ class measure_latency_context:  # noqa: N801 - used as a verb, like contextlib.s
         call_sid: the call; where None, the one bound by `call()`.
         stream_sid: the media stream; where None, the one bound by `call()`.
         metadata: facts for this run.
+        audio_bytes_per_s: how many bytes one second of the audio has, such as 8000 for Twilio's mu-law, so that
+            ``handle.set_audio(size_bytes=...)`` tells how long it lasts.
 
     Raises:
         TypeError, ValueError: for an unknown type or a wrong argument.
@@ -234,9 +248,11 @@ class measure_latency_context:  # noqa: N801 - used as a verb, like contextlib.s
         call_sid: str | None = None,
         stream_sid: str | None = None,
         metadata: Mapping[str, Any] | None = None,
+        audio_bytes_per_s: float | None = None,
     ) -> None:
+        rate = audio_bytes_per_s if audio_bytes_per_s is None else checked_rate(audio_bytes_per_s)
         try:
-            self._operation = cached_operation_of(operation_type, operation_name, provider=provider)
+            self._operation = cached_operation_of(operation_type, operation_name, provider, rate)
         except TypeError:  # what cannot be looked up is no string either: this says which
             self._operation = operation_of(operation_type, operation_name, provider=provider)
         self._call_sid = call_sid if call_sid is None else checked_text("call_sid", call_sid)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from functools import lru_cache
+from math import isfinite
 from operator import attrgetter
 from time import perf_counter_ns
 from types import MappingProxyType
@@ -15,6 +16,7 @@ from opentelemetry.context import Context, create_key
 from opentelemetry.trace import Span, SpanContext
 
 from . import semconv
+from .audio import checked_rate, duration_of, said_duration_ms, said_size
 from .guard import contained
 from .metric import OperationStatus, OperationType, Severity
 from .outcome import error_message, kept_facts, metadata_attributes
@@ -44,6 +46,8 @@ __all__ = [
 NS_PER_MS: Final = 1_000_000
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_SUCCESS: Final = OperationStatus.SUCCESS
+_CANCELLED: Final = OperationStatus.CANCELLED
 
 
 def at(ns: int) -> datetime:
@@ -75,6 +79,8 @@ class Operation:
     """What is kept of an exception: its scrubbed text, unless that may quote what was said."""
     is_attempt: bool = False
     """Whether it is one provider's part of an operation, which no sum over operations may count again."""
+    audio_bytes_per_s: float | None = None
+    """How many bytes one second of the audio has that comes."""
     uncleaned: Mapping[str, Any] = field(init=False)
     """The metadata where a phone number may be in it: what becomes of that, each run's session says."""
     reads_owner: bool = field(init=False)
@@ -107,6 +113,7 @@ def operation_of(
     on_deadline: Callable[[Any], Any] | None = None,
     is_awaited: bool = False,
     owner: Any = None,
+    audio_bytes_per_s: float | None = None,
 ) -> Operation:
     """A checked Operation.
 
@@ -130,6 +137,7 @@ def operation_of(
         on_deadline,
         is_awaited,
         owner,
+        audio_bytes_per_s=checked_rate(audio_bytes_per_s),
     )
 
 
@@ -157,7 +165,12 @@ def checked_metadata(metadata: Any) -> Mapping[str, Any]:
     return metadata or {}
 
 
-cached_operation_of = lru_cache(maxsize=1024)(operation_of)
+@lru_cache(maxsize=1024)
+def cached_operation_of(
+    operation_type: OperationType | str, operation_name: str, provider: str | None, audio_bytes_per_s: float | None
+) -> Operation:
+    """`operation_of`, once for all that are alike."""
+    return operation_of(operation_type, operation_name, provider=provider, audio_bytes_per_s=audio_bytes_per_s)
 
 
 def _getter(name: str, path: str | None) -> Callable[[Any], Any] | None:
@@ -193,6 +206,13 @@ class Handle:
     def mark_first_output(self) -> None:
         """Say that the first output is there: kept as `time_to_first_output_ms`. The first call counts."""
 
+    def set_audio(self, *, duration_ms: float | None = None, size_bytes: int | None = None) -> None:
+        """Say how long the audio lasts that was heard or spoken, and how many bytes it has: `audio_ms` and `bytes`.
+
+        Without a duration, the size and `audio_bytes_per_s` tell it. None says nothing, and what is no finite number
+        from 0 on is passed over. Of each, what was said last counts.
+        """
+
 
 class Fate(Enum):
     """What came first for an operation: that its deadline was told, or its end."""
@@ -220,6 +240,10 @@ class Measurement(Handle):
     largest_gap_ns: int | None = None
     items: int | None = None
     busy_ns: int | None = None
+    size_bytes: int | None = None
+    said_audio_ms: float | None = None
+    has_output: bool = False
+    """Whether anything is known of what came, or of the audio."""
     told_in_flight: bool = False
     loop: "AbstractEventLoop | None" = None
     """The event loop that awaits it, kept only for `on_deadline`."""
@@ -262,15 +286,43 @@ class Measurement(Handle):
         self.metadata = {**self.metadata, **facts}
         self.span.set_attributes(metadata_attributes(facts))
 
-    def show_audio(self, size_bytes: int | None, audio_ms: float | None) -> None:
-        """Show on the span how much came, and how long the audio lasts; what is None is unknown."""
-        if self.is_open:
-            known = {semconv.BYTES: size_bytes, semconv.AUDIO_MS: audio_ms}
-            contained(self.span.set_attributes, {name: value for name, value in known.items() if value is not None})
-
     def mark_first_output(self) -> None:
         if self.first_output_ns is None and self.is_open:
             self.first_output_ns = perf_counter_ns() - self.start_ns
+            self.has_output = True
+
+    def set_audio(self, *, duration_ms: float | None = None, size_bytes: int | None = None) -> None:
+        if self.is_open:
+            contained(self._set_audio, duration_ms, size_bytes)
+
+    def _set_audio(self, duration_ms: Any, size_bytes: Any) -> None:
+        if (said_ms := said_duration_ms(duration_ms)) is not None:
+            self.said_audio_ms = said_ms
+            self.has_output = True
+        if (size := said_size(size_bytes)) is not None:
+            self.size_bytes = size
+            self.has_output = True
+
+    def audio_facts(self, elapsed_ns: int, status: OperationStatus) -> dict[str, Any]:
+        """What is known of the audio, in the words of span and metric, of an operation that took so long and ended so.
+
+        Where not all of its time was spent on its audio, there is no real-time factor: where it failed or still runs,
+        and where it was cancelled, unless it is a stream, whose audio is what had come by then.
+        """
+        if self.size_bytes is None and self.said_audio_ms is None:
+            return {}
+        audio_ms, rate = self.said_audio_ms, self.operation.audio_bytes_per_s
+        if audio_ms is None and self.size_bytes is not None and rate is not None:
+            audio_ms = duration_of(self.size_bytes, rate)
+        factor = None
+        if audio_ms and (status is _SUCCESS or (status is _CANCELLED and self.busy_ns is not None)):
+            factor = (elapsed_ns if self.busy_ns is None else self.busy_ns) / NS_PER_MS / audio_ms
+        known = {
+            semconv.BYTES: self.size_bytes,
+            semconv.AUDIO_MS: audio_ms,
+            semconv.REAL_TIME_FACTOR: factor if factor is not None and isfinite(factor) else None,
+        }
+        return {name: value for name, value in known.items() if value is not None}
 
     @property
     def latency_ms(self) -> float:

@@ -172,6 +172,10 @@ class LatencyMetric:
     hedge_losers: str | None = None
     attempt: int | None = None
     hedge: str | None = None
+    busy_ms: float | None = None
+    bytes: int | None = None
+    audio_ms: float | None = None
+    real_time_factor: float | None = None
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -179,7 +183,7 @@ class LatencyMetric:
         put(self, "status", _word(OperationStatus, "status", self.status))
         if self.severity is not None:
             put(self, "severity", _word(Severity, "severity", self.severity))
-        put(self, "latency_ms", _duration_ms("latency_ms", self.latency_ms))
+        put(self, "latency_ms", _number("latency_ms", self.latency_ms))
         put(self, "timestamp", _utc(self.timestamp))
         if not isinstance(self.operation_name, str) or not self.operation_name:
             raise ValueError(f"operation_name: expected a non-empty string, got {self.operation_name!r}")
@@ -246,9 +250,10 @@ def _word(kind: type[Enum], name: str, value: Any) -> Enum:
         raise ValueError(f"{name}: expected one of {', '.join(m.value for m in kind)}, got {value!r}") from None
 
 
-def _duration_ms(name: str, value: Any) -> float:
+def _number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name}: expected a number of milliseconds, got {type(value).__name__}")
+        unit = " of milliseconds" if name.endswith("_ms") else ""
+        raise TypeError(f"{name}: expected a number{unit}, got {type(value).__name__}")
     if not 0 <= value <= sys.float_info.max:
         raise ValueError(f"{name}: expected a finite number >= 0, got {value}")
     return float(value)
@@ -295,8 +300,8 @@ _CHECKS: Final[Mapping[str, Callable[[str, Any], Any]]] = {
     semconv.STREAM_SID: _text,
     semconv.PROVIDER: _text,
     semconv.ERROR_MESSAGE: _text,
-    semconv.TIME_TO_FIRST_OUTPUT_MS: _duration_ms,
-    semconv.LARGEST_GAP_MS: _duration_ms,
+    semconv.TIME_TO_FIRST_OUTPUT_MS: _number,
+    semconv.LARGEST_GAP_MS: _number,
     semconv.ITEMS: _count,
     semconv.TURN: _count,
     semconv.TRACE_ID: _hex,
@@ -304,10 +309,14 @@ _CHECKS: Final[Mapping[str, Callable[[str, Any], Any]]] = {
     semconv.PROVIDER_REQUESTED: _text,
     semconv.ATTEMPTS: _count,
     semconv.SWITCH_REASON: _text,
-    semconv.LOST_MS: _duration_ms,
+    semconv.LOST_MS: _number,
     semconv.HEDGE_LOSERS: _text,
     semconv.ATTEMPT: _count,
     semconv.HEDGE: _text,
+    semconv.BUSY_MS: _number,
+    semconv.BYTES: _count,
+    semconv.AUDIO_MS: _number,
+    semconv.REAL_TIME_FACTOR: _number,
 }
 
 

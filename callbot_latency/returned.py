@@ -12,6 +12,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 import wrapt
 
+from .audio import size_of
 from .guard import contained
 from .loop_lag import stepped
 from .measurement import Measurement, Operation
@@ -46,17 +47,15 @@ class Reading:
     Args:
         is_output: whether an item is output, so that the first such is the first output; else every item is.
         is_last: whether nothing of interest follows, so that who stops reading here broke nothing off.
-        size_of: how many bytes an item has.
+        size_of: how many bytes an item has, or None where it has none to count; without it, what is bytes is counted.
         failure: what an item tells of a failure.
-        audio_ms_of_size: how long so many bytes of audio last, in milliseconds.
 
     """
 
     is_output: Callable[[Any], bool] | None = None
     is_last: Callable[[Any], bool] | None = None
-    size_of: Callable[[Any], int] | None = None
+    size_of: Callable[[Any], int | None] = size_of
     failure: Callable[[Any], BaseException | None] | None = None
-    audio_ms_of_size: Callable[[int], float | None] | None = None
 
 
 PLAIN: Final = Reading()
@@ -73,7 +72,7 @@ class ReturnedStream(Stream):
 
     """
 
-    __slots__ = ("_failure", "_is_whole", "_last_ns", "_reading", "_size")
+    __slots__ = ("_failure", "_is_whole", "_last_ns", "_reading")
 
     def __init__(
         self, session: Session, measurement: Measurement, reading: Reading, failure: BaseException | None = None
@@ -81,7 +80,6 @@ class ReturnedStream(Stream):
         super().__init__(session, measurement)
         self._reading = reading
         self._failure = failure
-        self._size: int | None = None
         self._is_whole = False
         # The call itself was the provider's time.
         self._last_ns = perf_counter_ns()
@@ -92,7 +90,7 @@ class ReturnedStream(Stream):
         took_ns = now_ns - started_ns
         self._busy_ns += took_ns
         self._items += 1
-        if self._items > 1 and took_ns > (self._largest_gap_ns or 0):
+        if self._items > 1 and took_ns > self._largest_gap_ns:
             self._largest_gap_ns = took_ns
         if self._measurement is not None:
             contained(self._read, self._measurement, item)
@@ -101,18 +99,13 @@ class ReturnedStream(Stream):
         reading = self._reading
         if measurement.first_output_ns is None and (reading.is_output is None or reading.is_output(item)):
             measurement.mark_first_output()
-        if reading.size_of is not None:
-            self._size = (self._size or 0) + reading.size_of(item)
+        self._grow(reading.size_of(item))
         if reading.failure is not None and self._failure is None:
             self._failure = reading.failure(item)
         if reading.is_last is not None and not self._is_whole:
             self._is_whole = reading.is_last(item)
 
     def _finish(self, end_ns: int, exc: BaseException | None) -> None:
-        measurement = self._measurement
-        if measurement is not None and self._size is not None:
-            to_ms = self._reading.audio_ms_of_size
-            measurement.show_audio(self._size, None if to_ms is None else contained(to_ms, self._size))
         super()._finish(end_ns, self._failure if exc is None else exc)
 
     def closed(self) -> None:

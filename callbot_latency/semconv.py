@@ -29,6 +29,7 @@ ITEMS: Final = "items"
 BUSY_MS: Final = "busy_ms"
 BYTES: Final = "bytes"
 AUDIO_MS: Final = "audio_ms"
+REAL_TIME_FACTOR: Final = "real_time_factor"
 TRACE_ID: Final = "trace_id"
 SPAN_ID: Final = "span_id"
 TURN: Final = "turn"
@@ -67,6 +68,7 @@ SPAN_ATTRIBUTES: Final = (
     BUSY_MS,
     BYTES,
     AUDIO_MS,
+    REAL_TIME_FACTOR,
     PROVIDER_REQUESTED,
     ATTEMPTS,
     SWITCH_REASON,

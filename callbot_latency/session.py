@@ -180,8 +180,8 @@ class Session:
                     span.set_attribute(semconv.SEVERITY, severity.value)
             elif measurement.told_in_flight:
                 span.set_attribute(semconv.SEVERITY, Severity.CRITICAL.value)
-            if measurement.first_output_ns is not None or measurement.items is not None:
-                span.set_attributes(_stream_attributes(measurement))
+            if measurement.has_output:
+                span.set_attributes(_output_attributes(measurement))
             # Last, so that it survives a small attribute limit, which drops the oldest.
             # _value_ is what .value reads, without the cost of Enum's descriptor.
             self.spans.write(span, semconv.STATUS, measurement.status._value_)
@@ -220,7 +220,7 @@ def _fail(measurement: Measurement, exc: BaseException) -> None:
     contained(mark_failed, measurement.span, exc, measurement.error_message)
 
 
-def _stream_attributes(measurement: Measurement) -> dict[str, Any]:
+def _output_attributes(measurement: Measurement) -> dict[str, Any]:
     spoken = {
         semconv.TIME_TO_FIRST_OUTPUT_MS: measurement.first_output_ns,
         semconv.LARGEST_GAP_MS: measurement.largest_gap_ns,
@@ -229,6 +229,7 @@ def _stream_attributes(measurement: Measurement) -> dict[str, Any]:
     attributes: dict[str, Any] = {name: ns / NS_PER_MS for name, ns in spoken.items() if ns is not None}
     if measurement.items is not None:
         attributes[semconv.ITEMS] = measurement.items
+    attributes.update(measurement.audio_facts(measurement.elapsed_ns, measurement.status))
     return attributes
 
 

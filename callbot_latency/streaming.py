@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from opentelemetry.context import get_current
 
+from .audio import BYTES_LIKE, size_of
 from .guard import contained
 from .loop_lag import stepped
 from .measurement import Measurement, Operation
@@ -36,7 +37,9 @@ class Stream:
         "_items",
         "_largest_gap_ns",
         "_measurement",
+        "_no_bytes",
         "_session",
+        "_size",
         "_waits",
     )
 
@@ -48,7 +51,9 @@ class Stream:
         self._broken_off: GeneratorExit | None = None
         self._busy_ns = 0
         self._items = 0
-        self._largest_gap_ns: int | None = None
+        self._largest_gap_ns = 0
+        self._no_bytes: type | None = None
+        self._size: int | None = None
 
     def thrown(self, exc: BaseException) -> None:
         """Take note of what the consumer throws in: its GeneratorExit breaks the stream off, however that ends."""
@@ -111,8 +116,22 @@ class Stream:
         if self._items == 1:
             if self._measurement is not None:
                 self._measurement.mark_first_output()
-        elif took_ns > (self._largest_gap_ns or 0):
+        elif took_ns > self._largest_gap_ns:
             self._largest_gap_ns = took_ns
+        # By its type: isinstance() would ask an item that is none for its __class__, which may run code of its own.
+        # Items are mostly of one kind, so the last that is no bytes is known without asking.
+        kind = type(item)
+        if kind is bytes:
+            self._size = (self._size or 0) + len(item)
+        elif kind is not self._no_bytes:
+            if issubclass(kind, BYTES_LIKE):
+                self._grow(contained(size_of, item))
+            else:
+                self._no_bytes = kind
+
+    def _grow(self, size: int | None) -> None:
+        if size is not None:
+            self._size = (self._size or 0) + size
 
     def _ended(self, started_ns: int, exc: BaseException | None) -> None:
         now_ns = perf_counter_ns()
@@ -124,9 +143,12 @@ class Stream:
         if measurement is None:
             return
         measurement.elapsed_ns = end_ns - measurement.start_ns
+        measurement.has_output = True
         measurement.items = self._items
+        if self._size is not None:
+            measurement.size_bytes = self._size
         measurement.busy_ns = self._busy_ns
-        measurement.largest_gap_ns = self._largest_gap_ns
+        measurement.largest_gap_ns = self._largest_gap_ns or None
         contained(self._session.end, measurement, self._broken_off if exc is None else exc)
         self._broken_off = None
 

@@ -480,6 +480,16 @@ def test_unsampled_operations_count_the_same(start: Start, monkeypatch: pytest.M
     assert (operation.provider, operation.switch_reason, len(tried)) == ("openai", "timeout", 2)
 
 
+def test_an_attempt_says_how_long_its_audio_lasts(measuring: LatencyConfig) -> None:
+    """By the operation's rate; the operation says its own."""
+    with measure_latency_context(OperationType.TTS, "speak", audio_bytes_per_s=8000), attempt("google") as handle:
+        handle.set_audio(size_bytes=4000)
+    operation, [only] = measured()
+    assert (only.bytes, only.audio_ms, only.attempt) == (4000, 500, 1)
+    assert only.real_time_factor == only.latency_ms / 500
+    assert (operation.bytes, operation.audio_ms) == (None, None)
+
+
 # -- counted once -----------------------------------------------------------------------------------------------------
 
 

@@ -142,6 +142,18 @@ def test_each_of_many_is_told_once(quick: Callable[[], Heard]) -> None:
     assert [thread.name for thread in threading.enumerate() if thread.name.startswith("callbot_latency")] == []
 
 
+def test_what_still_runs_has_no_real_time_factor(quick: Callable[[], Heard]) -> None:
+    """Its audio is known and its time is not."""
+    heard = quick()
+    with measure_latency_context("salesforce_api", "query") as handle:
+        handle.set_audio(duration_ms=10)
+        assert heard.came.wait(10)
+    shutdown()
+    first, last = (alert.metric for alert in heard.alerts)
+    assert (first.audio_ms, first.real_time_factor) == (10, None)
+    assert last.real_time_factor == last.latency_ms / 10
+
+
 def test_whoever_comes_first_decides(quick: Callable[[], Heard]) -> None:
     """An operation that was converted is not told any more; one that was told says so at its end."""
     quick()

@@ -129,9 +129,10 @@ def test_the_tutorial_runs(tmp_path: Path) -> None:
     """Its Python blocks, one after the other, as a reader would type them."""
     done = run_python("\n".join(blocks(DOCS / "tutorial.md", "python")), tmp_path)
     assert done.returncode == 0, done.stderr
-    mean_ms, first, called, breach, *_ = done.stdout.splitlines()
+    mean_ms, first, audio, called, breach, *_ = done.stdout.splitlines()
     assert float(mean_ms) >= 20
     assert first.endswith(" 4")
+    assert audio.startswith("6400 800.0 0.")
     assert called == "['CA2', 'CA2']"
     assert breach.startswith("warning query 1")
     # While find_order() hangs, and when it has ended: by a thread that prints in the middle of others' lines.

@@ -66,6 +66,10 @@ def test_the_schema_of_a_point() -> None:
         largest_gap_ms=12.5,
         items=3,
         turn=2,
+        busy_ms=75,
+        bytes=2400,
+        audio_ms=300,
+        real_time_factor=0.25,
         call_sid="CA1",
         stream_sid="MZ1",
         trace_id="0af7651916cd43dd8448eb211c80319c",
@@ -76,7 +80,8 @@ def test_the_schema_of_a_point() -> None:
     assert re.sub(rb"\d+$", b"", Points().line(full)).decode() == (
         "callbot.operation,operation_name=f,operation_type=speech_to_text,provider=google,"
         "severity=warning,status=success "
-        'call_sid="CA1",items=3i,largest_gap_ms=12.5,latency_ms=1500,span_id="b7ad6b7169203331",stream_sid="MZ1",'
+        'audio_ms=300,busy_ms=75,bytes=2400i,call_sid="CA1",items=3i,largest_gap_ms=12.5,latency_ms=1500,'
+        'real_time_factor=0.25,span_id="b7ad6b7169203331",stream_sid="MZ1",'
         'time_to_first_output_ms=250,trace_id="0af7651916cd43dd8448eb211c80319c",turn=2i '
     )
     bare = Points().line(metric(provider=None)).decode()

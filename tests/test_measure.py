@@ -4,6 +4,7 @@ import abc
 import asyncio
 import functools
 import inspect
+import math
 import traceback
 import types
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind, StatusCode
@@ -313,6 +315,18 @@ def test_a_wrong_fact_of_a_block_is_named(more: Any) -> None:
         measure_latency_context(STT, "listen", **more)
 
 
+@pytest.mark.parametrize(
+    ("rate", "error"),
+    [(0, ValueError), (-1, ValueError), (math.nan, ValueError), (math.inf, ValueError), (10**400, ValueError),
+     ("8000", TypeError), (True, TypeError), ([8000], TypeError)],
+)  # fmt: skip
+def test_a_wrong_rate_of_audio_is_an_error(rate: Any, error: type[Exception]) -> None:
+    """At decoration, and where a block is written; the message begins with the argument."""
+    for form in (measure_latency, measure_latency_context):
+        with pytest.raises(error, match="^audio_bytes_per_s: expected a "):
+            form(STT, "listen", audio_bytes_per_s=rate)  # type: ignore[operator]
+
+
 # -- blocks and handles ---------------------------------------------------------------------------------------------
 
 
@@ -400,6 +414,72 @@ def test_the_first_mark_counts(measuring: LatencyConfig) -> None:
     assert last().time_to_first_output_ms == first_ns / 1e6
 
 
+def test_a_block_says_how_long_its_audio_lasts(spans: FinishedSpans) -> None:
+    """A recording that is transcribed: its length and size, and how much faster than real time it was."""
+    with measure_latency_context(STT, "transcribe") as handle:
+        handle.set_audio(duration_ms=10, size_bytes=80)
+        handle.set_audio(duration_ms=20)
+    told = last()
+    assert (told.audio_ms, told.bytes, told.busy_ms) == (20, 80, None)
+    assert told.real_time_factor == told.latency_ms / 20
+    (span,) = spans()
+    assert span.attributes is not None
+    assert {name: span.attributes[name] for name in ("audio_ms", "bytes", "real_time_factor")} == {
+        "audio_ms": 20,
+        "bytes": 80,
+        "real_time_factor": told.real_time_factor,
+    }
+    assert "busy_ms" not in span.attributes
+
+
+def test_a_blocks_rate_tells_the_length_from_the_size(measuring: LatencyConfig) -> None:
+    """Unless the length is said."""
+    with measure_latency_context(OperationType.TTS, "speak", audio_bytes_per_s=8000) as handle:
+        handle.set_audio(size_bytes=4000)
+    assert (last().bytes, last().audio_ms) == (4000, 500)
+    with measure_latency_context(OperationType.TTS, "speak", audio_bytes_per_s=8000) as handle:
+        handle.set_audio(duration_ms=400)
+        handle.set_audio(size_bytes=4000)
+    assert (last().bytes, last().audio_ms) == (4000, 400)
+    with measure_latency_context(OperationType.TTS, "speak") as handle:
+        handle.set_audio(size_bytes=4000)
+    assert (last().bytes, last().audio_ms, last().real_time_factor) == (4000, None, None)
+
+
+def test_audio_that_cannot_be_is_passed_over(measuring: LatencyConfig) -> None:
+    """Nothing is raised into the call, nothing is lost, and what was right stays."""
+    with measure_latency_context(STT, "transcribe") as handle:
+        handle.set_audio(duration_ms=20, size_bytes=80)
+        for wrong in (-1, math.nan, math.inf, 10**400, "20", True, None, [20]):
+            handle.set_audio(duration_ms=wrong, size_bytes=wrong)  # type: ignore[arg-type]
+        handle.set_audio(size_bytes=1.5)  # type: ignore[arg-type]
+    assert (last().audio_ms, last().bytes) == (20, 80)
+    with measure_latency_context(STT, "transcribe", audio_bytes_per_s=5e-324) as handle:
+        handle.set_audio(size_bytes=80)
+    assert (last().audio_ms, last().bytes, last().real_time_factor) == (None, 80, None)
+    with measure_latency_context(STT, "transcribe") as handle:
+        handle.set_audio(duration_ms=5e-324)
+    assert (last().audio_ms, last().real_time_factor) == (5e-324, None)
+
+
+def test_numbers_of_numpy_are_numbers(measuring: LatencyConfig) -> None:
+    """Audio is often counted in them; what is kept is Python's own."""
+    rate, duration, size = np.float32(8000), np.float32(20.5), np.int64(80)
+    with measure_latency_context(STT, "transcribe", audio_bytes_per_s=rate) as handle:  # type: ignore[arg-type]
+        handle.set_audio(duration_ms=duration, size_bytes=size)  # type: ignore[arg-type]
+    assert (last().audio_ms, last().bytes) == (20.5, 80)
+    assert [type(last().audio_ms), type(last().bytes)] == [float, int]
+
+
+def test_a_recording_that_was_not_heard_to_its_end_has_no_real_time_factor(measuring: LatencyConfig) -> None:
+    """Cancelled or failed, the time is not that of the whole audio."""
+    for fault in (asyncio.CancelledError(), TimeoutError(), KeyError()):
+        with pytest.raises(type(fault)), measure_latency_context(STT, "transcribe") as handle:
+            handle.set_audio(duration_ms=10_000)
+            raise fault
+        assert (last().audio_ms, last().real_time_factor) == (10_000, None)
+
+
 def test_metadata_of_one_run_is_not_that_of_the_next(measuring: LatencyConfig) -> None:
     """Nor does the caller's mapping change."""
     given = {"a": 1}
@@ -427,7 +507,9 @@ def test_a_handle_used_after_the_end_changes_nothing(spans: FinishedSpans) -> No
     run.set_provider("openai")
     run.set_metadata(late=True)
     run.mark_first_output()
+    run.set_audio(duration_ms=1, size_bytes=1)
     assert (last().provider, last().metadata, last().time_to_first_output_ms) == ("google", {"try": 1}, None)
+    assert (last().audio_ms, last().bytes) == (None, None)
     (span,) = spans()
     assert span.attributes is not None
     assert span.attributes["provider"] == "google"

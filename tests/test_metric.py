@@ -150,7 +150,7 @@ def test_the_users_example_is_written_exactly() -> None:
 
 
 def test_added_keys_come_after_and_only_when_known() -> None:
-    """Optional for a reader: severity, first output, gap, items, ids, turn."""
+    """Optional for a reader: severity, first output, gap, items, ids, turn, a stream's own time, its audio."""
     full = metric(
         severity="warning",
         time_to_first_output_ms=1,
@@ -159,6 +159,10 @@ def test_added_keys_come_after_and_only_when_known() -> None:
         trace_id="a" * 32,
         span_id="b" * 16,
         turn=4,
+        busy_ms=5,
+        bytes=6,
+        audio_ms=7,
+        real_time_factor=0.5,
     )
     written = list(full.to_dict())
     assert written[:10] == list(json.loads(EXAMPLE))
@@ -170,6 +174,10 @@ def test_added_keys_come_after_and_only_when_known() -> None:
         "trace_id",
         "span_id",
         "turn",
+        "busy_ms",
+        "bytes",
+        "audio_ms",
+        "real_time_factor",
     ]
     assert len(metric().to_dict()) == 10
     assert LatencyMetric.from_dict(full.to_dict()) == full
@@ -293,6 +301,13 @@ def test_metadata_that_holds_itself_is_written_all_the_same() -> None:
         ("items", -1, ValueError),
         ("items", 1.5, ValueError),
         ("turn", True, ValueError),
+        ("busy_ms", -1, ValueError),
+        ("bytes", 1.5, ValueError),
+        ("bytes", 2**63, ValueError),
+        ("audio_ms", math.nan, ValueError),
+        ("real_time_factor", math.inf, ValueError),
+        ("real_time_factor", "0.5", TypeError),
+        ("real_time_factor", True, TypeError),
     ],
 )
 def test_a_wrong_value_is_refused_by_the_name_of_its_field(field: str, value: Any, error: type[Exception]) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import time
 import types
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -106,6 +107,59 @@ def test_what_is_let_go_is_cancelled(measuring: LatencyConfig) -> None:
     speak("a")
     gc.collect()
     assert only().status is OperationStatus.CANCELLED
+
+
+def test_the_bytes_of_a_returned_stream_are_counted(spans: FinishedSpans) -> None:
+    """And with a rate they tell how long the audio lasts; the call itself is part of the stream's own time."""
+
+    @measure_latency(TTS, streams=True, audio_bytes_per_s=8000)
+    def opened() -> Iterator[Any]:
+        time.sleep(0.02)
+        return iter([bytes(80), "mark", memoryview(bytes(80))])
+
+    for _ in opened():
+        time.sleep(0.02)
+    metric = only()
+    assert (metric.items, metric.bytes, metric.audio_ms) == (3, 160, 20)
+    assert metric.real_time_factor == metric.busy_ms / 20 >= 1
+    assert metric.latency_ms - metric.busy_ms >= 60
+    told = {name: (spans()[0].attributes or {})[name] for name in ("busy_ms", "bytes", "audio_ms", "real_time_factor")}
+    assert told == {name: getattr(metric, name) for name in told}
+
+
+def test_an_awaited_stream_of_text_has_no_bytes(measuring: LatencyConfig) -> None:
+    """Unknown, and not 0."""
+
+    async def main() -> None:
+        async for _ in await aspeak("a"):
+            pass
+
+    asyncio.run(main())
+    assert (only().bytes, only().items) == (None, 1)
+    assert only().busy_ms >= 10
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_a_result_that_is_bytes_is_counted_where_a_rate_is_given(streams: bool, measuring: LatencyConfig) -> None:
+    """A function and a coroutine function that give all of the audio at once; the result is the very object."""
+    audio = bytearray(4000)
+
+    @measure_latency(TTS, streams=streams, audio_bytes_per_s=8000)
+    def whole(result: Any) -> Any:
+        return result
+
+    @measure_latency(TTS, streams=streams, audio_bytes_per_s=8000)
+    async def awhole(result: Any) -> Any:
+        return result
+
+    assert whole(audio) is audio
+    assert asyncio.run(awhole(audio)) is audio
+    assert whole("text") == "text"
+    one, two, three = latency_tracker.metrics
+    for metric in (one, two):
+        assert (metric.bytes, metric.audio_ms, metric.busy_ms) == (4000, 500, None)
+        assert metric.real_time_factor == metric.latency_ms / 500
+    assert (three.bytes, three.audio_ms, three.real_time_factor) == (None, None, None)
 
 
 def test_a_loop_may_be_left_and_taken_up_again(measuring: LatencyConfig) -> None:

@@ -8,6 +8,7 @@ import inspect
 import logging
 import threading
 import weakref
+from array import array
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from typing import Any
 
@@ -109,6 +110,9 @@ def test_generator_is_timed_from_its_first_step_to_its_end(clock: Clock, spans: 
     assert metric.time_to_first_output_ms == 100
     assert metric.largest_gap_ms == 50
     assert metric.items == 3
+    assert metric.busy_ms == 175
+    assert metric.latency_ms - metric.busy_ms == 3 * 7
+    assert (metric.bytes, metric.audio_ms, metric.real_time_factor) == (None, None, None)
     (span,) = spans()
     assert span.attributes is not None
     assert span.attributes["busy_ms"] == 175
@@ -142,6 +146,7 @@ def test_async_generator_is_timed_from_its_first_step_to_its_end(clock: Clock, m
     asyncio.run(main())
     metric = last()
     assert (metric.latency_ms, metric.time_to_first_output_ms, metric.largest_gap_ms, metric.items) == (83, 30, 40, 3)
+    assert metric.latency_ms - metric.busy_ms == 3
 
 
 def test_stream_without_items_has_no_first_output(measuring: LatencyConfig) -> None:
@@ -173,6 +178,146 @@ def test_generator_never_iterated_measures_nothing(measuring: LatencyConfig, spa
     three()
     assert not latency_tracker.metrics
     assert not spans()
+
+
+# -- bytes and audio ------------------------------------------------------------------------------------------------
+
+
+class Chunk(bytes):
+    """Bytes that lie about their length."""
+
+    def __len__(self) -> int:
+        return 1_000_000
+
+
+class Lazy:
+    """An item that is asked for its class as werkzeug's proxies are."""
+
+    @property
+    def __class__(self) -> Any:
+        raise RuntimeError("working outside of a request")
+
+    @__class__.setter
+    def __class__(self, kind: Any) -> None: ...
+
+
+def released() -> memoryview:
+    view = memoryview(b"abc")
+    view.release()
+    return view
+
+
+@pytest.mark.parametrize(
+    ("items", "size"),
+    [
+        ([b"abc", b"de"], 5),
+        ([bytearray(3), memoryview(bytes(4))], 7),
+        ([memoryview(array("h", [1, 2, 3]))], 6),
+        ([Chunk(b"ab")], 2),
+        ([b""], 0),
+        (["text", b"abc", 5, None, bytearray(1), Lazy()], 4),
+        ([b"ab", released()], 2),
+        (["text", [b"abc"], Lazy(), released()], None),
+        ([], None),
+    ],
+    ids=["bytes", "alike", "view", "subclass", "empty", "mixed", "released", "none", "nothing"],
+)
+@pytest.mark.parametrize("is_async", [False, True])
+def test_the_bytes_of_a_stream_are_counted(
+    items: list[Any], size: int | None, is_async: bool, spans: FinishedSpans
+) -> None:
+    """Of what is bytes; where nothing is, how many came is unknown, and not 0. Items come through as they are."""
+
+    @measure_latency(TTS)
+    def speak() -> Iterator[Any]:
+        yield from items
+
+    @measure_latency(TTS)
+    async def aspeak() -> AsyncIterator[Any]:
+        for item in items:
+            yield item
+
+    async def main() -> list[Any]:
+        return [item async for item in aspeak()]
+
+    came = asyncio.run(main()) if is_async else list(speak())
+    assert [id(item) for item in came] == [id(item) for item in items]
+    assert (last().bytes, last().items) == (size, len(items))
+    assert (spans()[0].attributes or {}).get("bytes") == size
+    assert last().audio_ms is None
+
+
+def spoken(clock: Clock, ending: BaseException | None = None) -> Any:
+    """0.3 s of audio that take 60 ms and 15 ms to make."""
+
+    @measure_latency(TTS, "speak", audio_bytes_per_s=8000)
+    def speak() -> Iterator[bytes]:
+        clock.pass_ms(60)
+        yield bytes(800)
+        clock.pass_ms(15)
+        yield bytes(1600)
+        if ending is not None:
+            raise ending
+
+    return speak()
+
+
+def test_the_real_time_factor_is_the_streams_own_time_over_its_audio(clock: Clock, spans: FinishedSpans) -> None:
+    """The consumer, who plays it, is no part of it; metric and span have the same words."""
+    for _ in spoken(clock):
+        clock.pass_ms(500)
+    metric = last()
+    told = {"busy_ms": 75, "bytes": 2400, "audio_ms": 300, "real_time_factor": 0.25}
+    assert metric.latency_ms == 1075
+    assert {name: getattr(metric, name) for name in told} == told
+    assert {name: (spans()[0].attributes or {})[name] for name in told} == told
+
+
+def test_an_async_generator_has_a_real_time_factor(clock: Clock, measuring: LatencyConfig) -> None:
+    """The async twin."""
+
+    @measure_latency(TTS, audio_bytes_per_s=48_000)
+    async def speak() -> AsyncIterator[bytes]:
+        clock.pass_ms(300)
+        yield bytes(4800)
+
+    async def main() -> None:
+        async for _ in speak():
+            clock.pass_ms(10)
+
+    asyncio.run(main())
+    assert (last().audio_ms, last().real_time_factor) == (100, 3)
+
+
+def test_what_came_of_a_cancelled_stream_has_a_real_time_factor(clock: Clock, measuring: LatencyConfig) -> None:
+    """A caller who breaks in says nothing against the voice."""
+    stream = spoken(clock)
+    next(stream)
+    clock.pass_ms(500)
+    stream.close()
+    assert last().status is OperationStatus.CANCELLED
+    assert (last().bytes, last().audio_ms, last().real_time_factor) == (800, 100, 0.6)
+
+
+@pytest.mark.parametrize("fault", [TimeoutError(), KeyError()])
+def test_what_failed_has_no_real_time_factor(fault: Exception, clock: Clock, measuring: LatencyConfig) -> None:
+    """Part of its time brought nothing; what came is told all the same."""
+    with pytest.raises(type(fault)):
+        list(spoken(clock, fault))
+    assert (last().bytes, last().audio_ms, last().real_time_factor) == (2400, 300, None)
+
+
+def test_no_audio_has_no_real_time_factor(measuring: LatencyConfig) -> None:
+    """Nothing is divided by 0; and text is no audio."""
+
+    @measure_latency(TTS, audio_bytes_per_s=8000)
+    def speak(item: Any) -> Iterator[Any]:
+        yield item
+
+    list(speak(b""))
+    assert (last().bytes, last().audio_ms, last().real_time_factor) == (0, 0, None)
+    list(speak("text"))
+    assert (last().bytes, last().audio_ms, last().real_time_factor) == (None, None, None)
 
 
 # -- the protocol ---------------------------------------------------------------------------------------------------

@@ -71,7 +71,8 @@ def _recognizing(named: Any) -> Planner:
         config, audio = _argument(args, kwargs, "config"), _argument(args, kwargs, "audio")
 
         def over(_session: Session, measurement: Measurement, _result: Any) -> None:
-            measurement.show_audio(None, _audio_ms(config, _field(audio, "content"), _BYTES_OF_HEARD, header=0))
+            duration_ms = _audio_ms(config, _field(audio, "content"), _BYTES_OF_HEARD, header=0)
+            measurement.set_audio(duration_ms=duration_ms)
 
         return Plan(named, _texts(model=_field(config, "model"), language=_field(config, "language_code")), over)
 
@@ -85,7 +86,8 @@ def _synthesizing(named: Any) -> Planner:
         def over(_session: Session, measurement: Measurement, result: Any) -> None:
             audio = result.audio_content
             header = _WAV_HEADER if audio.startswith(b"RIFF") else 0
-            measurement.show_audio(len(audio), _audio_ms(config, audio, _BYTES_OF_SPOKEN, header))
+            duration_ms = _audio_ms(config, audio, _BYTES_OF_SPOKEN, header)
+            measurement.set_audio(duration_ms=duration_ms, size_bytes=len(audio))
 
         return Plan(named, _texts(voice=_field(voice, "name"), language=_field(voice, "language_code")), over)
 

@@ -1,6 +1,7 @@
 """The `openai` client: transcriptions, speech, chat completions and responses, sync and async, whole and streamed."""
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from ..measurement import Measurement, Operation
@@ -12,7 +13,7 @@ from .wrapping import Plan, Planner, ReportedError, Target, body_measured, measu
 
 __all__ = ["OpenAIInstrumentor"]
 
-_PCM_BYTES_PER_MS: Final = 48
+_PCM_BYTES_PER_S: Final = 48_000.0
 """`response_format="pcm"` is 24,000 samples a second of 16 bits
 (https://platform.openai.com/docs/guides/text-to-speech#supported-output-formats)."""
 
@@ -44,11 +45,13 @@ class OpenAIInstrumentor(ClientInstrumentor):
 
 
 def _planner(named: Operation, reading: Reading) -> Planner:
+    spoken = replace(named, audio_bytes_per_s=_PCM_BYTES_PER_S)
+
     def plan(_instance: Any, _args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Plan:
         model = kwargs.get("model")
         known = {"model": model} if isinstance(model, str) else {}
-        read = _SPEECH.get(kwargs.get("response_format", ""), _AUDIO) if named.type is OperationType.TTS else reading
-        return Plan(named, known, _handing_over(read))
+        is_pcm = named.type is OperationType.TTS and kwargs.get("response_format") == "pcm"
+        return Plan(spoken if is_pcm else named, known, _handing_over(reading))
 
     return plan
 
@@ -59,24 +62,22 @@ def _handing_over(reading: Reading) -> Callable[[Session, Measurement, Any], Any
             return proxied(ReturnedStream(session, measurement, reading), result)
         http_response = getattr(result, "http_response", None)
         if http_response is not None:
-            by_bytes = Reading(size_of=len, audio_ms_of_size=reading.audio_ms_of_size)
-            return result if body_measured(session, measurement, http_response, by_bytes) else None
-        _whole(measurement, reading, result)
+            return result if body_measured(session, measurement, http_response) else None
+        _whole(measurement, result)
         return None
 
     return handed_over
 
 
-def _whole(measurement: Measurement, reading: Reading, result: Any) -> None:
+def _whole(measurement: Measurement, result: Any) -> None:
     """What an answer that came at once tells of its audio."""
-    if reading.size_of is len:
-        size = len(result.content)
-        measurement.show_audio(size, None if reading.audio_ms_of_size is None else reading.audio_ms_of_size(size))
-    elif reading is _TRANSCRIPT:
+    if measurement.operation.type is OperationType.TTS:
+        measurement.set_audio(size_bytes=len(result.content))
+    elif measurement.operation.type is OperationType.STT:
         usage = getattr(result, "usage", None)
         seconds = getattr(result, "duration", None) or getattr(usage, "seconds", None)
         if isinstance(seconds, (int, float)):
-            measurement.show_audio(None, float(seconds) * 1000)
+            measurement.set_audio(duration_ms=float(seconds) * 1000)
 
 
 def _kind(event: Any) -> str:
@@ -112,12 +113,6 @@ def _failure(event: Any) -> BaseException | None:
     return ReportedError(_kind(event)) if _kind(event) in _FAILURES else None
 
 
-def _audio_ms(size: int) -> float:
-    return size / _PCM_BYTES_PER_MS
-
-
 _CHAT: Final = Reading(is_output=_has_content, is_last=_has_finished)
 _RESPONSE: Final = Reading(is_output=_is_answer, is_last=_is_end, failure=_failure)
 _TRANSCRIPT: Final = Reading(is_output=_is_answer, is_last=_is_end)
-_AUDIO: Final = Reading(size_of=len)
-_SPEECH: Final[Mapping[Any, Reading]] = {"pcm": Reading(size_of=len, audio_ms_of_size=_audio_ms)}

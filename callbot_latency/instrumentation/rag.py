@@ -6,7 +6,6 @@ from typing import Any
 from ..config import ConfigError
 from ..measurement import Measurement
 from ..metric import OperationType
-from ..returned import Reading
 from ..runtime import effective_config
 from ..session import Session
 from .instrumentor import ClientInstrumentor
@@ -72,11 +71,8 @@ def _is_beneath(url: Any, base: Any) -> bool:
 
 def _handed_over(session: Session, measurement: Measurement, response: Any) -> Any:
     measurement.set_metadata(http_status=response.status_code)
-    return response if body_measured(session, measurement, response, _BYTES, _failure(response)) else None
+    return response if body_measured(session, measurement, response, _failure(response)) else None
 
 
 def _failure(response: Any) -> BaseException | None:
     return None if response.is_success else ReportedError(f"HTTP {response.status_code}")
-
-
-_BYTES = Reading(size_of=len)

@@ -14,7 +14,7 @@ from ..guard import contained
 from ..loop_lag import stepped
 from ..measurement import Measurement, Operation
 from ..metric import OperationType
-from ..returned import PLAIN, Reading, ReturnedStream
+from ..returned import PLAIN, ReturnedStream
 from ..session import Session
 from ..spans import attach, detach
 from ..switch import switch
@@ -171,7 +171,6 @@ def body_measured(
     session: Session,
     measurement: Measurement,
     response: Any,
-    reading: Reading = PLAIN,
     failure: BaseException | None = None,
 ) -> bool:
     """Whether the body of this answer of httpx (or of httpx2) is still to be read, and is measured from now on.
@@ -182,7 +181,7 @@ def body_measured(
         return False
     from ..returned import proxied
 
-    response.stream = proxied(ReturnedStream(session, measurement, reading, failure), response.stream)
+    response.stream = proxied(ReturnedStream(session, measurement, PLAIN, failure), response.stream)
     return True
 
 

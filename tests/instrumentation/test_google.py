@@ -164,7 +164,8 @@ def test_recognize_is_one_measurement(wrapped: FinishedSpans, engines: Engines, 
     assert metric.provider == "google"
     assert metric.metadata == {"model": "telephony", "language": "fr-FR"}
     assert 50 <= metric.latency_ms < 50 + 2 * CLOSE_MS
-    assert attributes(wrapped)["audio_ms"] == 1000
+    assert attributes(wrapped)["audio_ms"] == metric.audio_ms == 1000
+    assert metric.real_time_factor == metric.latency_ms / 1000
     assert "Jeanne" not in wrapped()[0].to_json()
 
 
@@ -207,6 +208,7 @@ def test_synthesis_is_one_measurement(
     assert (metric.operation_type, metric.operation_name) == (OperationType.TTS, "synthesize_speech")
     assert metric.metadata == {"voice": "fr-FR-Neural2-A", "language": "fr-FR"}
     assert (attributes(wrapped)["bytes"], attributes(wrapped)["audio_ms"]) == (4044, 500)
+    assert (metric.bytes, metric.audio_ms, metric.real_time_factor) == (4044, 500, metric.latency_ms / 500)
     assert "Jeanne" not in wrapped()[0].to_json()
 
 
@@ -337,7 +339,8 @@ def test_speech_is_timed_from_its_first_text(
     assert 80 <= metric.latency_ms < 80 + CLOSE_MS
     assert metric.items == 2
     assert 15 <= metric.largest_gap_ms < 30 + CLOSE_MS
-    assert attributes(wrapped)["bytes"] == 2400
+    assert attributes(wrapped)["bytes"] == metric.bytes == 2400
+    assert metric.busy_ms <= metric.latency_ms
 
 
 def test_a_stream_keeps_its_methods_and_may_be_cancelled(

@@ -109,7 +109,8 @@ def test_a_transcription_is_one_measurement(wrapped: FinishedSpans, server: Serv
     assert 50 <= metric.latency_ms < 50 + 3 * CLOSE_MS
     (span,) = wrapped()
     assert span.attributes is not None
-    assert span.attributes["audio_ms"] == 3000
+    assert span.attributes["audio_ms"] == metric.audio_ms == 3000
+    assert span.attributes["real_time_factor"] == metric.real_time_factor == metric.latency_ms / 3000
 
 
 def test_an_async_transcription_is_one_measurement(
@@ -141,7 +142,8 @@ def test_speech_is_measured_until_its_audio_is_there(wrapped: FinishedSpans, ser
     assert metric.latency_ms >= 70
     (span,) = wrapped()
     assert span.attributes is not None
-    assert (span.attributes["bytes"], span.attributes["audio_ms"]) == (48_000, 1000)
+    assert (span.attributes["bytes"], span.attributes["audio_ms"]) == (metric.bytes, metric.audio_ms) == (48_000, 1000)
+    assert metric.real_time_factor == metric.latency_ms / 1000
 
 
 def test_a_completion_is_rag_inference(wrapped: FinishedSpans, server: Server, client: OpenAI) -> None:
@@ -186,9 +188,9 @@ def test_a_chat_stream_is_timed_while_it_is_iterated(wrapped: FinishedSpans, ser
     assert 140 <= metric.latency_ms < 150 + 2 * CLOSE_MS
     (span,) = wrapped()
     assert span.attributes is not None
-    busy_ms = span.attributes["busy_ms"]
-    assert isinstance(busy_ms, float)
-    assert metric.latency_ms - busy_ms >= 9
+    assert span.attributes["busy_ms"] == metric.busy_ms
+    assert metric.latency_ms - metric.busy_ms >= 9
+    assert (metric.bytes, metric.audio_ms, metric.real_time_factor) == (None, None, None)
 
 
 def test_an_async_chat_stream_is_timed_while_it_is_iterated(
@@ -342,7 +344,9 @@ def test_streamed_speech_is_timed_to_its_first_byte(wrapped: FinishedSpans, serv
     assert metric.status is OperationStatus.SUCCESS
     (span,) = wrapped()
     assert span.attributes is not None
-    assert (span.attributes["bytes"], span.attributes["audio_ms"]) == (9600, 200)
+    assert (span.attributes["bytes"], span.attributes["audio_ms"]) == (metric.bytes, metric.audio_ms) == (9600, 200)
+    assert span.attributes["real_time_factor"] == metric.real_time_factor == metric.busy_ms / 200
+    assert metric.real_time_factor >= 0.5
 
 
 def test_streamed_speech_of_the_async_client(wrapped: FinishedSpans, server: Server, aclient: AsyncOpenAI) -> None:

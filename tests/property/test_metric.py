@@ -37,6 +37,10 @@ optional_words = {
     "trace_id": st.none() | st.just("a" * 32),
     "span_id": st.none() | st.just("b" * 16),
     "turn": st.none() | st.integers(0, 1000),
+    "busy_ms": st.none() | durations,
+    "bytes": st.none() | st.integers(0, 2**63 - 1),
+    "audio_ms": st.none() | durations,
+    "real_time_factor": st.none() | durations,
 }
 
 

@@ -44,7 +44,7 @@ def iterator(text: str) -> Iterator[bytes]:
     yield text.encode()
 
 
-@measure_latency(OperationType.TTS)
+@measure_latency(OperationType.TTS, audio_bytes_per_s=8000)
 async def async_generator(text: str) -> AsyncGenerator[bytes, int]:
     yield text.encode()
 
@@ -132,6 +132,7 @@ async def errors_are_found() -> None:
     measure_latency(function)  # type: ignore[arg-type]
     measure_latency()  # type: ignore[call-arg]
     measure_latency("speech_to_text", "x", "google")  # type: ignore[call-arg]
+    measure_latency("text_to_speech", audio_bytes_per_s="8000")  # type: ignore[arg-type]
     measure_latency_context("speech_to_text")  # type: ignore[call-arg]
     call(None)  # type: ignore[arg-type]
     call("CA1", "MZ1")  # type: ignore[call-arg]
@@ -144,10 +145,13 @@ async def blocks() -> None:
         handle.set_provider("google")
         handle.set_metadata(model="latest", n=1)
         handle.mark_first_output()
+        handle.set_audio(duration_ms=1500, size_bytes=12_000)
+        handle.set_audio(1500)  # type: ignore[call-arg]
+        handle.set_audio(duration_ms="1500")  # type: ignore[arg-type]
         handle.set_provider(5)  # type: ignore[arg-type]
         handle.set_metadata({"a": 1})  # type: ignore[call-arg]
         handle.mark_last_output()  # type: ignore[attr-defined]
-    async with measure_latency_context("rag_inference", "ask") as later:
+    async with measure_latency_context("rag_inference", "ask", audio_bytes_per_s=48_000.0) as later:
         later.mark_first_output()
     with call("CA1", stream_sid="MZ1", metadata={"queue": "sales"}) as opened:
         assert_type(opened, call)

@@ -1,0 +1,49 @@
+"""A call that returns all of its audio at once: how much that is."""
+
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec, TypeVar
+
+from opentelemetry.context import get_current
+
+from .audio import size_of
+from .guard import contained
+from .measurement import OPERATION, Operation
+
+__all__ = ["telling_size", "telling_size_awaited"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def telling_size(function: Callable[P, R], operation: Operation) -> Callable[P, R]:
+    """The function, which tells the operation how large its result is where that says how long the audio lasts."""
+    if operation.audio_bytes_per_s is None:
+        return function
+
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        result = function(*args, **kwargs)
+        contained(_tell, operation, result)
+        return result
+
+    return wrapper
+
+
+def telling_size_awaited(
+    function: Callable[P, Coroutine[Any, Any, R]], operation: Operation
+) -> Callable[P, Coroutine[Any, Any, R]]:
+    """The same of a coroutine function."""
+    if operation.audio_bytes_per_s is None:
+        return function
+
+    async def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        result = await function(*args, **kwargs)
+        contained(_tell, operation, result)
+        return result
+
+    return wrapper
+
+
+def _tell(operation: Operation, result: Any) -> None:
+    measurement: Any = get_current().get(OPERATION)
+    if measurement is not None and measurement.operation is operation:
+        measurement.set_audio(size_bytes=size_of(result))
