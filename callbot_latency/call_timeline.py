@@ -98,7 +98,6 @@ class CallTimeline:
         self._call_sid = call_sid
         self._stream_sid = stream_sid
         self._lock = threading.RLock()
-        self._number = 0
         self._speech: SpeechEnd | None = None
         self._rejected: str | None = None
         self._silent: Turn | None = None
@@ -212,8 +211,7 @@ class CallTimeline:
             if self._open is not None and self._open.turn.is_broken_into:
                 self._broken_into, self._open = self._open, None
             self._finish()
-            self._number += 1
-            current = Turn(self, self._number, metadata)
+            current = Turn(self, self._session.turn_numbers.next(self._call_sid), metadata)
             current.speech, self._speech = self._speech, None
             current.rejected, self._rejected = self._rejected, None
             current.loop_lag = lag_here()

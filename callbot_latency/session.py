@@ -20,6 +20,7 @@ from .spans import SpanOpener, attach, detach, detach_abandoned
 from .switch import switch
 from .text import text_of_any, well_formed
 from .thresholds import Thresholds
+from .turn_numbers import TurnNumbers
 
 if TYPE_CHECKING:
     from .call_timeline import Turn
@@ -57,6 +58,7 @@ class Session:
         self.open_measurements = OpenMeasurements()
         self.submit = pipeline.submit
         self.flush = pipeline.flush
+        self.turn_numbers = TurnNumbers()
         self.opened_calls: deque[tuple[str, int | None, Mapping[str, Any]]] | None = None
         """Where `call()` leaves its call_sid and metadata, and `turn()` its number too, when somebody behind the queue
         asks for them.

@@ -24,6 +24,7 @@ from callbot_latency import (
 )
 from callbot_latency.drops import unmeasured
 from callbot_latency.timeline import BargeIn, Timeline
+from callbot_latency.turn_numbers import MAX_CALLS, TurnNumbers
 
 from .clock import MS, Clock
 from .conftest import FinishedSpans, Start
@@ -316,6 +317,29 @@ def test_outside_of_a_call_and_while_off_nothing_is_measured(start: Start) -> No
         off.audio_sent()
     latency_tracker.enabled = True
     assert latency_tracker.get_turns() == []
+
+
+def test_a_call_that_is_opened_again_goes_on_counting(measuring: LatencyConfig) -> None:
+    """Its WebSocket was cut and is there again, or it has two of them: no two of its turns have one number."""
+    with call("CA1") as bound, turn():
+        pass
+    with call("CA1") as again, turn() as outer:
+        with call("CA1"), turn() as inner:
+            pass
+        with call("CA2"), turn() as others:
+            pass
+    assert bound.timeline is not again.timeline
+    assert (outer.number, inner.number, others.number) == (2, 3, 1)
+    assert [told.turn for told in latency_tracker.get_turns("CA1")] == [1, 3, 2]
+
+
+def test_only_the_newest_calls_are_counted_on() -> None:
+    """What is remembered is bounded."""
+    numbers = TurnNumbers()
+    assert [numbers.next("CA1"), numbers.next("CA1")] == [1, 2]
+    for number in range(MAX_CALLS):
+        assert numbers.next(f"another {number}") == 1
+    assert numbers.next("CA1") == 1
 
 
 def test_get_call_is_everything_kept_of_a_call(measuring: LatencyConfig) -> None:
