@@ -1,10 +1,8 @@
 """A turn: from the end of the caller's speech to what the caller hears, and the parts that sum to it."""
 
-import asyncio
 import json
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,6 @@ from callbot_latency import (
     bind,
     call,
     latency_tracker,
-    measure_latency,
     measure_latency_context,
     shutdown,
     turn,
@@ -362,43 +359,3 @@ def test_wrong_words_about_a_turn_are_errors() -> None:
             current.speech_ended(hangover_ms=-1)
         with pytest.raises(ValueError, match="guess"):
             current.speech_ended("guess")
-
-
-def test_many_calls_at_once_never_mix(measuring: LatencyConfig) -> None:
-    """Tasks and executor threads; each operation in the turn, call and trace that it was made in."""
-
-    @measure_latency("salesforce_api")
-    def look_up(key: str) -> str:
-        return key
-
-    @measure_latency("rag_inference")
-    async def ask(key: str) -> str:
-        await asyncio.sleep(0)
-        return key
-
-    async def one(number: int, pool: ThreadPoolExecutor) -> None:
-        loop = asyncio.get_running_loop()
-        with call(f"CA{number}"):
-            for at in range(1, 11):
-                async with turn() as current:
-                    assert current.number == at
-                    await asyncio.gather(
-                        loop.run_in_executor(pool, bind(look_up), f"{number}/{at}"),
-                        asyncio.to_thread(look_up, f"{number}/{at}"),
-                        ask(f"{number}/{at}"),
-                        ask(f"{number}/{at}"),
-                    )
-
-    async def main() -> None:
-        with ThreadPoolExecutor(8) as pool:
-            await asyncio.gather(*(one(number, pool) for number in range(50)))
-
-    asyncio.run(main())
-    by_call: dict[Any, list[Any]] = {}
-    for metric in latency_tracker.metrics:
-        by_call.setdefault(metric.call_sid, []).append(metric)
-    assert len(by_call) == 50
-    for metrics in by_call.values():
-        assert sorted(metric.turn for metric in metrics) == sorted([*range(1, 11)] * 4)
-        assert len({metric.trace_id for metric in metrics}) == 1
-    assert all(told.operations == 4 for told in latency_tracker.get_turns())

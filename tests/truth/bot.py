@@ -5,7 +5,7 @@ import base64
 import random
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -56,7 +56,8 @@ class Engine:
         def work() -> None:
             time.sleep(self._random.uniform(self._least_ms, self._most_ms) / 1000)
             truth.mark(f"{self.name} ends")
-            loop.call_soon_threadsafe(set_over)
+            with suppress(RuntimeError):  # nobody waits any more
+                loop.call_soon_threadsafe(set_over)
 
         worker = threading.Thread(target=work, daemon=True)
         truth.mark(f"{self.name} begins")
@@ -69,6 +70,8 @@ class Bot:
     """Answers each utterance of one call; `answers` may be replaced by what a test wants to see instead."""
 
     answer_ms: int = 60
+    chunk_gap_s: float = 0.0
+    busy: "Callable[[], Coroutine[Any, Any, None]] | None" = None
     truths: list[Truth] = field(default_factory=list)
     stream: TwilioMediaStream = field(default_factory=TwilioMediaStream)
     stt: Engine = field(default_factory=lambda: Engine("stt"))
@@ -102,7 +105,12 @@ class Bot:
     async def speak(self, truth: Truth) -> AsyncIterator[int]:
         await self.tts.works(truth)
         yield FIRST_CHUNK_MS
-        yield self.answer_ms - FIRST_CHUNK_MS
+        rest_ms = self.answer_ms - FIRST_CHUNK_MS
+        if self.chunk_gap_s:
+            yield rest_ms // 2
+            await asyncio.sleep(self.chunk_gap_s)
+            rest_ms -= rest_ms // 2
+        yield rest_ms
 
     async def serve(self, socket: WebSocket) -> None:
         socket = measured_websocket(socket, self.stream)
@@ -112,7 +120,9 @@ class Bot:
         while message.get("event") != "start":
             message = await socket.receive_json()
         async with call(message["start"]["callSid"], stream_sid=message["streamSid"]):
-            talking = asyncio.create_task(self._talk(socket, said))
+            tasks = [asyncio.create_task(self._talk(socket, said))]
+            if self.busy is not None:
+                tasks.append(asyncio.create_task(self.busy()))
             try:
                 async for message in socket.iter_json():
                     if message["event"] == "media":
@@ -120,8 +130,9 @@ class Bot:
                     elif message["event"] == "stop":
                         break
             finally:
-                talking.cancel()
-                await asyncio.gather(talking, return_exceptions=True)
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _hear(self, socket: WebSocket, frame: str, said: "asyncio.Queue[Truth]") -> None:
         is_loud = frame == _LOUD_FRAME
@@ -152,14 +163,14 @@ class Bot:
                 self._saying = None
 
     async def _say(self, socket: WebSocket, truth: Truth) -> None:
-        number = len(self.truths)
+        number, left_ms = len(self.truths), self.answer_ms
         async for length_ms in self.speak(truth):
-            is_first = length_ms == FIRST_CHUNK_MS
+            is_first, left_ms = left_ms == self.answer_ms, left_ms - length_ms
             media = {"payload": _sound(length_ms, LEADING_SILENCE_MS if is_first else 0)}
             if is_first:
                 truth.mark("sent")
             await socket.send_json({"event": "media", "streamSid": self.stream.stream_sid, "media": media})
-            mark = {"name": f"{'first' if is_first else 'last'} {number}"}
+            mark = {"name": f"{'first' if is_first else 'middle' if left_ms else 'last'} {number}"}
             await socket.send_json({"event": "mark", "streamSid": self.stream.stream_sid, "mark": mark})
         await asyncio.sleep(self.answer_ms / 1000)
 
@@ -171,20 +182,33 @@ def _sound(length_ms: int, silent_ms: int) -> str:
     return base64.b64encode(SILENT * (8 * silent_ms) + LOUD * (8 * (length_ms - silent_ms))).decode()
 
 
+def hold_up_the_loop(for_s: float) -> Callable[[], Coroutine[Any, Any, None]]:
+    """A task that blocks the event loop for so long, again and again."""
+
+    async def busy() -> None:
+        pauses = random.Random(11)
+        while True:
+            await asyncio.sleep(pauses.uniform(0.001, for_s))
+            time.sleep(for_s)  # noqa: ASYNC251 - that is what it is for
+
+    return busy
+
+
 @asynccontextmanager
-async def answering(*bots: Bot) -> AsyncIterator[str]:
-    """The bots' server; each connection gets the next of them."""
-    waiting = list(bots)
+async def answering(*bots: Bot) -> AsyncIterator[Sequence[str]]:
+    """The bots' server; gives the address of each."""
 
     async def route(socket: WebSocket) -> None:
         with suppress(WebSocketDisconnect):
-            await waiting.pop(0).serve(socket)
+            await bots[socket.path_params["number"]].serve(socket)
 
-    async with serving(Starlette(routes=[WebSocketRoute("/", route)])) as address:
-        yield f"ws://{address}/"
+    async with serving(Starlette(routes=[WebSocketRoute("/{number:int}", route)])) as address:
+        yield [f"ws://{address}/{number}" for number in range(len(bots))]
 
 
-async def answered(bot: Bot, line: Line) -> None:
-    """One call from its beginning to its end."""
-    async with answering(bot) as url:
-        await asyncio.to_thread(line.call(url).join)
+async def answered(*calls: tuple[Bot, Line]) -> None:
+    """Calls at the same time, each from its beginning to its end."""
+    async with answering(*(bot for bot, _ in calls)) as urls:
+        threads = [line.call(url) for url, (_, line) in zip(urls, calls, strict=True)]
+        for thread in threads:
+            await asyncio.to_thread(thread.join)

@@ -80,6 +80,7 @@ class _FarSide:
         self._playing_since = 0.0
         self._sent_s = 0.0
         self._turn = 0
+        self._is_last = False
         self._answered = asyncio.Event()
         self._began = asyncio.Event()
         self._spoken = asyncio.Event()
@@ -114,8 +115,9 @@ class _FarSide:
         await self._send(start_message(self._stream_sid, self._line.call_sid))
 
     async def _converse(self) -> None:
-        for self._turn in range(self._line.turns):
-            if self._turn and len(self._line.streams) > self._turn:
+        for turn in range(self._line.turns):
+            before, self._turn = self._stream_sid, turn
+            if self._stream_sid != before:
                 await self._start()
             await self._say()
             if self._line.hangs_up_s is not None:
@@ -126,6 +128,7 @@ class _FarSide:
 
     async def _say(self) -> None:
         self._answered.clear()
+        self._is_last = False
         self._began.clear()
         self._spoken.clear()
         self._speech.extend([SILENT * 160] * PAUSE_FRAMES + [LOUD * 160] * SPEECH_FRAMES)
@@ -180,7 +183,9 @@ class _FarSide:
 
     def _play(self) -> None:
         self._playing_since = time.perf_counter()
-        self._line.playing.append(self._playing_since)
+        # Of each turn the first; what comes too late to go on without a gap is the same answer.
+        if len(self._line.playing) < len(self._line.stopped):
+            self._line.playing.append(self._playing_since)
         self._began.set()
 
     def _clear(self, now: float) -> None:
@@ -197,7 +202,8 @@ class _FarSide:
                     if self._line.back_s:
                         await asyncio.sleep(self._line.back_s)
                     await self._send({"event": "mark", "mark": {"name": name}})
-                if name.startswith("last") and not self._marks:
+                self._is_last |= name == f"last {self._turn + 1}"
+                if self._is_last and not self._marks:
                     self._answered.set()
             due = self._marks[0][1] - time.perf_counter() if self._marks else 0.001
             await asyncio.sleep(min(0.001, max(0.0, due)))
