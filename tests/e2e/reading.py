@@ -139,6 +139,60 @@ def counted_by_influxdb(stack: Stack, service: str) -> Counter[Key]:
 
 
 def counted_in_file(path: Path) -> Counter[Key]:
-    """The operations of a metrics file; attempts are none."""
+    """The operations of a metrics file; attempts are none, nor are turns."""
     lines = (json.loads(line) for line in path.read_text().splitlines())
-    return Counter(_key(line) for line in lines if "attempt" not in line)
+    return Counter(_key(line) for line in lines if "attempt" not in line and "kind" not in line)
+
+
+TURN_HISTOGRAMS = {"callbot.turn.response": ("anchor", "until"), "callbot.turn.contribution": ("part",)}
+Sums = dict[tuple[str, ...], tuple[int, float]]
+"""Name and labels of a histogram's series; its count, and its sum in seconds."""
+
+
+def turns_in_file(turns: Iterable[dict[str, Any]]) -> Sums:
+    """What the histograms of turns must hold, by the lines of the metrics file."""
+    sums: Sums = {}
+
+    def add(ms: float, *series: str) -> None:
+        count, sum_s = sums.get(series, (0, 0.0))
+        sums[series] = count + 1, sum_s + ms / 1000
+
+    for turn in turns:
+        for until, key in (("heard", "response_ms"), ("sent", "response_sent_ms")):
+            if key in turn:
+                add(turn[key], "callbot.turn.response", turn["anchor"], until)
+        for part, ms in turn.get("parts_ms", {}).items():
+            add(ms, "callbot.turn.contribution", part)
+    return sums
+
+
+def turns_by_prometheus(stack: Stack, service: str) -> Sums:
+    """The same as Prometheus has it."""
+    sums: Sums = {}
+    for name, labels in TURN_HISTOGRAMS.items():
+        metric = name.replace(".", "_") + "_seconds"
+        found = {
+            suffix: {
+                (name, *(row["metric"][label] for label in labels)): float(row["value"][1])
+                for row in prometheus_query(
+                    stack, f'sum by ({", ".join(labels)}) ({metric}_{suffix}{{job="{service}"}})'
+                )
+            }
+            for suffix in ("count", "sum")
+        }
+        sums |= {series: (int(count), found["sum"].get(series, 0.0)) for series, count in found["count"].items()}
+    return sums
+
+
+def turns_by_influxdb(stack: Stack, service: str) -> Sums:
+    """The same as InfluxDB has it: the newest point of each series."""
+    sums: Sums = {}
+    for name, labels in TURN_HISTOGRAMS.items():
+        answer = stack.influxdb_query(
+            f'SELECT last("count"), "sum" FROM "{name}_s_histogram" '
+            f'WHERE "service.name" = \'{service}\' GROUP BY {", ".join(labels)}, "service.instance.id"'
+        )
+        for series in answer["results"][0].get("series", []):
+            _, count, sum_s = series["values"][0]
+            sums[name, *(series["tags"][label] for label in labels)] = int(count), float(sum_s)
+    return sums

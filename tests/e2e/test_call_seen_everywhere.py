@@ -21,6 +21,9 @@ from tests.e2e.reading import (
     prometheus_exemplars,
     prometheus_query,
     spans_of,
+    turns_by_influxdb,
+    turns_by_prometheus,
+    turns_in_file,
 )
 from tests.subprocesses import ROOT, clean_environment
 
@@ -46,8 +49,17 @@ class Run:
     file: Path
 
     @property
-    def lines(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.file.read_text().splitlines()]
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """Those of operations and attempts."""
+        return [row for row in self.rows if "kind" not in row]
+
+    @property
+    def turns(self) -> list[dict[str, Any]]:
+        return [row for row in self.rows if row.get("kind") == "turn"]
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +133,45 @@ def test_span_and_line_tell_the_same_duration(run: Run, spans: list[Span]) -> No
         span = by_id[line["span_id"]]
         assert span.trace_id == line["trace_id"]
         assert (span.end_ns - span.start_ns) / 1e6 == pytest.approx(line["latency_ms"], abs=1e-3)
+
+
+def test_a_turn_is_told_the_same_by_its_span_and_its_line(run: Run, spans: list[Span]) -> None:
+    """Response, parts that sum to it, anchor; its operations hang beneath it, and it beneath the call."""
+    by_id = {span.span_id: span for span in spans}
+    assert len(run.turns) == 3 * CALLS
+    for turn in run.turns:
+        span = by_id[turn["span_id"]]
+        assert (span.name, span.trace_id) == ("turn", turn["trace_id"])
+        assert by_id[span.parent_id].name == "call"
+        for key in ("call_sid", "outcome", "anchor", "response_ms", "response_sent_ms", "answer_sent_ms"):
+            assert span.attributes[key] == turn[key]
+        assert int(span.attributes["turn"]) == turn["turn"]
+        parts = {key.removeprefix("part."): ms for key, ms in span.attributes.items() if key.startswith("part.")}
+        assert parts == turn["parts_ms"]
+        assert sum(parts.values()) == pytest.approx(turn["response_ms"], abs=1e-6)
+        beneath = [each for each in spans if each.parent_id == span.span_id and "operation_type" in each.attributes]
+        assert len(beneath) >= 3
+        assert {int(each.attributes["turn"]) for each in beneath} == {turn["turn"]}
+
+
+def test_the_turns_numbers_are_the_same_everywhere(stack: Stack, run: Run) -> None:
+    """What the callers waited, and each part of it: the file, Prometheus and InfluxDB have the same counts and sums."""
+    wanted = turns_in_file(run.turns)
+    assert {series[1] for series in wanted if series[0] == "callbot.turn.contribution"} >= {
+        "endpointing",
+        "rag_inference",
+        "twilio_buffer",
+    }
+
+    def agreed() -> None:
+        for found in (turns_by_prometheus(stack, run.service), turns_by_influxdb(stack, run.service)):
+            assert {series: count for series, (count, _) in found.items()} == {
+                series: count for series, (count, _) in wanted.items()
+            }
+            for series, (_, sum_s) in wanted.items():
+                assert found[series][1] == pytest.approx(sum_s, abs=1e-6)
+
+    eventually(agreed)
 
 
 def test_prometheus_answers_quantiles_by_operation(stack: Stack, run: Run) -> None:
