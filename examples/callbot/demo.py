@@ -149,7 +149,9 @@ def _report(console: Console, results: Sequence[CallResult]) -> None:
 
 
 def _save(path: Path, result: CallResult) -> None:
-    recorded = Console(record=True, file=io.StringIO(), width=_SVG_COLUMNS)
+    recorded = Console(
+        record=True, file=io.StringIO(), width=_SVG_COLUMNS, color_system="truecolor", force_terminal=True
+    )
     recorded.print(Waterfall([metric for metric in latency_tracker.metrics if metric.call_sid == result.call_sid]))
     recorded.print("\nWhat the caller waited, turn by turn\n", style="bold")
     recorded.print(TurnTable(latency_tracker.get_turns(result.call_sid)))
