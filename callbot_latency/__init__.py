@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .runtime import init, latency_config, shutdown
     from .session import record
     from .thresholds import Thresholds
-    from .timeline import Anchor
+    from .timeline import Anchor, BargeIn
     from .tracker import LatencyTracker, latency_tracker
     from .turn_metric import TurnMetric
     from .turns import Turn, turn
@@ -32,6 +32,7 @@ __all__ = [
     "Alert",
     "Anchor",
     "AppriseReporter",
+    "BargeIn",
     "ConfigError",
     "InfluxDBReporter",
     "LatencyConfig",
@@ -94,7 +95,7 @@ _ROOMS = {
     "runtime": ("init", "latency_config", "shutdown"),
     "session": ("record",),
     "thresholds": ("Thresholds",),
-    "timeline": ("Anchor",),
+    "timeline": ("Anchor", "BargeIn"),
     "turn_metric": ("TurnMetric",),
     "turns": ("Turn", "turn"),
     "tracker": ("LatencyTracker", "latency_tracker"),

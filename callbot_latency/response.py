@@ -189,6 +189,6 @@ def attributes_of(metric: TurnMetric) -> dict[str, Any]:
         said[semconv.ANCHOR] = metric.anchor.value
     said |= {semconv.PART_PREFIX + part: ms for part, ms in metric.parts_ms.items()}
     said |= {semconv.OVERLAPPED_PREFIX + part: ms for part, ms in metric.overlapped_ms.items()}
-    if metric.barge_in is not None and metric.barge_in.reaction_ms is not None:
-        said[semconv.BARGE_IN_REACTION_MS] = metric.barge_in.reaction_ms
+    if metric.barge_in is not None:
+        said |= {semconv.BARGE_IN_PREFIX + name: fact for name, fact in metric.barge_in.facts().items()}
     return said

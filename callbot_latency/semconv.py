@@ -111,10 +111,7 @@ TURN_ATTRIBUTES: Final = (
 )
 PART_PREFIX: Final = "part."
 OVERLAPPED_PREFIX: Final = "overlapped."
-BARGE_IN_REACTION_MS: Final = "barge_in.reaction_ms"
-BARGE_IN_SILENCED_MS: Final = "barge_in.silenced_ms"
-BARGE_IN_HEARD_SHARE: Final = "barge_in.heard_share"
-BARGE_IN_IS_FALSE: Final = "barge_in.is_false"
+BARGE_IN_PREFIX: Final = "barge_in."
 OPERATIONS: Final = "operations"
 PART_ENDPOINTING: Final = "endpointing"
 PART_QUEUEING: Final = "queueing"

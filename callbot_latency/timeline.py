@@ -32,6 +32,11 @@ class BargeIn:
     is_false: bool = False
     """Whether nothing was said after all."""
 
+    def facts(self) -> dict[str, float | bool]:
+        """What is known of it, by its names."""
+        known = {"reaction_ms": self.reaction_ms, "silenced_ms": self.silenced_ms, "heard_share": self.heard_share}
+        return {name: fact for name, fact in known.items() if fact is not None} | {"is_false": self.is_false}
+
 
 class Timeline(Protocol):
     """What happens in one call; instants in nanoseconds of `time.perf_counter_ns()`."""

@@ -57,6 +57,5 @@ def _written(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat().replace("+00:00", "Z")
     if isinstance(value, BargeIn):
-        facts = {"reaction_ms": value.reaction_ms, "silenced_ms": value.silenced_ms, "heard_share": value.heard_share}
-        return {name: fact for name, fact in facts.items() if fact is not None} | {"is_false": value.is_false}
+        return value.facts()
     return plain(value)

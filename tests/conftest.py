@@ -127,13 +127,18 @@ def spans(measuring: LatencyConfig) -> FinishedSpans:
     return exporter.get_finished_spans
 
 
+def ticking(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of operations and turns, from now on."""
+    clock = Clock()
+    for module in ("session", "measurement", "call_timeline"):
+        monkeypatch.setattr(f"callbot_latency.{module}.perf_counter_ns", clock)
+    return clock
+
+
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch, measuring: LatencyConfig) -> Iterator[Clock]:
     """In a call, CA1, the time of operations and turns is what the test says."""
-    clock = Clock()
-    monkeypatch.setattr("callbot_latency.session.perf_counter_ns", clock)
-    monkeypatch.setattr("callbot_latency.measurement.perf_counter_ns", clock)
-    monkeypatch.setattr("callbot_latency.call_timeline.perf_counter_ns", clock)
+    clock = ticking(monkeypatch)
     with call("CA1", stream_sid="MZ1") as bound:
         clock.timeline = bound.timeline  # type: ignore[attr-defined]
         yield clock

@@ -27,6 +27,9 @@ def counts():
     return {
         "durations": sum(p.count for p in points("callbot.operation.duration")),
         "breaches": {p.attributes["severity"]: p.value for p in points("callbot.threshold.breaches")},
+        "turns": sum(p.count for p in points("callbot.turn.response")),
+        "parts": sum(p.count for p in points("callbot.turn.contribution")) > 0,
+        "tracked_turns": len(latency_tracker.get_turns()),
         "tracked": {key: s["count"] for key, s in latency_tracker.get_stats().items()},
         "severities": sum(m.severity is not None for m in latency_tracker.metrics),
         "dropped": dropped.by_reason(),
@@ -43,10 +46,14 @@ def speak():
 
 with cl.call("CA1", stream_sid="MZ1", metadata={{"queue": "sales"}}):
     for _ in range({OPERATIONS}):
-        listen()
-        list(speak())
-        with measure_latency_context("rag_inference", "ask", metadata={{"d": 4}}) as handle:
-            handle.set_metadata(e=5)
+        with cl.turn(metadata={{"intent": "order"}}) as current:
+            current.speech_ended()
+            listen()
+            list(speak())
+            with measure_latency_context("rag_inference", "ask", metadata={{"d": 4}}) as handle:
+                handle.set_metadata(e=5)
+            current.audio_sent()
+            current.playback_started()
 """
 
 ENVIRONMENT = {
@@ -68,6 +75,10 @@ TRACKED = {
 
 EXPECTED = {
     "durations": 3 * OPERATIONS,
+    # Until it was sent, and until it was heard.
+    "turns": 2 * OPERATIONS,
+    "parts": True,
+    "tracked_turns": OPERATIONS,
     "breaches": {"warning": OPERATIONS, "critical": OPERATIONS},
     "tracked": TRACKED,
     "severities": 2 * OPERATIONS,
@@ -121,19 +132,19 @@ def sampled(argument: str) -> dict[str, str]:
     ],
 )  # fmt: skip
 def test_counts_are_the_same(before: str, environment: dict[str, str], tmp_path: Path) -> None:
-    """Histograms, breaches, tracker and file count every operation once, whatever becomes of its span."""
+    """Histograms, breaches, tracker and file count every operation and turn once, whatever becomes of its span."""
     code = program(METER, before, "init()", WORK, "tell(**counts())")
     assert facts_of(run_python(code, tmp_path, {**ENVIRONMENT, **environment})) == EXPECTED
-    assert len(written(tmp_path)) == 3 * OPERATIONS
+    assert len(written(tmp_path)) == 4 * OPERATIONS
 
 
 def test_counts_with_the_sdk_disabled(tmp_path: Path) -> None:
     """OTEL_SDK_DISABLED makes the instruments deaf; tracker, severities and file count as ever."""
     code = program(METER, "init()", WORK, "tell(**counts())")
     told = facts_of(run_python(code, tmp_path, {**ENVIRONMENT, "OTEL_SDK_DISABLED": "true"}))
-    assert told == {**EXPECTED, "durations": 0, "breaches": {}}
+    assert told == {**EXPECTED, "durations": 0, "turns": 0, "parts": False, "breaches": {}}
     lines = written(tmp_path)
-    assert len(lines) == 3 * OPERATIONS
+    assert len(lines) == 4 * OPERATIONS
     assert not any("span_id" in line for line in lines)
 
 

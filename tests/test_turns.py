@@ -234,8 +234,8 @@ def test_the_last_end_of_speech_before_the_answer_counts(clock: Clock) -> None:
     assert last(clock).response_sent_ms == 10
 
 
-def test_a_barge_in_stands_on_its_turn(clock: Clock) -> None:
-    """The caller broke in."""
+def test_a_barge_in_stands_on_its_turn(clock: Clock, spans: FinishedSpans) -> None:
+    """The caller broke in; in the line and on the span by the same names."""
     timeline = timeline_of(clock)
     with turn() as current:
         current.speech_ended()
@@ -244,7 +244,11 @@ def test_a_barge_in_stands_on_its_turn(clock: Clock) -> None:
         timeline.barge_in(BargeIn(clock.now_ns, reaction_ms=120, heard_share=0.25))
     told = last(clock)
     assert told.outcome == "interrupted"
-    assert told.to_dict()["barge_in"] == {"reaction_ms": 120, "heard_share": 0.25, "is_false": False}
+    facts = {"reaction_ms": 120, "heard_share": 0.25, "is_false": False}
+    assert told.to_dict()["barge_in"] == facts
+    attributes = next(span.attributes or {} for span in spans() if span.name == "turn")
+    said = {name: value for name, value in attributes.items() if name.startswith("barge_in.")}
+    assert said == {f"barge_in.{name}": fact for name, fact in facts.items()}
 
 
 def test_operations_know_their_turn_and_hang_beneath_it(spans: FinishedSpans) -> None:

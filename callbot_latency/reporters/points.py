@@ -153,10 +153,8 @@ def _turn_fields(turn: TurnMetric) -> dict[str, _Field]:
         semconv.SPAN_ID: _text(turn.span_id),
     }
     if turn.barge_in is not None:
-        fields[semconv.BARGE_IN_REACTION_MS] = _float(turn.barge_in.reaction_ms)
-        fields[semconv.BARGE_IN_SILENCED_MS] = _float(turn.barge_in.silenced_ms)
-        fields[semconv.BARGE_IN_HEARD_SHARE] = _float(turn.barge_in.heard_share)
-        fields[semconv.BARGE_IN_IS_FALSE] = turn.barge_in.is_false
+        for name, fact in turn.barge_in.facts().items():
+            fields[semconv.BARGE_IN_PREFIX + name] = fact if isinstance(fact, bool) else _float(fact)
     return {name: field for name, field in fields.items() if field is not None}
 
 
