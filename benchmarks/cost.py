@@ -5,6 +5,7 @@ the median of its chunks, and the minimum and the median over the rounds are rep
 """
 
 import argparse
+import asyncio
 import gc
 import json
 import os
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ from callbot_latency import (
     measure_latency,
     measure_latency_context,
     shutdown,
+    turn,
 )
 
 ROUNDS = 9
@@ -70,6 +73,12 @@ def plain_items() -> Iterator[int]:
     yield from range(CALLS)
 
 
+async def plain_waiting() -> int:
+    await asyncio.sleep(0)
+    return 1
+
+
+measured_waiting = measure_latency(OperationType.STT, "transcribe", provider="google")(plain_waiting)
 measured = measure_latency(OperationType.STT, "transcribe", provider="google")(plain)
 measured_async = measure_latency(OperationType.STT, "transcribe", provider="google")(plain_async)
 measured_items = measure_latency(OperationType.STT, "transcribe", provider="google")(plain_items)
@@ -195,6 +204,27 @@ def caller_cost(export: bool) -> list[dict[str, Any]]:
     ]
 
 
+def timed_on_loop(runner: asyncio.Runner, *, in_turn: bool) -> Chunk:
+    async def loop(calls: int) -> float:
+        with turn() if in_turn else nullcontext() as current:
+            if current is not None:
+                current.speech_ended()
+            started = time.perf_counter_ns()
+            for _ in range(calls):
+                await measured_waiting()
+            return (time.perf_counter_ns() - started) / calls / 1000
+
+    return lambda calls: runner.run(loop(calls))
+
+
+def turn_cost() -> dict[str, Any]:
+    """What an operation costs more in a turn, where its waits are noted, and the passes of the loop."""
+    with asyncio.Runner() as runner, call("CA1", stream_sid="MZ1"):
+        variants = {f"{in_turn}": timed_on_loop(runner, in_turn=in_turn) for in_turn in (False, True)}
+        values = rounds(variants, 0.15)
+    return _row("async function that waits once, in a turn / outside of one", values["True"], values["False"], "-")
+
+
 def off_cost() -> list[dict[str, Any]]:
     latency_tracker.enabled = False
     variants = {
@@ -280,6 +310,7 @@ def run() -> dict[str, Any]:
 
             providers._relay.targets = (BatchSpanProcessor(NullExporter()),)  # noqa: SLF001
         rows += caller_cost(export)
+        rows += [turn_cost()] if export else []
         if not export:
             print("tracking off, statistics ...", file=sys.stderr)
             rows += off_cost() + stats_cost()

@@ -8,7 +8,7 @@ held up, at the longest since the tick before.
 
 import weakref
 from collections import deque
-from collections.abc import Awaitable, Generator, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from time import perf_counter_ns
 from types import coroutine
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -165,18 +165,16 @@ def waits_held_up(late: Sequence[HeldUp], waits: Iterable[Wait]) -> list[HeldUp]
 @coroutine
 def stepped(awaitable: Awaitable[R], waits: list[Wait]) -> Generator[Any, Any, R]:
     """Await it, and note when it waited: what it does itself, on the loop's thread, is then known to be its own."""
-    steps: Any = awaitable.__await__()
-    send = getattr(steps, "send", lambda _: next(steps))
-    step, argument = send, None
+    steps = _awaiting(awaitable)
+    step: Callable[[Any], Any] = steps.send
+    argument: Any = None
     try:
         while True:
             yielded = step(argument)
             from_ns = perf_counter_ns()
             try:
-                step, argument = send, (yield yielded)
-            except BaseException as exc:
-                if not hasattr(steps, "throw"):
-                    raise
+                step, argument = steps.send, (yield yielded)
+            except BaseException as exc:  # noqa: BLE001 - all that is thrown in is the awaited one's
                 step, argument = steps.throw, exc
             if len(waits) < MAX_WAITS:
                 waits.append((from_ns, perf_counter_ns()))
@@ -186,3 +184,8 @@ def stepped(awaitable: Awaitable[R], waits: list[Wait]) -> Generator[Any, Any, R
     finally:
         # What was thrown in would keep itself, and all that the coroutine holds, alive through this frame.
         del step, argument
+
+
+async def _awaiting(awaitable: Awaitable[R]) -> R:
+    """Whatever can be awaited, as a coroutine, which alone can be stepped."""
+    return await awaitable

@@ -5,8 +5,9 @@ import contextlib
 import gc
 import re
 import time
+import types
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -198,6 +199,15 @@ def test_stepping_changes_nothing_of_what_a_coroutine_does() -> None:
         task.cancel()
         with pytest.raises(LookupError, match="cancelled"):
             await task
+
+        @types.coroutine
+        def old() -> Generator[Any, Any, str]:
+            yield
+            return "old"
+
+        assert await stepped(old(), waits) == "old"
+        with pytest.raises(TypeError, match="int can't be used in 'await'"):
+            await stepped(5, waits)  # type: ignore[arg-type]
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         future.set_result("there")
         assert await stepped(future, waits) == "there"
@@ -207,6 +217,31 @@ def test_stepping_changes_nothing_of_what_a_coroutine_does() -> None:
 
 async def _run(awaitable: Awaitable[Any]) -> Any:
     return await awaitable
+
+
+def test_closing_reaches_what_is_awaited_and_a_stop_of_its_own_is_an_error() -> None:
+    """As with a bare `await`: a generator's end inside of a coroutine is no result."""
+    closed = []
+
+    async def waits_for_ever() -> None:
+        try:
+            await asyncio.sleep(10)
+        except GeneratorExit:
+            closed.append(True)
+            raise
+
+    async def stops() -> None:
+        raise StopIteration("not a result")
+
+    async def main() -> None:
+        coroutine = _run(stepped(waits_for_ever(), []))
+        coroutine.send(None)
+        coroutine.close()
+        assert closed == [True]
+        with pytest.raises(RuntimeError, match="coroutine raised StopIteration"):
+            await stepped(stops(), [])
+
+    run(main())
 
 
 def test_what_is_thrown_in_is_kept_alive_by_nobody() -> None:
