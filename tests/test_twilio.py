@@ -260,6 +260,29 @@ def test_other_encodings_are_not_searched_for_silence() -> None:
     assert script.timeline.times("audible_after") == []
 
 
+def test_an_onset_that_a_busy_loop_shows_late_is_as_early_as_its_audio_came(call: Script) -> None:
+    """The frames of half a second were handed over at once: the speech did not begin behind its end."""
+    for place in range(5):
+        call.at(20 * (place + 1)).hear(20 * place)
+    call.at(500)
+    for place in range(5, 8):
+        call.hear(20 * place)
+    call.stream.speech_started(onset_delay_ms=40)
+    for place in range(8, 12):
+        call.hear(20 * place)
+    call.stream.speech_ended(source="twilio_media_clock", hangover_ms=60)
+    assert call.timeline.times("speech_started") == [120]
+    assert call.timeline.times("speech_ended") == [180]
+    assert call.timeline.reasons == []
+
+
+def test_an_onset_without_audio_of_late_is_now(call: Script) -> None:
+    """A detector elsewhere, or a stream that was held."""
+    call.at(20).hear(0)
+    call.at(900).stream.speech_started(onset_delay_ms=100)
+    assert call.timeline.times("speech_started") == [800]
+
+
 def test_the_threshold_of_silence_is_the_named_amplitude() -> None:
     """G.711: codes 0xF0 to 0xFF and 0x70 to 0x7F are below 132, and all others are not."""
     assert AUDIBLE_AMPLITUDE == 132

@@ -11,6 +11,8 @@ from .telling import Telling
 __all__ = ["DEFAULT_UNCERTAINTY_MS", "Caller"]
 
 STALE_NS: Final = 60_000_000_000
+FRESH_NS: Final = 100_000_000
+"""Audio comes every 20 ms: what came longer ago is not what a detector hears now."""
 _NS_PER_MS: Final = 1_000_000
 
 DEFAULT_UNCERTAINTY_MS: Final = {
@@ -37,7 +39,7 @@ class Caller:
 
     def speech_started(self, at_ns: int, delay_ms: float, audio_ms: float | None) -> int | None:
         """The instant of the onset, or None where it is impossible."""
-        began_ns = self._instant(at_ns, delay_ms, audio_ms)
+        began_ns = self._instant(self._heard_ns(at_ns), delay_ms, audio_ms)
         if began_ns is None or not self._began_ns <= began_ns <= at_ns or began_ns < (self._ended_ns or 0):
             self._tell.unmeasured(reasons.IMPOSSIBLE_ONSET)
             return None
@@ -70,6 +72,17 @@ class Caller:
         if audio_ms is None and source in _IN_THE_AUDIO:
             audio_ms = self.clock.position_ns / _NS_PER_MS
         return self._instant(at_ns, hangover_ms, audio_ms)
+
+    def _heard_ns(self, at_ns: int) -> int:
+        """When the last of what the detector hears came: a busy event loop hands it over later.
+
+        By the same clock as the end of speech, so that an onset that is seen late never lies behind it.
+        """
+        clock = self.clock
+        if clock.arrived_ns is None or at_ns - clock.arrived_ns > FRESH_NS:
+            return at_ns
+        came_ns = clock.instant_of(clock.position_ns)
+        return at_ns if came_ns is None else min(at_ns, came_ns)
 
     def _instant(self, at_ns: int, before_ms: float, audio_ms: float | None) -> int | None:
         """`before_ms` before the place `audio_ms` in the audio, or else before `at_ns`."""

@@ -207,7 +207,7 @@ class TwilioMediaStream:
     # -- what the bot reports ---------------------------------------------------------------------------------------
 
     def speech_started(self, *, onset_delay_ms: float = 0.0, audio_ms: float | None = None) -> None:
-        """The caller began to speak: now, less the `onset_delay_ms` of speech that your detector needs to be sure.
+        """The caller began to speak: as the last audio came, less the `onset_delay_ms` that your detector needs.
 
         Args:
             onset_delay_ms: in milliseconds.
