@@ -4,11 +4,12 @@ import asyncio
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import compress
 
 import pytest
 
 from callbot_latency import TurnMetric, latency_tracker
-from tests.truth.bot import LEADING_SILENCE_MS, Bot, answered
+from tests.truth.bot import LEADING_SILENCE_MS, Bot, Machine, answered
 from tests.truth.far_side import Line
 
 MEDIAN_MS, WORST_MS = 2.0, 5.0
@@ -63,19 +64,30 @@ def share(values: Sequence[float], percent: int) -> float:
 @pytest.mark.usefixtures("measuring")
 @pytest.mark.timeout(180)
 def test_every_part_is_true_to_two_milliseconds() -> None:
-    """Of 200 turns on an idle loop: within 2 ms at the median, and 5 ms in 95 of 100; and they sum exactly.
+    """Of 200 turns on an idle loop: within 2 ms at the median, and 5 ms at the worst; and they sum exactly.
 
     The truth is what the script really took. Between its stamps and ours the machine, which others use too, may hold
-    the process up: hence no bound on the very worst, which is printed.
+    the process up: turns in which it did are left out of the worst.
     """
     calls = [(Bot(), Line(f"CA{number}", TURNS)) for number in range(CALLS)]
-    asyncio.run(answered(*calls))
+    with Machine() as machine:
+        asyncio.run(answered(*calls))
     errors: dict[str, list[float]] = defaultdict(list)
+    undisturbed: dict[str, list[float]] = defaultdict(list)
     for bot, line in calls:
+        ran = [
+            machine.ran_between(stopped - 0.1, playing + 0.1)
+            for stopped, playing in zip(line.stopped, line.playing, strict=True)
+        ]
         for part, off in errors_of(bot, line).items():
             errors[part] += map(abs, off)
+            undisturbed[part] += compress(map(abs, off), ran)
     assert {len(off) for off in errors.values()} == {CALLS * TURNS}
     for part, off in errors.items():
-        print(f"{part:20} off by {statistics.median(off):5.2f} ms at the median, {max(off):5.2f} at the worst")  # noqa: T201 - with -rP
+        left = undisturbed[part] or [0.0]
+        print(  # noqa: T201 - with -rP
+            f"{part:20} off by {statistics.median(off):5.2f} ms at the median, {max(off):6.2f} at the worst,"
+            f" {max(left):5.2f} in {len(undisturbed[part])} turns in which the machine held nobody up"
+        )
     assert {part: off for part, off in errors.items() if statistics.median(off) > MEDIAN_MS} == {}
-    assert {part: off for part, off in errors.items() if share(off, 95) > WORST_MS} == {}
+    assert {part: max(off) for part, off in undisturbed.items() if max(off, default=0) > WORST_MS} == {}
