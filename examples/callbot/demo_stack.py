@@ -28,6 +28,10 @@ WAIT_S: Final = 30.0
 P95: Final = (
     "histogram_quantile(0.95, sum by (le, operation_type, operation_name) (callbot_operation_duration_seconds_bucket))"
 )
+PARTS: Final = (
+    "sort_desc(sum by (part) (callbot_turn_contribution_seconds_sum)"
+    ' / scalar(sum(callbot_turn_response_seconds_count{until="heard"})))'
+)
 IN_INFLUXDB: Final = (
     'SELECT last("count") FROM "callbot.operation.duration_s_histogram" GROUP BY operation_type, operation_name'
 )
@@ -114,6 +118,11 @@ def _show_prometheus(console: Console, stack: Stack) -> None:
     for row in rows or []:
         name = f"{row['metric']['operation_type']}/{row['metric']['operation_name']}"
         console.print(Text(f"  {name:36} {float(row['value'][1]) * 1000:7.1f} ms"))
+
+    console.print("\nPrometheus, what the caller waited for in a turn, on average", style="bold")
+    console.print(Text(f"  {stack.url('prometheus')}/graph?g0.tab=1&g0.expr={quote(PARTS)}"), soft_wrap=True)
+    for row in _polled(lambda: _asked(stack, PARTS)) or []:
+        console.print(Text(f"  {row['metric']['part']:36} {float(row['value'][1]) * 1000:7.1f} ms"))
 
 
 def _asked(stack: Stack, query: str) -> list[dict[str, Any]]:

@@ -48,7 +48,11 @@ def test_the_call_is_shown_as_read_back_from_each_server(tmp_path: Path, binary:
     for name in ("speech_to_text/transcribe", "rag_inference/infer", "salesforce_api/find_contact"):
         assert name in prometheus
         assert name in influxdb
-    assert [part.count("http://127.0.0.1:") for part in (jaeger, prometheus, influxdb)] == [1, 1, 1]
+    assert [part.count("http://127.0.0.1:") for part in (jaeger, prometheus, influxdb)] == [1, 2, 1]
+    _, _, waited_for = prometheus.partition("what the caller waited for")
+    for part in ("endpointing", "rag_inference", "salesforce_api", "twilio_buffer"):
+        assert f"  {part} " in waited_for
+    assert jaeger.count("── turn ") == transcribed
 
 
 @pytest.mark.usefixtures("binary")
