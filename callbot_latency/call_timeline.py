@@ -1,7 +1,7 @@
 """What happens in a bound call: the turn that is open, and what is known of it."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,27 +34,25 @@ class Turn:
     `playback_started`.
     """
 
-    def __init__(self, timeline: Timeline, number: int, metadata: Mapping[str, Any]) -> None:
+    def __init__(self, timeline: Timeline | None, number: int, metadata: Mapping[str, Any]) -> None:
         self.number = number
         self.metadata = metadata
         self.operations: list[Measurement] = []
         self.speech: SpeechEnd | None = None
         self.began_ns = perf_counter_ns()
         self.sent_ns: int | None = None
-        self.sent_filler = False
         self.answer_ns: int | None = None
         self.silence_ns: int | None = None
         self.playing_ns: int | None = None
         self.playing_uncertainty_ms: float | None = None
         self.playing_told_ns: int | None = None
         self.barge_in: BargeIn | None = None
-        self.is_playing = False
-        """Whether what was sent is, as far as is known, not all played yet."""
         self.is_broken_into = False
-        """Whether the caller began to speak then, and what became of that is not told yet."""
+        """Whether the caller speaks while the bot does, and what became of that is not told yet."""
+        self.is_over = timeline is None
+        """Whether it is told, or another one has begun, or nobody measures it: what happens then is not its own."""
         self.hung_up_ns: int | None = None
         self.ended_ns: int | None = None
-        self.failed: BaseException | None = None
         self.loop_lag: LoopLag | None = None
         """What is known of the event loop that the turn was opened on."""
         self.rejected: str | None = None
@@ -73,51 +71,56 @@ class Turn:
         now_ns = perf_counter_ns()
         if hangover_ms < 0 or uncertainty_ms < 0:
             raise ValueError("hangover_ms, uncertainty_ms: expected milliseconds >= 0")
-        at_ns = now_ns - int(hangover_ms * NS_PER_MS)
-        self._timeline.speech_ended(at_ns, source=Anchor(source), uncertainty_ms=uncertainty_ms, reported_ns=now_ns)
+        at_ns, anchor = now_ns - int(hangover_ms * NS_PER_MS), Anchor(source)
+        if (timeline := self._told()) is not None:
+            timeline.speech_ended(at_ns, source=anchor, uncertainty_ms=uncertainty_ms, reported_ns=now_ns)
 
     def audio_sent(self, *, is_filler: bool = False) -> None:
         """Say that the first audio of something was sent: the answer, or a filler before it."""
-        self._timeline.audio_sent(perf_counter_ns(), leading_silence_ns=None, is_filler=is_filler)
+        if (timeline := self._told()) is not None:
+            timeline.audio_sent(perf_counter_ns(), leading_silence_ns=None, is_filler=is_filler)
 
     def playback_started(self, *, uncertainty_ms: float = 0.0) -> None:
         """Say that the caller hears it from now on."""
-        self._timeline.playback_started(perf_counter_ns(), uncertainty_ms=uncertainty_ms)
+        if (timeline := self._told()) is not None:
+            timeline.playback_started(perf_counter_ns(), uncertainty_ms=uncertainty_ms)
+
+    def _told(self) -> Timeline | None:
+        return None if self.is_over else self._timeline
 
     def add(self, measurement: Measurement) -> None:
         """Take in an operation that begins."""
-        if len(self.operations) < MAX_OPERATIONS:
+        if not self.is_over and len(self.operations) < MAX_OPERATIONS:
             self.operations.append(measurement)
 
 
 class CallTimeline:
     """What happens in one bound call, turn by turn. Safe from any thread; nothing here waits or does I/O."""
 
-    def __init__(self, session: "Session", call_sid: str, stream_sid: str | None) -> None:
-        self._session = session
-        self._call_sid = call_sid
-        self._stream_sid = stream_sid
+    def __init__(self, numbers: Iterator[int]) -> None:
+        self._numbers = numbers
         self._lock = threading.RLock()
         self._speech: SpeechEnd | None = None
         self._rejected: str | None = None
         self._silent: Turn | None = None
         self._open: OpenTurn | None = None
-        self._broken_into: OpenTurn | None = None
+        self._before: OpenTurn | None = None
         """The turn before, while it is not told yet what became of the caller's breaking in."""
+        self._broken_into: OpenTurn | None = None
+        """The one that the caller breaks into: the open turn, the one before, or one that is told."""
+        self._hung_up_ns: int | None = None
+        self._is_closed = False
 
     # -- Timeline ---------------------------------------------------------------------------------------------------
 
     def speech_started(self, at_ns: int) -> None:
-        """While the bot speaks: its turn waits to be told what became of that, by `barge_in`."""
-        with self._lock:
-            current = self._current()
-            if current is not None and current.is_playing:
-                current.is_broken_into = True
+        """What `speech_ended` says is what counts."""
 
     def speech_ended(self, at_ns: int, *, source: Anchor, uncertainty_ms: float, reported_ns: int) -> None:
         """For the open turn until it answers, else for the next one."""
         speech = SpeechEnd(at_ns, reported_ns, source, uncertainty_ms)
         with self._lock:
+            self._hung_up_ns = None  # that was another stream of the call
             current = self._unanswered()
             if current is not None:
                 current.speech, current.rejected = speech, None
@@ -136,9 +139,8 @@ class CallTimeline:
             if current is None:
                 return
             self._silent = None
-            current.is_playing = True
             if current.sent_ns is None:
-                current.sent_ns, current.sent_filler, current.silence_ns = at_ns, is_filler, leading_silence_ns
+                current.sent_ns, current.silence_ns = at_ns, leading_silence_ns
                 self._silent = current if leading_silence_ns is None else None
             if current.answer_ns is None and not is_filler:
                 current.answer_ns = at_ns
@@ -149,11 +151,13 @@ class CallTimeline:
             if self._silent is not None:
                 self._silent.silence_ns, self._silent = leading_silence_ns, None
 
-    def playback_started(self, at_ns: int, *, uncertainty_ms: float) -> None:
-        """The first after the first audio counts."""
+    def playback_started(self, at_ns: int, *, uncertainty_ms: float, sent_ns: int | None = None) -> None:
+        """Of the first audio; what was sent by the turn before may be heard only in this one."""
         with self._lock:
             current = self._current()
             if current is None or current.sent_ns is None or current.playing_ns is not None:
+                return
+            if sent_ns not in (None, current.sent_ns):
                 return
             current.playing_ns, current.playing_uncertainty_ms = at_ns, uncertainty_ms
             current.playing_told_ns = perf_counter_ns()
@@ -161,23 +165,26 @@ class CallTimeline:
             self._finish_if_known()
 
     def playback_ended(self, at_ns: int) -> None:
-        """Who speaks from now on breaks into nothing."""
+        """Nothing: a turn ends with its block."""
+
+    def broken_into(self, at_ns: int) -> None:
+        """Its turn waits to be told what became of that, by `barge_in`."""
         with self._lock:
+            self._broken_into = self._open
             current = self._current()
             if current is not None:
-                current.is_playing = False
+                current.is_broken_into = True
 
     def barge_in(self, barge_in: BargeIn) -> None:
-        """Of the turn whose answer was broken into: another may have begun since."""
+        """Of the turn that was broken into: another may have begun since."""
         with self._lock:
-            opened = self._broken_into or self._open
-            if opened is None or opened.turn.sent_ns is None or barge_in.at_ns < opened.turn.sent_ns:
+            opened, self._broken_into = self._broken_into, None
+            if opened is None:
                 return
             opened.turn.barge_in, opened.turn.is_broken_into = barge_in, False
-            if opened is self._broken_into:
-                self._finish_broken_into()
-            else:
-                self._finish_if_known()
+            if opened is self._before:
+                self._finish_before()
+            self._finish_if_known()
 
     def unmeasured(self, reason: str) -> None:
         """Counted at once, but for an end of speech that cannot be: its turn says so, and is counted by it."""
@@ -194,6 +201,8 @@ class CallTimeline:
     def hung_up(self, at_ns: int) -> None:
         """Nothing more is to be expected of a turn that has ended."""
         with self._lock:
+            self._hung_up_ns = at_ns
+            self._finish_before()
             current = self._current()
             if current is not None:
                 current.hung_up_ns = at_ns
@@ -204,32 +213,40 @@ class CallTimeline:
     def _current(self) -> Turn | None:
         return self._open.turn if self._open is not None else None
 
-    def open_turn(self, binding: "Binding", metadata: Mapping[str, Any], context: Context) -> "OpenTurn":
+    def open_turn(
+        self, session: "Session", binding: "Binding", metadata: Mapping[str, Any], context: Context
+    ) -> "OpenTurn":
         """Begin a turn: back-dated to the end of the caller's speech, where that is known."""
         with self._lock:
-            self._finish_broken_into()
+            self._finish_before()
             if self._open is not None and self._open.turn.is_broken_into:
-                self._broken_into, self._open = self._open, None
+                self._before, self._open = self._open, None
+                self._before.turn.is_over = True
+                self._leave(self._before.turn)
             self._finish()
-            current = Turn(self, self._session.turn_numbers.next(self._call_sid), metadata)
+            current = Turn(self, next(self._numbers), metadata)
+            current.hung_up_ns = self._hung_up_ns
             current.speech, self._speech = self._speech, None
             current.rejected, self._rejected = self._rejected, None
             current.loop_lag = lag_here()
             if current.loop_lag is not None:
                 current.loop_lag.watch(self)
-            self._open = OpenTurn(self._session, current, binding, context)
+            self._open = OpenTurn(session, current, binding, context)
             return self._open
 
     def close_turn(self, opened: "OpenTurn", exc: BaseException | None) -> None:
         """End a turn's block; what is still to be told of it, the turn waits for."""
         with self._lock:
-            opened.turn.ended_ns, opened.turn.failed = perf_counter_ns(), exc
+            opened.turn.ended_ns = perf_counter_ns()
+            if exc is not None:
+                contained(mark_failed, opened.span, exc)
             self._finish_if_known()
 
     def close(self) -> None:
-        """The call is over."""
+        """The call is over; a turn that is opened all the same is told when its block ends."""
         with self._lock:
-            self._finish_broken_into()
+            self._is_closed = True
+            self._finish_before()
             self._finish()
             if self._rejected is not None:
                 unmeasured.add(self._rejected)
@@ -247,11 +264,12 @@ class CallTimeline:
         if current is None or current.ended_ns is None:
             return
         is_heard = current.sent_ns is None or current.playing_ns is not None
-        if current.hung_up_ns is not None or (is_heard and not current.is_broken_into):
+        no_more = self._is_closed or current.hung_up_ns is not None
+        if no_more or (is_heard and not current.is_broken_into):
             self._finish()
 
-    def _finish_broken_into(self) -> None:
-        before, self._broken_into = self._broken_into, None
+    def _finish_before(self) -> None:
+        before, self._before = self._before, None
         if before is not None:
             contained(before.finish)
 
@@ -282,13 +300,12 @@ class OpenTurn:
     def finish(self) -> None:
         """Measure, write it on the span, end that, and tell the pipeline."""
         current = self.turn
+        current.is_over = True
         until_ns = max(filter(None, (current.ended_ns, current.playing_ns)), default=perf_counter_ns())
         end_wall_ns = self._start_wall_ns + until_ns - self._start_ns
         metric = measured(current, self._binding, self.span, end_wall_ns)
         try:
             self.span.set_attributes(attributes_of(metric))
-            if current.failed is not None:
-                contained(mark_failed, self.span, current.failed)
         finally:
             self.span.end(end_wall_ns)
             current.operations = []

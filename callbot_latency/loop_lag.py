@@ -7,6 +7,7 @@ held up, at the longest since the tick before.
 """
 
 import weakref
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from time import perf_counter_ns
@@ -41,6 +42,7 @@ PASSES: Final = 3
 """An answer is read in one pass of the loop and its reader runs in the next, so that it may have come one pass earlier
 than both. What lies further back held nothing up: there the loop had looked, and found no answer."""
 MAX_WAITS: Final = 256
+"""Of an operation that waits more often, the last ones are looked at: its end is what is waited for."""
 
 
 class LoopLag:
@@ -52,19 +54,23 @@ class LoopLag:
         self._watchers: weakref.WeakSet[object] = weakref.WeakSet()
         self._is_on = False
         self._since_ns: int | None = None
+        self._passes = 0
 
     def watch(self, watcher: object) -> None:
         """Watch until `watcher` leaves; to be called on the loop's thread."""
         self._watchers.add(watcher)
         loop = running_loop()
-        if loop is None or self._is_on:
+        if loop is None:
             return
-        self._is_on = True
-        selector = getattr(loop, "_selector", None)
-        if hasattr(selector, "select") and hasattr(selector, "__dict__"):
+        selector: Any = getattr(loop, "_selector", None)
+        if not (hasattr(selector, "select") and hasattr(selector, "__dict__")):
+            if not self._is_on:
+                self._is_on = True
+                self._schedule(loop)
+        elif not self._is_on:
             self._time_passes(selector)
         else:
-            self._schedule(loop)
+            loop.call_soon(self._check, selector, self._passes)
 
     def leave(self, watcher: object) -> None:
         """It watches no longer; from any thread."""
@@ -76,35 +82,45 @@ class LoopLag:
         return len(self._watchers) > 0
 
     def between(self, from_ns: int, until_ns: int) -> list[HeldUp]:
-        """When it was held up in that time, oldest first, with the pass that runs now."""
+        """When it was held up in that time, oldest first and none twice, with the pass that runs now."""
         times = list(self._late)
         if self._since_ns is not None:
             times.append((self._since_ns, perf_counter_ns()))
         return [time for time in times if time[0] < until_ns and time[1] > from_ns]
 
     def note(self, from_ns: int, until_ns: int) -> None:
-        """It was held up then."""
+        """It was held up then; later than what was noted before."""
         self._late.append((from_ns, until_ns))
 
     def _time_passes(self, selector: Any) -> None:
-        select = selector.select
+        select, own = selector.select, vars(selector).get("select")
 
         def timed(timeout: float | None = None) -> Any:
             now_ns, since_ns = perf_counter_ns(), self._since_ns
+            self._passes += 1
             if since_ns is not None and now_ns - since_ns >= LONG_NS:
-                self._late.append((since_ns, now_ns))
+                self.note(since_ns, now_ns)
             self._since_ns = None
             # Not where somebody else has wrapped it since.
-            if not self._watchers and vars(selector).get("select") is timed:
-                del selector.select
+            if not self.is_watched and vars(selector).get("select") is timed:
                 self._is_on = False
+                if own is None:
+                    del selector.select
+                else:
+                    selector.select = own
                 return select(timeout)
             events = select(timeout)
             self._since_ns = perf_counter_ns()
             return events
 
+        self._is_on = True
         self._since_ns = perf_counter_ns()
         selector.select = timed
+
+    def _check(self, selector: Any, passes: int) -> None:
+        """In the next pass: where ours was not called for it, somebody put another one back over it."""
+        if passes == self._passes and self._is_on:
+            self._time_passes(selector)
 
     def _schedule(self, loop: "AbstractEventLoop") -> None:
         loop.call_later(_TICK_S, self._tick, loop, perf_counter_ns())
@@ -112,8 +128,8 @@ class LoopLag:
     def _tick(self, loop: "AbstractEventLoop", free_ns: int) -> None:
         now_ns = perf_counter_ns()
         if now_ns - free_ns >= TICK_NS + LATE_NS:
-            self._late.append((free_ns, now_ns))
-        if self._watchers:
+            self.note(free_ns, now_ns)
+        if self.is_watched:
             self._schedule(loop)
         else:
             self._is_on = False
@@ -139,20 +155,21 @@ def held_up_since(late: Sequence[HeldUp], from_ns: int, at_ns: int, *, in_hand: 
     An upper bound of the wait: an answer may have come at any moment of it.
 
     Args:
-        late: when the loop was held up, oldest first.
+        late: when the loop was held up, oldest first and none twice.
         from_ns: nothing had to wait before.
         at_ns: when it happened on the loop.
         in_hand: whether it also waited for what ran before it in its own pass: so it is where what happened at `at_ns`
             had only just begun to run. Else it may be what held up that pass.
 
     """
-    since_ns, passes = at_ns, 0
-    for began_ns, ended_ns in reversed(late):
-        if began_ns >= since_ns or (ended_ns > at_ns and not in_hand):
-            continue
-        if ended_ns <= max(from_ns, since_ns - GAP_NS) or passes == PASSES:
+    since_ns = at_ns
+    place = bisect_left(late, (at_ns,))
+    if place and late[place - 1][1] > at_ns and not in_hand:
+        place -= 1
+    for began_ns, ended_ns in reversed(late[max(0, place - PASSES) : place]):
+        if ended_ns <= max(from_ns, since_ns - GAP_NS):
             break
-        since_ns, passes = began_ns, passes + 1
+        since_ns = began_ns
     return max(from_ns, since_ns)
 
 
@@ -163,7 +180,7 @@ def waits_held_up(late: Sequence[HeldUp], waits: Iterable[Wait]) -> list[HeldUp]
 
 
 @coroutine
-def stepped(awaitable: Awaitable[R], waits: list[Wait]) -> Generator[Any, Any, R]:
+def stepped(awaitable: Awaitable[R], waits: deque[Wait]) -> Generator[Any, Any, R]:
     """Await it, and note when it waited: what it does itself, on the loop's thread, is then known to be its own."""
     steps = _awaiting(awaitable)
     step: Callable[[Any], Any] = steps.send
@@ -176,8 +193,7 @@ def stepped(awaitable: Awaitable[R], waits: list[Wait]) -> Generator[Any, Any, R
                 step, argument = steps.send, (yield yielded)
             except BaseException as exc:  # noqa: BLE001 - all that is thrown in is the awaited one's
                 step, argument = steps.throw, exc
-            if len(waits) < MAX_WAITS:
-                waits.append((from_ns, perf_counter_ns()))
+            waits.append((from_ns, perf_counter_ns()))
     except StopIteration as end:
         result: R = end.value
         return result

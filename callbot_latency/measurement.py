@@ -1,5 +1,6 @@
 """What is known of an operation before it runs, and while it does."""
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextvars import Token
 from dataclasses import dataclass, field
@@ -250,8 +251,8 @@ class Measurement(Handle):
     turn: int | None = None
     parent: "Measurement | None" = None
     """The operation of the same turn that it runs inside of."""
-    waits: list[tuple[int, int]] | None = None
-    """Of an operation of a turn, on an event loop: when its coroutine waited; nanoseconds, monotonic."""
+    waits: deque[tuple[int, int]] | None = None
+    """Of an operation of a turn, on its event loop: when its coroutine waited; nanoseconds, monotonic."""
     attempts: "_Attempts | None" = None
     """What `attempt()` knows of those that it made."""
     facts: Mapping[str, Any] = MappingProxyType({})

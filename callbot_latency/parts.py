@@ -1,10 +1,12 @@
 """Where the time of a response went: intervals that may overlap, cut into parts that sum to it exactly."""
 
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
-from .semconv import PART_UNATTRIBUTED
+from .semconv import PART_LOOP_LAG, PART_UNATTRIBUTED
 
 __all__ = ["Interval", "Parts", "parts_of"]
 
@@ -20,6 +22,8 @@ class Interval:
     start_ns: int
     end_ns: int
     parent: "Interval | None" = None
+    held_up: Sequence[Piece] = ()
+    """When it waited for the event loop instead: oldest first, and none twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,34 +34,30 @@ class Parts:
     overlapped: dict[str, int] = field(default_factory=dict)
 
 
-def parts_of(start_ns: int, end_ns: int, intervals: Iterable[Interval], beneath: Sequence[Interval] = ()) -> Parts:
+def parts_of(start_ns: int, end_ns: int, intervals: Iterable[Interval], held_up: Sequence[Piece] = ()) -> Parts:
     """Cut ``[start_ns, end_ns)`` into parts.
 
     From the end backwards: what ran last is what was waited for, back to where it began; before that, what ran last
     until then. So of two things at once the one on the critical path gets the time, and the other is overlapped.
     Within its own time a parent gives way to its children, and keeps what none of them covers. Nested intervals are
-    clipped to their parents, all of them to the whole. What nothing covers goes to the intervals `beneath`, and what
-    they do not cover either is ``unattributed``.
+    clipped to their parents, all of them to the whole. What nothing covers is ``unattributed``. Of each one's own time
+    that in which it was held up is ``loop_lag``, and of what nothing covers that of `held_up`.
     """
-    every = list(intervals)
+    every = [i for i in intervals if i.start_ns < min(i.end_ns, end_ns) and i.end_ns > start_ns]
     children: defaultdict[int | None, list[Interval]] = defaultdict(list)
     for interval in every:
         children[None if interval.parent is None else id(interval.parent)].append(interval)
     on_path: defaultdict[str, int] = defaultdict(int)
 
     def own(start_ns: int, end_ns: int, around: Interval | None) -> None:
-        if around is not None:
-            on_path[around.part] += end_ns - start_ns
-        elif beneath:
-            for part, ns in parts_of(start_ns, end_ns, beneath).on_path.items():
-                on_path[part] += ns
-        else:
-            on_path[PART_UNATTRIBUTED] += end_ns - start_ns
+        lag_ns = _shared((start_ns, end_ns), held_up if around is None else around.held_up)
+        on_path[PART_UNATTRIBUTED if around is None else around.part] += end_ns - start_ns - lag_ns
+        on_path[PART_LOOP_LAG] += lag_ns
 
     def walk(start_ns: int, end_ns: int, around: Interval | None) -> None:
-        among = children[None if around is None else id(around)]
+        last_before = _LastBefore(children[None if around is None else id(around)])
         while end_ns > start_ns:
-            last = _last_before(end_ns, among)
+            last = last_before(end_ns)
             if last is None or last.end_ns <= start_ns:
                 own(start_ns, end_ns, around)
                 return
@@ -69,13 +69,40 @@ def parts_of(start_ns: int, end_ns: int, intervals: Iterable[Interval], beneath:
             end_ns = begins_ns
 
     walk(start_ns, end_ns, None)
-    return Parts(dict(on_path), _overlapped(start_ns, end_ns, every, children, on_path))
+    told = {part: ns for part, ns in on_path.items() if ns}
+    return Parts(told, _overlapped(start_ns, end_ns, every, children, told))
 
 
-def _last_before(end_ns: int, among: Sequence[Interval]) -> Interval | None:
-    """What ran last until `end_ns`; of several that ran then, the one that began last is the one waited for."""
-    begun = [interval for interval in among if interval.start_ns < end_ns and interval.end_ns > interval.start_ns]
-    return max(begun, key=lambda interval: (min(interval.end_ns, end_ns), interval.start_ns), default=None)
+def _shared(piece: Piece, pieces: Sequence[Piece]) -> int:
+    """How much of a piece of time lies in others, of which none lies in another."""
+    begins_ns, ends_ns = piece
+    shared_ns = 0
+    for place in range(bisect_left(pieces, (ends_ns,)) - 1, -1, -1):
+        if pieces[place][1] <= begins_ns:
+            break
+        shared_ns += min(ends_ns, pieces[place][1]) - max(begins_ns, pieces[place][0])
+    return shared_ns
+
+
+class _LastBefore:
+    """Of some intervals, the one that ran last until an instant; of several that ran then, the one that began last."""
+
+    def __init__(self, among: Iterable[Interval]) -> None:
+        self._by_start = sorted(among, key=lambda interval: interval.start_ns)
+        self._starts = [interval.start_ns for interval in self._by_start]
+        self._reach = list(accumulate((interval.end_ns for interval in self._by_start), max))
+
+    def __call__(self, end_ns: int) -> Interval | None:
+        last: Interval | None = None
+        until_ns = -1
+        place = bisect_left(self._starts, end_ns)
+        # None of those before reaches further than this.
+        while place and min(self._reach[place - 1], end_ns) > until_ns:
+            place -= 1
+            interval = self._by_start[place]
+            if min(interval.end_ns, end_ns) > until_ns:
+                last, until_ns = interval, min(interval.end_ns, end_ns)
+        return last
 
 
 def _overlapped(
@@ -89,7 +116,8 @@ def _overlapped(
     own: defaultdict[str, list[Piece]] = defaultdict(list)
     for interval in every:
         piece = max(start_ns, interval.start_ns), min(end_ns, interval.end_ns)
-        own[interval.part] += _without(piece, [(c.start_ns, c.end_ns) for c in children.get(id(interval), ())])
+        waited = [(child.start_ns, child.end_ns) for child in children.get(id(interval), ())]
+        own[interval.part] += _without(piece, [*waited, *interval.held_up])
     beside = {part: _covered(pieces) - on_path.get(part, 0) for part, pieces in own.items()}
     return {part: ns for part, ns in beside.items() if ns > 0}
 

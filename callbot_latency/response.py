@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from opentelemetry.trace import Span, format_span_id, format_trace_id
 
 from . import semconv
-from .loop_lag import HeldUp, Wait, held_up_since, waits_held_up
+from .loop_lag import HeldUp, held_up_since, waits_held_up
 from .measurement import NS_PER_MS, Measurement
 from .metric import OperationType
 from .parts import Interval, Parts, parts_of
@@ -53,8 +53,7 @@ def measured(turn: "Turn", binding: "Binding", span: Span, end_wall_ns: int) -> 
     parts = Parts()
     if speech is not None and until_ns is not None:
         late = [] if turn.loop_lag is None else turn.loop_lag.between(speech.at_ns, until_ns)
-        held_up = [Interval(semconv.PART_LOOP_LAG, *times) for times in late]
-        parts = parts_of(speech.at_ns, until_ns, _intervals(turn, speech, until_ns, late), held_up)
+        parts = parts_of(speech.at_ns, until_ns, _intervals(turn, speech, until_ns, late), late)
     return TurnMetric(
         call_sid=binding.call_sid,
         turn=turn.number,
@@ -68,7 +67,7 @@ def measured(turn: "Turn", binding: "Binding", span: Span, end_wall_ns: int) -> 
         anchor_uncertainty_ms=None if speech is None else speech.uncertainty_ms,
         playback_uncertainty_ms=turn.playing_uncertainty_ms,
         parts_ms=_in_order(parts.on_path),
-        overlapped_ms=_in_order({part: ns for part, ns in parts.overlapped.items() if part != semconv.PART_LOOP_LAG}),
+        overlapped_ms=_in_order(parts.overlapped),
         unmeasured=reason,
         barge_in=turn.barge_in,
         operations=len(turn.operations),
@@ -122,17 +121,16 @@ def _intervals(turn: "Turn", speech: SpeechEnd, until_ns: int, late: Sequence[He
     yield from _work(turn.operations, sent_ns, late)
     yield from _between_streams(turn.operations, sent_ns)
     if turn.playing_ns is not None:
-        yield from _buffered(turn, sent_ns, turn.playing_ns, late)
+        yield _buffered(turn, sent_ns, turn.playing_ns, late)
         yield Interval(semconv.PART_LEADING_SILENCE, turn.playing_ns, until_ns)
 
 
-def _buffered(turn: "Turn", sent_ns: int, playing_ns: int, late: Sequence[HeldUp]) -> Iterator[Interval]:
+def _buffered(turn: "Turn", sent_ns: int, playing_ns: int, late: Sequence[HeldUp]) -> Interval:
     """Twilio's part. A mark that had to wait for our loop made the playback seem to begin so much later."""
-    yield (buffer := Interval(semconv.PART_TWILIO_BUFFER, sent_ns, playing_ns))
     told_ns = playing_ns if turn.playing_told_ns is None else turn.playing_told_ns
     waited_ns = told_ns - held_up_since(late, sent_ns, told_ns, in_hand=True)
-    if waited_ns > 0:
-        yield Interval(semconv.PART_LOOP_LAG, playing_ns - waited_ns, playing_ns, buffer)
+    held_up = ((playing_ns - waited_ns, playing_ns),) if waited_ns > 0 else ()
+    return Interval(semconv.PART_TWILIO_BUFFER, sent_ns, playing_ns, held_up=held_up)
 
 
 def _work(operations: list[Measurement], until_ns: int, late: Sequence[HeldUp]) -> Iterator[Interval]:
@@ -140,22 +138,22 @@ def _work(operations: list[Measurement], until_ns: int, late: Sequence[HeldUp]) 
     for m in operations:
         parent = made.get(id(m.parent)) if m.parent is not None else None
         part = _PARTS.get(m.operation.type, semconv.PART_OTHER)
-        made[id(m)] = interval = Interval(part, m.start_ns, _waited_for_until(m, until_ns), parent)
+        end_ns = _waited_for_until(m, until_ns)
+        made[id(m)] = interval = Interval(part, m.start_ns, end_ns, parent, _held_up(m, end_ns, late))
         yield interval
-        if late and m.waits is not None:
-            for since_ns, at_ns in _held_up(m, m.waits, interval.end_ns, late):
-                yield Interval(semconv.PART_LOOP_LAG, since_ns, at_ns, interval)
 
 
-def _held_up(m: Measurement, waits: list[Wait], end_ns: int, late: Sequence[HeldUp]) -> list[HeldUp]:
+def _held_up(m: Measurement, end_ns: int, late: Sequence[HeldUp]) -> Sequence[HeldUp]:
     """When the operation waited for the loop and not for its provider.
 
     Of a coroutine that we step ourselves we know when it waited; of a block, only that it ended.
     """
-    if waits:
-        return waits_held_up(late, waits)
+    if not late or m.waits is None:
+        return ()
+    if m.waits:
+        return waits_held_up(late, list(m.waits))
     since_ns = held_up_since(late, m.start_ns, end_ns, in_hand=False)
-    return [(since_ns, end_ns)] if since_ns < end_ns else []
+    return ((since_ns, end_ns),) if since_ns < end_ns else ()
 
 
 def _between_streams(operations: list[Measurement], sent_ns: int) -> Iterator[Interval]:

@@ -11,6 +11,7 @@ from opentelemetry.trace import INVALID_SPAN, get_current_span, set_span_in_cont
 from . import semconv
 from .binding import BINDING
 from .guard import contained
+from .loop_lag import MAX_WAITS, lag_here
 from .loops import running_loop
 from .measurement import NS_PER_MS, OPERATION, Measurement, Operation
 from .metric import LatencyMetric, OperationStatus, Severity
@@ -207,8 +208,8 @@ def _enter(measurement: Measurement, turn: "Turn", context: Context) -> None:
     measurement.parent = parent if parent is not None and parent.turn == turn.number else None
     if not measurement.operation.is_attempt:
         turn.add(measurement)
-        if turn.loop_lag is not None and running_loop() is not None:
-            measurement.waits = []
+        if turn.loop_lag is not None and not turn.is_over and turn.loop_lag is lag_here():
+            measurement.waits = deque(maxlen=MAX_WAITS)
 
 
 def _read(getter: Any, owner: Any) -> str | None:

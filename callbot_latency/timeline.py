@@ -53,11 +53,14 @@ class Timeline(Protocol):
     def audible_after(self, leading_silence_ns: int) -> None:
         """The leading silence of what was sent last, where `audio_sent` did not know it yet."""
 
-    def playback_started(self, at_ns: int, *, uncertainty_ms: float) -> None:
-        """The caller could hear it from then on."""
+    def playback_started(self, at_ns: int, *, uncertainty_ms: float, sent_ns: int | None = None) -> None:
+        """The caller could hear from then on what `audio_sent` told at `sent_ns`; None: what it told first."""
 
     def playback_ended(self, at_ns: int) -> None:
         """The last of it was played."""
+
+    def broken_into(self, at_ns: int) -> None:
+        """The caller speaks while the bot does; once it is known, `barge_in` tells what became of that."""
 
     def barge_in(self, barge_in: BargeIn) -> None:
         """The caller spoke while the bot did."""

@@ -2,6 +2,7 @@
 
 import itertools
 from collections import deque
+from collections.abc import Iterator
 from typing import Final
 
 __all__ = ["MAX_CALLS", "TurnNumbers"]
@@ -17,12 +18,12 @@ class TurnNumbers:
         self._counts: dict[str, itertools.count[int]] = {}
         self._in_order: deque[str] = deque()
 
-    def next(self, call_sid: str) -> int:
-        """The number of the call's next turn, from 1."""
+    def of(self, call_sid: str) -> Iterator[int]:
+        """The call's sequence, from 1; whoever keeps it goes on with it."""
         fresh = itertools.count(1)
         count = self._counts.setdefault(call_sid, fresh)
         if count is fresh:
             self._in_order.append(call_sid)
             if len(self._in_order) > MAX_CALLS:
                 self._counts.pop(self._in_order.popleft(), None)
-        return next(count)
+        return count

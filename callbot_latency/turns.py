@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from contextvars import Token
+from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
@@ -16,12 +17,21 @@ from .measurement import checked_metadata
 from .outcome import kept_facts
 from .spans import attach, detach, detach_abandoned
 from .switch import switch
-from .timeline import Anchor, BargeIn
 
 if TYPE_CHECKING:
     from .session import Session
 
 __all__ = ["Turn", "turn"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Entered:
+    """One entered `turn`; without a timeline where nobody measures it."""
+
+    timeline: CallTimeline | None
+    opened: OpenTurn | None
+    token: Token[Context] | None
+    context: Context
 
 
 class turn:  # noqa: N801 - used as a verb, like contextlib.suppress
@@ -39,34 +49,38 @@ class turn:  # noqa: N801 - used as a verb, like contextlib.suppress
 
     def __init__(self, *, metadata: Mapping[str, Any] | None = None) -> None:
         self._metadata = kept_facts(checked_metadata(metadata))
-        self._opened: tuple[CallTimeline, OpenTurn, Token[Context], Context] | None = None
+        # Of each entry of this object that is not left yet: it may be entered again, also by another task.
+        self._entered: list[_Entered] = []
 
     def __enter__(self) -> Turn:
         session = switch.session
-        if session is not None:
-            self._opened = contained(self._open, session)
-        return self._opened[1].turn if self._opened else Turn(_NOBODYS, 0, self._metadata)
+        entered = None if session is None else contained(self._open, session)
+        if entered is None:
+            entered = _Entered(None, None, None, otel_context.get_current())
+        self._entered.append(entered)
+        return Turn(None, 0, self._metadata) if entered.opened is None else entered.opened.turn
 
-    def _open(self, session: "Session") -> "tuple[CallTimeline, OpenTurn, Token[Context], Context] | None":
+    def _open(self, session: "Session") -> "_Entered | None":
         binding = bound()
         if binding is None or binding.timeline is None:
             return None
         outer = otel_context.get_current()
         metadata = session.phones.cleaned(self._metadata)
-        opened = binding.timeline.open_turn(binding, metadata, outer)
+        opened = binding.timeline.open_turn(session, binding, metadata, outer)
         if session.opened_calls is not None:
             # Also without metadata: a call that is opened again counts its turns from one again.
             session.opened_calls.append((binding.call_sid, opened.turn.number, metadata))
         inner = otel_context.set_value(BINDING, binding.with_turn(opened.turn), outer)
         context = set_span_in_context(opened.span, inner)
-        return binding.timeline, opened, attach(context), context
+        return _Entered(binding.timeline, opened, attach(context), context)
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        opened, self._opened = self._opened, None
-        if opened is not None:
-            contained(_leave, *opened, exc)
+        here = otel_context.get_current()
+        entered = next((each for each in reversed(self._entered) if each.context is here), self._entered[-1])
+        self._entered.remove(entered)
+        contained(_leave, entered, exc)
 
     async def __aenter__(self) -> Turn:
         return self.__enter__()
@@ -77,33 +91,16 @@ class turn:  # noqa: N801 - used as a verb, like contextlib.suppress
         self.__exit__(exc_type, exc, traceback)
 
 
-def _leave(
-    timeline: CallTimeline, opened: OpenTurn, token: "Token[Context]", context: Context, exc: BaseException | None
-) -> None:
+def _leave(entered: _Entered, exc: BaseException | None) -> None:
+    if entered.timeline is None or entered.opened is None or entered.token is None:
+        return
     if isinstance(exc, GeneratorExit):
-        detach_abandoned(token, context)
+        detach_abandoned(entered.token, entered.context)
     else:
-        detach(token, context)
-    timeline.close_turn(opened, exc)
-
-
-class _Deaf:
-    """The timeline of a turn that belongs to no call."""
-
-    def speech_started(self, at_ns: int) -> None: ...
-    def speech_ended(self, at_ns: int, *, source: Anchor, uncertainty_ms: float, reported_ns: int) -> None: ...
-    def audio_sent(self, at_ns: int, *, leading_silence_ns: int | None, is_filler: bool) -> None: ...
-    def audible_after(self, leading_silence_ns: int) -> None: ...
-    def playback_started(self, at_ns: int, *, uncertainty_ms: float) -> None: ...
-    def playback_ended(self, at_ns: int) -> None: ...
-    def barge_in(self, barge_in: BargeIn) -> None: ...
-    def unmeasured(self, reason: str) -> None: ...
-    def hung_up(self, at_ns: int) -> None: ...
-
-
-_NOBODYS: Final = _Deaf()
+        detach(entered.token, entered.context)
+    entered.timeline.close_turn(entered.opened, exc)
 
 
 def turn_elsewhere(number: int) -> Turn:
     """A turn that another process measures; here it gives its number to the operations inside of it."""
-    return Turn(_NOBODYS, number, {})
+    return Turn(None, number, {})

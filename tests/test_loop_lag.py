@@ -4,9 +4,11 @@ import asyncio
 import contextlib
 import gc
 import re
+import threading
 import time
 import types
 import weakref
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -23,7 +25,8 @@ from callbot_latency import (
     measure_latency_context,
     turn,
 )
-from callbot_latency.loop_lag import LoopLag, held_up_since, lag_here, stepped
+from callbot_latency.loop_lag import MAX_WAITS, LoopLag, held_up_since, lag_here, stepped
+from callbot_latency.parts import Interval, parts_of
 
 from .clock import Clock
 
@@ -156,6 +159,54 @@ def test_who_wrapped_the_selector_too_is_left_in_peace() -> None:
     run(main())
 
 
+def test_who_wrapped_the_selector_before_is_put_back() -> None:
+    """And not the selector's own method."""
+
+    async def main() -> None:
+        selector: Any = asyncio.get_running_loop()._selector  # type: ignore[attr-defined]
+        own, theirs = selector.select, []
+
+        def wrapped(timeout: float | None = None) -> Any:
+            theirs.append(timeout)
+            return own(timeout)
+
+        selector.select = wrapped
+        lag, watcher = lag_here(), Watcher()
+        assert lag is not None
+        lag.watch(watcher)
+        await asyncio.sleep(0)
+        lag.leave(watcher)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert vars(selector)["select"] is wrapped
+        assert theirs
+
+    run(main())
+
+
+def test_where_somebody_puts_the_selector_back_it_is_timed_again_for_the_next() -> None:
+    """And no pass is taken for one that never ends."""
+
+    async def main() -> None:
+        selector: Any = asyncio.get_running_loop()._selector  # type: ignore[attr-defined]
+        lag, watcher, another = lag_here(), Watcher(), Watcher()
+        assert lag is not None
+        lag.watch(watcher)
+        await asyncio.sleep(0)
+        del selector.select
+        lag.leave(watcher)
+        await asyncio.sleep(0.05)
+        lag.watch(another)
+        began_ns = time.perf_counter_ns()
+        await asyncio.sleep(0.05)
+        assert sum(ended - began for began, ended in lag.between(began_ns, time.perf_counter_ns())) < 40 * MS
+        hold_up()
+        await asyncio.sleep(0)
+        assert any(ended - began >= HELD_UP_S * 900 * MS for began, ended in lag.between(began_ns, began_ns + 10**9))
+
+    run(main())
+
+
 def test_the_lag_of_a_loop_that_is_gone_is_forgotten() -> None:
     """Nothing of ours keeps a loop."""
 
@@ -188,7 +239,7 @@ def test_stepping_changes_nothing_of_what_a_coroutine_does() -> None:
         return value
 
     async def main() -> None:
-        waits: list[tuple[int, int]] = []
+        waits: deque[tuple[int, int]] = deque()
         assert await stepped(answers(5), waits) == 5
         assert len(waits) == 2
         assert all(from_ns <= at_ns for from_ns, at_ns in waits)
@@ -234,12 +285,12 @@ def test_closing_reaches_what_is_awaited_and_a_stop_of_its_own_is_an_error() -> 
         raise StopIteration("not a result")
 
     async def main() -> None:
-        coroutine = _run(stepped(waits_for_ever(), []))
+        coroutine = _run(stepped(waits_for_ever(), deque()))
         coroutine.send(None)
         coroutine.close()
         assert closed == [True]
         with pytest.raises(RuntimeError, match="coroutine raised StopIteration"):
-            await stepped(stops(), [])
+            await stepped(stops(), deque())
 
     run(main())
 
@@ -254,7 +305,7 @@ def test_what_is_thrown_in_is_kept_alive_by_nobody() -> None:
         await asyncio.get_running_loop().create_future()
 
     async def main() -> weakref.ref[Thrown]:
-        coroutine = _run(stepped(waits_for_ever(), []))
+        coroutine = _run(stepped(waits_for_ever(), deque()))
         coroutine.send(None)
         thrown = Thrown()
         kept = weakref.ref(thrown)
@@ -382,7 +433,7 @@ def test_what_waits_for_the_loop_is_no_part_of_a_provider(held: Held) -> None:
 
     def work(held: Held) -> None:
         with measure_latency_context("rag_inference", "ask") as run:
-            run.waits = []  # type: ignore[attr-defined]
+            run.waits = deque()  # type: ignore[attr-defined]
             held.clock.passes(50)
             held.up(30)
 
@@ -403,9 +454,74 @@ def test_each_wait_of_a_coroutine_is_looked_at(held: Held) -> None:
             held.up(40)
             second = held.clock.now_ns, held.clock.now_ns + 10 * MS
             held.clock.passes(10)
-            run.waits = [first, second]  # type: ignore[attr-defined]
+            run.waits = deque([first, second])  # type: ignore[attr-defined]
 
     assert held.told(work).parts_ms == {"rag_inference": 100, "twilio_buffer": 20, "loop_lag": 30}
+
+
+def test_of_many_waits_the_last_are_looked_at(held: Held) -> None:
+    """The end of an operation is what is waited for."""
+
+    async def main() -> None:
+        waits: deque[tuple[int, int]] = deque(maxlen=MAX_WAITS)
+
+        async def waits_often() -> None:
+            for _ in range(2 * MAX_WAITS):
+                await asyncio.sleep(0)
+
+        before_ns = time.perf_counter_ns()
+        await stepped(waits_often(), waits)
+        assert len(waits) == MAX_WAITS
+        assert waits[0][0] > before_ns
+        assert waits[-1][1] <= time.perf_counter_ns()
+
+    run(main())
+
+
+def test_an_operation_of_another_loop_waits_for_that(measuring: LatencyConfig) -> None:
+    """What holds up the turn's loop is none of its business."""
+    other = asyncio.new_event_loop()
+    thread = threading.Thread(target=other.run_forever)
+    thread.start()
+    seen: list[object] = []
+
+    async def elsewhere() -> None:
+        with measure_latency_context("rag_inference", "ask") as run:
+            seen.append(run.waits)  # type: ignore[attr-defined]
+
+    async def main() -> None:
+        with call("CA1"):
+            async with turn():
+                await elsewhere()
+                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(elsewhere(), other))
+
+    try:
+        run(main())
+    finally:
+        other.call_soon_threadsafe(other.stop)
+        thread.join()
+        other.close()
+    assert seen == [deque(), None]
+
+
+def test_many_long_passes_cost_little(clock: Clock) -> None:
+    """A turn on a loop that is never free is cut in a moment: by counting what is looked at, not by time."""
+    looked = 0
+
+    class Counted(tuple[int, int]):
+        def __getitem__(self, place: Any) -> Any:
+            nonlocal looked
+            looked += 1
+            return super().__getitem__(place)
+
+    late = [Counted((2 * at * MS, (2 * at + 1) * MS)) for at in range(8_000)]
+    work = [Interval("stt", 2_000 * at * MS, (2_000 * at + 500) * MS) for at in range(8)]
+    told = parts_of(0, 16_000 * MS, work, late)
+    assert sum(told.on_path.values()) == 16_000 * MS
+    assert looked < 20 * len(late)
+    looked = 0
+    assert held_up_since(late, 0, 15_999 * MS, in_hand=True) < 15_999 * MS
+    assert looked < 100
 
 
 def test_where_nothing_is_measured_the_loop_is_named_too(held: Held) -> None:

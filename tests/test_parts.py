@@ -45,11 +45,10 @@ def test_who_waits_for_its_own_child_overlaps_with_nothing() -> None:
     assert parts_of(0, 10, [slow, looked_up, asked]) == Parts({"rag": 10}, {"answer": 2, "crm": 4})
 
 
-def test_what_lies_beneath_has_only_what_nothing_covers() -> None:
-    """The event loop was held up also while the recogniser worked, and took nothing of its time."""
-    worked = [Interval("stt", 2, 6)]
-    beneath = [Interval("lag", 0, 3), Interval("lag", 7, 8)]
-    assert parts_of(0, 10, worked, beneath) == Parts({"unattributed": 3, "lag": 3, "stt": 4})
+def test_where_the_loop_was_held_up_is_lag_of_who_waited_for_it_and_of_nobody_else() -> None:
+    """The event loop was held up also while the recogniser worked, which waited for it only at its end."""
+    worked = [Interval("stt", 2, 6, held_up=[(5, 6)])]
+    assert parts_of(0, 10, worked, [(0, 3), (5, 6), (7, 8)]) == Parts({"unattributed": 3, "loop_lag": 4, "stt": 3})
 
 
 def test_no_response_has_no_parts() -> None:

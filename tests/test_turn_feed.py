@@ -263,3 +263,91 @@ def test_who_hangs_up_while_the_bot_speaks_has_broken_in_or_not(line: Line) -> N
         breaks_in(line)
         line.stream.on_message({"event": "stop", "streamSid": "MZ1", "stop": {"callSid": "CA1"}})
     assert (last().outcome, last().barge_in and last().barge_in.silenced_ms) == ("interrupted", None)
+
+
+def test_who_speaks_when_nothing_plays_any_more_broke_into_nothing(line: Line) -> None:
+    """Also where no end mark says so: the next turn's barge-in is the next turn's."""
+    with turn():
+        line.stream.speech_ended(source="stt_final")
+        line.says(mark="first")
+        line.clock.passes(50)
+        line.returns("first")
+        line.says()
+        line.clock.passes(9_000)
+        line.stream.speech_started()
+    assert (last().turn, last().outcome) == (1, "answered")
+    line.clock.passes(500)
+    line.stream.speech_ended(source="stt_final")
+    with turn():
+        line.clock.passes(10)
+        answers(line)
+        breaks_in(line)
+        line.returns("last")
+    line.clock.passes(500)
+    line.stream.speech_ended(source="stt_final")
+    assert [(told.turn, told.outcome) for told in latency_tracker.get_turns("CA1")] == [
+        (1, "answered"),
+        (2, "interrupted"),
+    ]
+
+
+def test_a_barge_in_into_the_greeting_is_no_turns(line: Line) -> None:
+    """Nobody waited for it."""
+    answers(line)
+    breaks_in(line)
+    line.returns("last")
+    line.clock.passes(500)
+    with turn():
+        line.stream.speech_ended(source="stt_final")
+        line.clock.passes(10)
+        answers(line)
+        line.clock.passes(1_000)
+        line.returns("last")
+    assert (last().outcome, last().barge_in) == ("answered", None)
+
+
+def test_a_mark_of_the_turn_before_is_not_this_turns(line: Line) -> None:
+    """It comes back only after the next answer was sent."""
+    with turn():
+        line.stream.speech_ended(source="stt_final")
+        line.says(mark="one")
+    line.clock.passes(300)
+    with turn():
+        line.stream.speech_ended(source="stt_final")
+        line.clock.passes(100)
+        line.stream.new_utterance()
+        line.says(mark="two")
+        line.clock.passes(50)
+        line.returns("one")
+        line.clock.passes(100)
+        line.returns("two")
+    first, second = latency_tracker.get_turns("CA1")
+    assert (first.response_ms, first.response_sent_ms) == (None, 0)
+    assert second.response_sent_ms == 100
+    assert second.response_ms == pytest.approx(100 + 150 - 20)
+
+
+def test_a_stream_goes_on_with_the_call_that_is_bound_now(measuring: LatencyConfig, clock: Clock) -> None:
+    """A bot that binds the call for each turn has a timeline each time."""
+    stream = TwilioMediaStream(clock=clock)
+    stream.on_message(start_message("MZ7", "CA7"))
+    for _ in range(3):
+        clock.passes(3_000)
+        with call("CA7"):
+            stream.speech_ended(source="stt_final")
+            with turn():
+                clock.passes(10)
+                stream.on_send({"event": "media", "streamSid": "MZ7", "media": {"payload": payload(LOUD, 20)}})
+    assert [(told.turn, told.response_sent_ms) for told in latency_tracker.get_turns("CA7")] == [
+        (1, 10),
+        (2, 10),
+        (3, 10),
+    ]
+
+
+def test_looking_at_a_streams_timeline_changes_nothing(clock: Clock) -> None:
+    """A stream whose call is not known yet may turn out to be another call's."""
+    stream = TwilioMediaStream(clock=clock)
+    assert stream.timeline is not None
+    stream.on_message(start_message("MZ7", "CA7"))
+    assert stream.timeline is None

@@ -1,8 +1,12 @@
 """A turn: from the end of the caller's speech to what the caller hears, and the parts that sum to it."""
 
+import asyncio
+import gc
 import json
 import threading
+import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +24,7 @@ from callbot_latency import (
     turn,
 )
 from callbot_latency.drops import unmeasured
+from callbot_latency.loop_lag import lag_here
 from callbot_latency.timeline import BargeIn, Timeline
 from callbot_latency.turn_numbers import MAX_CALLS, TurnNumbers
 
@@ -241,6 +246,7 @@ def test_a_barge_in_stands_on_its_turn(clock: Clock, spans: FinishedSpans) -> No
         current.speech_ended()
         clock.passes(100)
         current.audio_sent()
+        timeline.broken_into(clock.now_ns)
         timeline.barge_in(BargeIn(clock.now_ns, reaction_ms=120, heard_share=0.25))
     told = last(clock)
     assert told.outcome == "interrupted"
@@ -335,12 +341,155 @@ def test_a_call_that_is_opened_again_goes_on_counting(measuring: LatencyConfig) 
 
 
 def test_only_the_newest_calls_are_counted_on() -> None:
-    """What is remembered is bounded."""
+    """What is remembered is bounded; a call that is open goes on with its own."""
     numbers = TurnNumbers()
-    assert [numbers.next("CA1"), numbers.next("CA1")] == [1, 2]
+    kept = numbers.of("CA1")
+    assert [next(kept), next(numbers.of("CA1"))] == [1, 2]
     for number in range(MAX_CALLS):
-        assert numbers.next(f"another {number}") == 1
-    assert numbers.next("CA1") == 1
+        assert next(numbers.of(f"another {number}")) == 1
+    assert next(numbers.of("CA1")) == 1
+    assert next(kept) == 3
+
+
+def test_what_is_said_on_a_turn_that_is_over_is_nobodys(clock: Clock) -> None:
+    """Another has begun: its numbers are not touched."""
+    with turn() as first:
+        first.speech_ended()
+        clock.passes(20)
+        with turn() as second:
+            second.speech_ended()
+            clock.passes(30)
+            first.audio_sent()
+            clock.passes(200)
+            second.audio_sent()
+    told = {turn.turn: turn for turn in latency_tracker.get_turns()}
+    assert told[1].outcome == "unanswered"
+    assert last(clock).response_sent_ms == 230
+
+
+def test_a_turn_object_may_be_entered_again(measuring: LatencyConfig) -> None:
+    """Inside of itself, and by another call's task; nothing of it is left behind."""
+    again = turn()
+
+    async def one(call_sid: str, first: asyncio.Event, second: asyncio.Event) -> None:
+        with call(call_sid):
+            async with again:
+                first.set()
+                await second.wait()
+            with measure_latency_context("rag_inference", "after"):
+                pass
+
+    async def main() -> None:
+        first, second = asyncio.Event(), asyncio.Event()
+        await asyncio.gather(one("CA1", first, second), one("CA2", second, first))
+
+    asyncio.run(main())
+    with call("CA3"):
+        with again, again:
+            pass
+        with measure_latency_context("rag_inference", "after"):
+            pass
+    assert sorted((told.call_sid, told.turn) for told in latency_tracker.get_turns()) == [
+        ("CA1", 1),
+        ("CA2", 1),
+        ("CA3", 1),
+        ("CA3", 2),
+    ]
+    assert [metric.turn for metric in latency_tracker.metrics] == [None] * 3
+
+
+def test_a_turn_that_outlives_its_call_is_told_all_the_same(measuring: LatencyConfig) -> None:
+    """At the end of its block, since nobody will tell more of it."""
+
+    async def main() -> None:
+        closed = asyncio.Event()
+
+        async def late() -> None:
+            await closed.wait()
+            with turn() as current:
+                current.speech_ended()
+                current.audio_sent()
+
+        with call("CA1"):
+            task = asyncio.create_task(late())
+            await asyncio.sleep(0)
+        closed.set()
+        await task
+        lag = lag_here()
+        assert lag is not None
+        assert not lag.is_watched
+
+    asyncio.run(main())
+    assert latency_tracker.get_turns()[-1].outcome == "answered"
+
+
+def test_after_the_hang_up_a_turn_is_hung_up(clock: Clock) -> None:
+    """The bot went on for a while."""
+    timeline_of(clock).hung_up(clock.now_ns)
+    with turn():
+        clock.passes(100)
+    assert last(clock).outcome == "hung_up"
+
+
+def test_what_begins_in_a_turn_that_is_over_is_kept_by_nobody(measuring: LatencyConfig) -> None:
+    """A task that goes on in the background has the turn's number, and weighs nothing."""
+
+    async def main() -> None:
+        over = asyncio.Event()
+
+        async def background() -> None:
+            await over.wait()
+            for _ in range(10):
+                with measure_latency_context("rag_inference", "later") as run:
+                    assert run.waits is None  # type: ignore[attr-defined]
+
+        with call("CA1"):
+            async with turn() as current:
+                task = asyncio.create_task(background())
+                await asyncio.sleep(0)
+            over.set()
+            await task
+            assert current.operations == []
+
+    asyncio.run(main())
+    assert [metric.turn for metric in latency_tracker.metrics] == [1] * 10
+
+
+def test_an_exception_in_a_turn_is_kept_by_nobody(spans: FinishedSpans) -> None:
+    """It would keep all that the bot's frame holds."""
+
+    class Held:
+        pass
+
+    kept: list[weakref.ref[Held]] = []
+
+    def bot() -> None:
+        held = Held()
+        kept.append(weakref.ref(held))
+        with turn() as current:
+            current.audio_sent()
+            raise LookupError("no")
+
+    gc.disable()
+    try:
+        with call("CA1"), suppress(LookupError):
+            bot()
+        assert kept[0]() is None
+    finally:
+        gc.enable()
+    told = next(span for span in spans() if span.name == "turn")
+    assert (told.attributes or {})["error.type"] == "LookupError"
+
+
+def test_a_call_goes_on_after_measuring_was_started_anew(start: Start) -> None:
+    """Its next turn is told to who measures now."""
+    start()
+    with call("CA1"):
+        shutdown()
+        start()
+        with turn() as current:
+            current.speech_ended()
+    assert len(latency_tracker.get_turns("CA1")) == 1
 
 
 def test_get_call_is_everything_kept_of_a_call(measuring: LatencyConfig) -> None:

@@ -35,11 +35,14 @@ class Remembered:
     def audible_after(self, leading_silence_ns: int) -> None:
         self.told.append(("audible_after", leading_silence_ns / MS, {}))
 
-    def playback_started(self, at_ns: int, *, uncertainty_ms: float) -> None:
+    def playback_started(self, at_ns: int, *, uncertainty_ms: float, sent_ns: int | None = None) -> None:
         self._keep("playback_started", at_ns, uncertainty_ms=uncertainty_ms)
 
     def playback_ended(self, at_ns: int) -> None:
         self._keep("playback_ended", at_ns)
+
+    def broken_into(self, at_ns: int) -> None:
+        self._keep("broken_into", at_ns)
 
     def barge_in(self, barge_in: BargeIn) -> None:
         self.barge_ins.append(barge_in)

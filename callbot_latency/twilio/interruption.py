@@ -41,16 +41,19 @@ class Interruptions:
             # Speech begins anew, and nothing had come of it before.
             interruption.is_false = True
         if self._playback.is_speaking(at_ns):
-            self._close()
-            self._open = _Interruption(began_ns, self._playback.utterance, None)
+            self._begin(_Interruption(began_ns, self._playback.utterance, None))
             return
         cleared, self._cleared = self._cleared, None
         if cleared is None or not cleared.was_speaking or at_ns - cleared.at_ns > CLEARED_BEFORE_NS:
             return
         if began_ns > cleared.at_ns:
             self._tell.unmeasured(reasons.IMPOSSIBLE_ONSET)
+        self._begin(_Interruption(began_ns, cleared.utterance, cleared))
+
+    def _begin(self, interruption: _Interruption) -> None:
         self._close()
-        self._open = _Interruption(began_ns, cleared.utterance, cleared)
+        self._open = interruption
+        self._tell.broken_into(interruption.at_ns)
 
     def cleared(self, cleared: Cleared) -> None:
         """``clear`` was sent."""

@@ -201,7 +201,7 @@ class Playback:
         # Not before what was said before it ended, and not after the mark itself.
         started_ns = min(at_ns, max(utterance.scheduled_ns + delay_ns, self._told_ns))
         self._told_ns = started_ns
-        self._tell.playback_started(started_ns, uncertainty_ms=uncertainty_ns / _NS_PER_MS)
+        self._tell.playback_started(started_ns, uncertainty_ms=uncertainty_ns / _NS_PER_MS, sent_ns=utterance.sent_ns)
 
     def _end_at(self, at_ns: int) -> None:
         self._told_ns = max(self._told_ns, at_ns)

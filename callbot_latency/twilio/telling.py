@@ -10,28 +10,39 @@ __all__ = ["Telling"]
 class Telling:
     """Tells a timeline, if there is one; a fault of its own stays there.
 
-    Until one is given, that is the timeline of the call which is bound where something is told, once there is one and
-    unless it is known to be another call than `call_sid`.
+    Unless one is given, that is the timeline of the call which is bound where something is told, if that is not known
+    to be another call than `call_sid`; and where none is bound, the one that was before.
     """
 
-    __slots__ = ("_timeline", "call_sid")
+    __slots__ = ("_bound", "_call_sid", "_given")
 
     def __init__(self, timeline: Timeline | None) -> None:
-        self._timeline = timeline
-        self.call_sid: str | None = None
+        self._given = timeline
+        self._bound: Timeline | None = None
+        self._call_sid: str | None = None
+
+    @property
+    def call_sid(self) -> str | None:
         """Of the stream, as soon as that is known."""
+        return self._call_sid
+
+    @call_sid.setter
+    def call_sid(self, call_sid: str | None) -> None:
+        if call_sid != self._call_sid:
+            self._call_sid, self._bound = call_sid, None
 
     @property
     def timeline(self) -> Timeline | None:
-        if self._timeline is None:
-            binding = bound()
-            if binding is not None and self.call_sid in (None, binding.call_sid):
-                self._timeline = binding.timeline
-        return self._timeline
+        if self._given is not None:
+            return self._given
+        binding = bound()
+        if binding is not None and binding.timeline is not None and self._call_sid in (None, binding.call_sid):
+            self._bound = binding.timeline
+        return self._bound
 
     @timeline.setter
     def timeline(self, timeline: Timeline | None) -> None:
-        self._timeline = timeline
+        self._given, self._bound = timeline, None
 
     def speech_started(self, at_ns: int) -> None:
         if self.timeline is not None:
@@ -55,13 +66,17 @@ class Telling:
         if self.timeline is not None:
             contained(self.timeline.audible_after, leading_silence_ns)
 
-    def playback_started(self, at_ns: int, *, uncertainty_ms: float) -> None:
+    def playback_started(self, at_ns: int, *, uncertainty_ms: float, sent_ns: int) -> None:
         if self.timeline is not None:
-            contained(self.timeline.playback_started, at_ns, uncertainty_ms=uncertainty_ms)
+            contained(self.timeline.playback_started, at_ns, uncertainty_ms=uncertainty_ms, sent_ns=sent_ns)
 
     def playback_ended(self, at_ns: int) -> None:
         if self.timeline is not None:
             contained(self.timeline.playback_ended, at_ns)
+
+    def broken_into(self, at_ns: int) -> None:
+        if self.timeline is not None:
+            contained(self.timeline.broken_into, at_ns)
 
     def barge_in(self, barge_in: BargeIn) -> None:
         if self.timeline is not None:
