@@ -106,8 +106,9 @@ class CallTimeline:
         self._open: OpenTurn | None = None
         self._before: OpenTurn | None = None
         """The turn before, while it is not told yet what became of the caller's breaking in."""
+        self._is_broken_into = False
         self._broken_into: OpenTurn | None = None
-        """The one that the caller breaks into: the open turn, the one before, or one that is told."""
+        """What the caller breaks into: the open turn, the one before, one that is told, or no turn."""
         self._hung_up_ns: int | None = None
         self._is_closed = False
 
@@ -170,16 +171,18 @@ class CallTimeline:
     def broken_into(self, at_ns: int) -> None:
         """Its turn waits to be told what became of that, by `barge_in`."""
         with self._lock:
-            self._broken_into = self._open
             current = self._current()
+            is_its = current is not None and current.sent_ns is not None
+            self._is_broken_into, self._broken_into = True, self._open if is_its else None
             if current is not None:
-                current.is_broken_into = True
+                current.is_broken_into = is_its
 
     def barge_in(self, barge_in: BargeIn) -> None:
-        """Of the turn that was broken into: another may have begun since."""
+        """Of the turn that `broken_into` told of, since another may have begun meanwhile; else of the open one."""
         with self._lock:
-            opened, self._broken_into = self._broken_into, None
-            if opened is None:
+            opened = self._broken_into if self._is_broken_into else self._open
+            self._is_broken_into, self._broken_into = False, None
+            if opened is None or opened.turn.sent_ns is None:
                 return
             opened.turn.barge_in, opened.turn.is_broken_into = barge_in, False
             if opened is self._before:

@@ -60,7 +60,10 @@ class Timeline(Protocol):
         """The last of it was played."""
 
     def broken_into(self, at_ns: int) -> None:
-        """The caller speaks while the bot does; once it is known, `barge_in` tells what became of that."""
+        """The caller speaks while the bot does; once it is known, `barge_in` tells what became of that.
+
+        Where `barge_in` can be told at once, this need not be told before.
+        """
 
     def barge_in(self, barge_in: BargeIn) -> None:
         """The caller spoke while the bot did."""

@@ -246,7 +246,6 @@ def test_a_barge_in_stands_on_its_turn(clock: Clock, spans: FinishedSpans) -> No
         current.speech_ended()
         clock.passes(100)
         current.audio_sent()
-        timeline.broken_into(clock.now_ns)
         timeline.barge_in(BargeIn(clock.now_ns, reaction_ms=120, heard_share=0.25))
     told = last(clock)
     assert told.outcome == "interrupted"
