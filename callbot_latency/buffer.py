@@ -32,7 +32,8 @@ class Buffer:
         capacity: how many measurements and turns may wait; as many alerts besides.
         batch_size: the most measurements and turns that are due at one moment; None for as they came.
         interval_s: how long, in seconds, an incomplete batch waits for more; 0 for not at all.
-        when_idle: whether an empty batch is due after each `interval_s`, above 0, without another.
+        when_idle: whether an empty batch is due after each `interval_s`, above 0, without another; in a hurry it is
+            due at once where turns wait for one.
 
     """
 
@@ -49,9 +50,15 @@ class Buffer:
         self._since_s = monotonic()
         self.hurry = False
         """Whether an incomplete batch waits no longer; until nothing waits."""
+        self._owes_batch = False
 
     def __len__(self) -> int:
         return len(self._alerts) + self._amount
+
+    @property
+    def is_handed_out(self) -> bool:
+        """Whether nothing waits, and no turns were handed out that the reporter may keep for a batch still to come."""
+        return not (self or self._owes_batch)
 
     def put_alert(self, alert: "Alert | Probe") -> bool:
         """Take it in; False when there is no room."""
@@ -81,18 +88,21 @@ class Buffer:
             if not self._amount or self.wait_s():
                 return None
             self._due.extend([self._batches.popleft()] if self._as_they_come else self._sorted())
-            # Turns alone are followed by what is due when idle: the reporter may have kept them for that.
+            # Turns alone are followed by what is due when idle.
             if not (self._when_idle and all(map(are_turns, self._due))):
                 self._since_s = monotonic()
         batch = self._due.popleft()
         self._amount -= len(batch)
+        self._owes_batch = self._when_idle and are_turns(batch)
         return batch
 
     def take_idle(self) -> bool:
         """Whether an empty batch is due, which counts as taken."""
-        if not self._when_idle or self._amount or self._left_s() > 0:
+        is_due = self._left_s() <= 0 or (self.hurry and self._owes_batch)
+        if not self._when_idle or self._amount or not is_due:
             return False
         self._since_s = monotonic()
+        self._owes_batch = False
         return True
 
     def wait_s(self) -> float | None:
@@ -126,4 +136,5 @@ class Buffer:
         self._batches.clear()
         self._due.clear()
         self._amount = 0
+        self._owes_batch = False
         return left

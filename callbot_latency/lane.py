@@ -45,7 +45,7 @@ class Lane:
         name: of the lane, its thread, its logger and its counts.
         reporter: has ``report(batch)`` or ``notify(alert)`` or both, and may have ``report_turns``, ``start`` and
             ``close``. With ``reports_when_idle = True`` it is handed an empty batch after each `interval_s` without
-            measurements; one that fails is not tried again before the next.
+            measurements, and where `flush` handed it turns alone; one that fails is not tried again before the next.
         capacity: how many measurements and turns may wait; as many alerts besides.
         batch_size: the most measurements and turns of one batch; None for as they come.
         interval_s: how long, in seconds, an incomplete batch waits for more; 0 for not at all.
@@ -86,7 +86,7 @@ class Lane:
         self._buffer = Buffer(self._capacity, self._batch_size, self._interval_s, when_idle=idle)
         self._in_hand = 0
         self._tally = Tally(self.name)
-        self._closing = self._abandoned = self._ended_badly = False
+        self._is_at_work = self._closing = self._abandoned = self._ended_badly = False
         self._deadline_s = math.inf
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name=f"callbot_latency.{self.name}", daemon=True)
@@ -159,7 +159,7 @@ class Lane:
         with self._changed:
             self._buffer.hurry = True
             self._changed.notify_all()
-            return self._changed.wait_for(lambda: not self._buffer and not self._in_hand, timeout_s)
+            return self._changed.wait_for(lambda: self._buffer.is_handed_out and not self._is_at_work, timeout_s)
 
     def close(self, timeout_s: float = 2.0) -> bool:
         """`begin_close` and `wait_closed`."""
@@ -198,6 +198,7 @@ class Lane:
         self._abandoned = True
         self._tally.drop(semconv.DROPPED_UNCONFIRMED_SUFFIX, self._buffer.clear() + self._in_hand)
         self._in_hand = 0
+        self._is_at_work = False
         self._changed.notify_all()
 
     # -- the thread ---------------------------------------------------------------------------------------------------
@@ -252,12 +253,14 @@ class Lane:
 
     def _next(self) -> Task | None:
         with self._changed:
+            self._is_at_work = False
             self._changed.notify_all()
             while not (task := self._taken()):
                 if self._closing and not self._buffer:
                     return None
                 due_s = self._buffer.wait_s()
                 self._changed.wait(None if due_s is None else min(due_s, threading.TIMEOUT_MAX))
+            self._is_at_work = True
             return task
 
     def _taken(self) -> Task | None:

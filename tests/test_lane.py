@@ -323,13 +323,15 @@ def test_turns_pass_only_to_a_reporter_that_takes_them(reporter: Reporter) -> No
     assert lane.status().accepted == 0
 
 
+class KeepingTurns(OfTurns):
+    """Keeps turns for the next batch, and asks for one where nothing was measured."""
+
+    reports_when_idle = True
+
+
 def test_turns_alone_are_followed_by_an_empty_batch() -> None:
     """At the same moment, when the interval is over: a reporter that wants one may have kept the turns for it."""
-
-    class Idle(OfTurns):
-        reports_when_idle = True
-
-    reporter, began_s = Idle(), monotonic()
+    reporter, began_s = KeepingTurns(), monotonic()
     lane = Lane("idle", reporter, batch_size=10, interval_s=0.5)
     lane.start()
     lane.report_turns(turns(1))
@@ -338,6 +340,24 @@ def test_turns_alone_are_followed_by_an_empty_batch() -> None:
     assert reporter.came[:2] == [("turns", [1]), ("measurements", [])]
     assert reporter.at_s[0] - began_s >= 0.5
     assert reporter.at_s[1] - reporter.at_s[0] < 0.4
+
+
+@pytest.mark.parametrize("batch_size", [10, 1], ids=["still waiting", "handed out before"])
+def test_a_flush_waits_for_the_empty_batch_that_carries_turns(batch_size: int) -> None:
+    """It is handed over at once, however long the interval; a flush of nothing more causes no other."""
+    reporter = KeepingTurns()
+    reporter.may_go.clear()
+    lane = Lane("idle", reporter, batch_size=batch_size, interval_s=60)
+    lane.start()
+    lane.report_turns(turns(1))
+    assert not lane.flush(0.0)
+    assert reporter.entered.wait(5)
+    assert not lane.flush(0.01)
+    reporter.may_go.set()
+    assert lane.flush(5)
+    assert lane.flush(5)
+    assert reporter.came == [("turns", [1]), ("measurements", [])]
+    assert lane.close(5)
 
 
 # -- what the reporter answers --------------------------------------------------------------------------------------

@@ -137,7 +137,7 @@ def test_a_turn_goes_with_the_next_push(server: Server) -> None:
 
 
 def test_on_its_lane_a_turn_waits_for_the_interval_and_shares_its_push(server: Server) -> None:
-    """Measurements and turns of one interval are one push; so are turns alone."""
+    """Measurements and turns of one interval are one push; so are turns alone, which a flush pushes at once."""
     reporter = PrometheusReporter(server.url)
     lane = Lane("pushgateway", reporter, batch_size=3, interval_s=60)
     lane.start()
@@ -150,10 +150,13 @@ def test_on_its_lane_a_turn_waits_for_the_interval_and_shares_its_push(server: S
     assert [total(request, f"{RESPONSE}_count") for request in server.requests] == [2]
     assert [total(request, f"{DURATION}_count") for request in server.requests] == [2]
     lane.report_turns([measured.turn(2)])
-    assert lane.flush(5)
+    assert lane.status().pending == 1
     assert len(server.requests) == 1
-    assert lane.close(5)
+    assert lane.flush(5)
     assert [total(request, f"{RESPONSE}_count") for request in server.requests] == [2, 4]
+    assert lane.flush(5)
+    assert len(server.requests) == 2
+    assert lane.close(5)
     assert lane.status().delivered == 4
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from callbot_latency import LatencyMetric, PermanentError, TransientError, TurnMetric
+from callbot_latency import LatencyMetric, LatencyReporter, PermanentError, TransientError, TurnMetric
 from callbot_latency.testing import Answer, Server, check_reporter_contract
 
 
@@ -47,8 +47,37 @@ class OfTurnsToo(Whole):
         self.report(turns)
 
 
-@pytest.mark.parametrize("make", [Whole, OneByOne, OfTurnsToo])
-def test_a_right_reporter_passes(make: Callable[[Server], Whole]) -> None:
+class KeepingTurns:
+    """Turns go with the next batch, which is empty where nothing was measured, or with the last request."""
+
+    reports_when_idle = True
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.kept: list[TurnMetric] = []
+
+    def report_turns(self, turns: Sequence[TurnMetric]) -> None:
+        self.kept += turns
+
+    def report(self, batch: Sequence[LatencyMetric]) -> None:
+        answer = self.server.request(ids([*self.kept, *batch]))
+        if answer is Answer.BUSY:
+            raise TransientError("503: busy")
+        if answer is Answer.REFUSE:
+            raise PermanentError("400: refused")
+        self.kept.clear()
+
+    def close(self) -> None:
+        lost = len(self.kept)
+        if lost:
+            try:
+                self.report([])
+            except PermanentError:
+                raise PermanentError("400: refused", refused=lost) from None
+
+
+@pytest.mark.parametrize("make", [Whole, OneByOne, OfTurnsToo, KeepingTurns])
+def test_a_right_reporter_passes(make: Callable[[Server], LatencyReporter]) -> None:
     """In every scenario, whether it sends a batch at once or one by one."""
     check_reporter_contract(make)
 

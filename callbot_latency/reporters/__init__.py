@@ -33,7 +33,8 @@ class LatencyReporter(Protocol):
     one; ``report_turns(turns)``, which makes it a `TurnReporter` too, and ``notify(alert)``, a `Notifier`; and, as
     its defaults on `report_manager`, the attributes ``name``, ``batch_size``, ``interval_s`` in seconds, and
     ``target``, by which two of one class are known as one. With ``reports_when_idle = True`` it is handed an empty
-    batch after each ``interval_s``, above 0, without measurements; without it, never an empty one.
+    batch after each ``interval_s``, above 0, without measurements, and after turns that a flush handed over; without
+    it, never an empty one.
     """
 
     def report(self, batch: Sequence[LatencyMetric], /) -> None:

@@ -52,8 +52,9 @@ class PrometheusReporter:
     as refused until somebody mends the cause, and the next push that is accepted carries it all the same. While a
     server asks us to wait (``Retry-After``, at most 600 s), measurements are counted and not pushed. An empty batch
     pushes too: its lane hands one over after each `interval_s` without measurements. Turns are counted, and go with
-    the next push: the lane hands both over at the same moment, turns first. `close` pushes a last time; what
-    did not arrive then is counted as ``pushgateway_unconfirmed``, or ``pushgateway_refused``.
+    the next push: the lane hands both over at the same moment, turns first, and on a flush an empty batch after turns
+    alone. `close` pushes a last time; what did not arrive then is counted as ``pushgateway_unconfirmed``, or
+    ``pushgateway_refused``.
 
     Attributes:
         target: the address without credentials. Two groups of one process on one Pushgateway would count twice.
