@@ -6,21 +6,29 @@ key says what they are.
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
 
-from .scrub import PHONE, PHONE_WORD
+from .scrub import PHONE, PHONE_WORD, cut
 from .spans import hash_key
 from .text import text_of_any
 
-__all__ = ["NEVER", "PhoneNumbers", "may_hold_numbers"]
+__all__ = ["MAX_CHARS", "NEVER", "PhoneNumbers", "may_hold_numbers"]
 
+MAX_CHARS: Final = 10_000
+"""Longer texts of metadata are cut before they are searched, which for so many takes a few ms at the very most."""
 _LEAST_DIGITS: Final = 7
 _ENOUGH_DIGITS: Final = re.compile(r"(?:\d\D{0,4}){6}\d")
 """Whatever `PHONE` finds has so many digits, no further apart; looking for them costs least."""
 _BARE: Final = re.compile(r"[^\w]*(?:\d[\s().\u2010-\u2015-]*){7,15}")
+# Neither a date nor a part of a UUID.
+_BARE_WITHIN: Final = re.compile(
+    r"(?<![\w-])(?!(?:19|20)\d\d-\d\d-\d\d)\d(?:[\s().\u2010-\u2015-]{0,2}\d){6,14}(?![\w-])"
+)
 _NAMES_A_NUMBER: Final = re.compile(
-    r"(?:.*(?:phone|msisdn|caller|callee|appelant|portable)|(?:.*[\W_])?(?:mobile|fax|t[eé]l))(?:[\W_]?(?:number|num|no|id))?",
+    r"(?:.*(?:phone|msisdn|caller|callee|appelant|portable)s?|(?:.*[\W_])?(?:mobiles?|fax(?:es)?|t[eé]ls?))"
+    r"(?:[\W_]?(?:number|num|no|id)s?)?",
     re.IGNORECASE,
 )
 _PERSON: Final = b"callbot.phone"
@@ -32,11 +40,14 @@ def may_hold_numbers(facts: Mapping[Any, Any]) -> bool:
     for key, value in facts.items():
         kind = type(value)
         if kind is str:
-            if len(value) >= _LEAST_DIGITS and not value.isidentifier() and _ENOUGH_DIGITS.search(value):
+            size = len(value)
+            if size > MAX_CHARS or (
+                size >= _LEAST_DIGITS and not value.isidentifier() and _ENOUGH_DIGITS.search(value)
+            ):
                 return True
         elif kind is not bool and value is not None and (kind in _NESTED or _has_digits_enough(value)):
             return True
-        if type(key) is not str or (not key.isidentifier() and _ENOUGH_DIGITS.search(key)):
+        if type(key) is not str or len(key) > MAX_CHARS or (not key.isidentifier() and _ENOUGH_DIGITS.search(key)):
             return True
     return False
 
@@ -63,23 +74,28 @@ class PhoneNumbers:
         """`facts`, which are of JSON's types, without phone numbers in their texts and keys.
 
         A number of digits alone, text or not, is one where its key says so (``phone``, ``caller_id``); other numbers
-        stay. Where there is none, the same object is returned.
+        stay. A text is cut to `MAX_CHARS` characters first. Keys that become the same are numbered: ``[phone]``,
+        ``[phone] 2``. Where there is nothing to do, the same object is returned.
         """
         return self._mapping(facts) if may_hold_numbers(facts) else facts
 
     def _mapping(self, facts: Mapping[Any, Any]) -> dict[Any, Any]:
-        cleaned = {}
+        cleaned: dict[Any, Any] = {}
+        alike = Counter[Any]()
         for key, value in facts.items():
-            name = key if type(key) is str else text_of_any(key)
+            text = key if type(key) is str else text_of_any(key)
+            name = cut(text, MAX_CHARS)
             seen = PHONE.sub(self._found, name)
-            cleaned[key if seen == name else seen] = self._value(value, name)
+            free = said = key if seen == text else seen
+            while free in cleaned:
+                alike[said] += 1
+                free = f"{said} {alike[said] + 1}"
+            cleaned[free] = self._value(value, name)
         return cleaned
 
     def _value(self, value: Any, name: str) -> Any:
         if isinstance(value, str):
-            if _BARE.fullmatch(value) and _NAMES_A_NUMBER.fullmatch(name):
-                return self._word(value)
-            return PHONE.sub(self._found, value)
+            return self._text(cut(value, MAX_CHARS), name)
         if isinstance(value, dict):
             return self._mapping(value)
         if isinstance(value, list):
@@ -87,6 +103,13 @@ class PhoneNumbers:
         if isinstance(value, (int, float)) and _has_digits_enough(value) and _NAMES_A_NUMBER.fullmatch(name):
             return self._word(str(int(value)))
         return value
+
+    def _text(self, text: str, name: str) -> str:
+        if _NAMES_A_NUMBER.fullmatch(name):
+            if _BARE.fullmatch(text):
+                return self._word(text)
+            return _BARE_WITHIN.sub(self._found, PHONE.sub(self._found, text))
+        return PHONE.sub(self._found, text)
 
     def _found(self, match: re.Match[str]) -> str:
         return self._word(match[0])

@@ -2,6 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from callbot_latency import (
     shutdown,
     turn,
 )
-from callbot_latency.phones import NEVER, PhoneNumbers
+from callbot_latency.phones import MAX_CHARS, NEVER, PhoneNumbers
 from callbot_latency.switch import NotStarted, switch
 
 from .conftest import Start
@@ -138,6 +139,18 @@ def test_a_word_depends_on_the_number_and_on_the_key() -> None:
         ("(415)555-2671", "[phone]"),
         ("1-415-555-2671", "[phone]"),
         ("+14155552671x42", "[phone]x42"),
+        ("call 0 800 123 456 now", "call [phone] now"),
+        ("0 892 70 50 50", "[phone]"),
+        ("0 1 42 68 53 00", "[phone]"),
+        ("0-800.123.456", "[phone]"),
+        ("tel:0033612345678", "tel:[phone]"),
+        ("12:0033612345678", "12:[phone]"),
+        ("12:00 0612345678", "12:00 [phone]"),
+        ("2:06 12 34 56 78", "2:[phone]"),
+        ("a,+33612345678", "a,[phone]"),
+        ("+33.612345678", "[phone]"),
+        ("+44.2079460958", "[phone]"),
+        ("+1.4155552671", "[phone]"),
     ],
 )
 def test_numbers_as_people_and_servers_write_them(text: str, cleaned: str) -> None:
@@ -161,6 +174,16 @@ def test_numbers_as_people_and_servers_write_them(text: str, cleaned: str) -> No
         "06-12-2024 10:30:00",
         "192.168.100.200:5060",
         "0.0612345678",
+        "12:00 2025-01-02",
+        "12:05 2025-01-02",
+        "2025-01-01 12:00:00 2025-01-02 12:00:00",
+        "16:00 01/02/2025",
+        "10:05 01.02.25 10:30",
+        "09:00 10 000 000 EUR",
+        "09:05 10 000 000 EUR",
+        "GPS 48.8566,+2.3522219",
+        "+48.8566141,+2.3522219",
+        "+0.123456789012",
         "33612345678",
         33612345678,
         1.5,
@@ -191,6 +214,12 @@ def test_what_is_no_number_stays(value: Any) -> None:
         "tél",
         "user.mobile",
         "mobile_no",
+        "phones",
+        "callers",
+        "phone_numbers",
+        "caller_ids",
+        "tels",
+        "faxes",
     ],
 )
 def test_digits_alone_are_a_number_where_their_key_says_so(key: str) -> None:
@@ -201,6 +230,16 @@ def test_digits_alone_are_a_number_where_their_key_says_so(key: str) -> None:
     assert NEVER.cleaned({key: 33612345678}) == {key: "[phone]"}
     few: dict[str, Any] = {key: [123456, True, None, "iPhone 12", "12345", 10**400]}
     assert NEVER.cleaned(few) == few
+
+
+def test_under_such_a_key_digits_within_a_text_are_numbers_too() -> None:
+    """However many there are; a date, a UUID and what has letters in it are none."""
+    text = "33612345678 ou 33 6 12 34 56 79, 33612345678"
+    first, second = (HASHED.cleaned({"phone": n})["phone"] for n in (33612345678, 33612345679))  # type: ignore[index]
+    assert HASHED.cleaned({"caller": text}) == {"caller": f"{first} ou {second}, {first}"}
+    assert HASHED.cleaned({"order": text}) == {"order": text}
+    for other in ("2025-01-01 12:30", "09299861-3574-478a-bfba-d65c6ecb1a89", "CA33612345678 or 33612345678x"):
+        assert HASHED.cleaned({"caller": other}) == {"caller": other}
 
 
 @pytest.mark.parametrize("key", ["hotel", "automobile", "from", "order_number", "called_at", "phone_seconds"])
@@ -219,6 +258,39 @@ def test_keys_are_cleaned_too() -> None:
     facts = {NUMBER: 1, 33612345678: 2, (NUMBER,): 3, "a": {f"to {NUMBER}": 4}}
     assert HASHED.cleaned(facts) == {WORD: 1, 33612345678: 2, f"('{WORD}',)": 3, "a": {f"to {WORD}": 4}}
     assert NEVER.cleaned({Line.MAIN: 1}) == {"[phone]": 1}
+
+
+def test_no_fact_is_lost_where_keys_become_the_same() -> None:
+    """They are numbered in their order; whoever is called like that already is another."""
+    facts = {NUMBER: "asked", "+33612345679": "refused", "[phone] 2": "named so", "of": {NUMBER: 1, "+33612345": 2}}
+    assert NEVER.cleaned(facts) == {
+        "[phone]": "asked",
+        "[phone] 2": "refused",
+        "[phone] 2 2": "named so",
+        "of": {"[phone]": 1, "[phone] 2": 2},
+    }
+    assert HASHED.cleaned({NUMBER: 1, "+33612345678": 2}) == {WORD: 1, f"{WORD} 2": 2}
+
+
+def test_a_long_text_is_cut_before_it_is_searched() -> None:
+    """Its first 10,000 characters are kept: whoever puts a document into metadata does not hold up a call."""
+    long = "mot " * 2_500
+    assert len(long) == MAX_CHARS
+    assert NEVER.cleaned({"a": long}) == {"a": long}
+    for piece in ("mot ", "1-", "x"):
+        facts = {"a": piece * 1_000_000, piece * 1_000_000: ["b", piece * 1_000_000]}
+        started_s = process_time()
+        cleaned = NEVER.cleaned(facts)
+        assert process_time() - started_s < 0.2
+        assert max(map(len, [cleaned["a"], *cleaned, cleaned[list(cleaned)[1]][1]])) <= MAX_CHARS + 1
+        assert cleaned["a"].endswith("…")
+
+
+def test_no_half_of_a_number_is_left_at_the_cut() -> None:
+    """Half of one is not found, so that it goes by itself."""
+    for shift in range(30):
+        text = "x" * (MAX_CHARS - 30 + shift) + " 06 12 34 56 78 or later"
+        assert not any(map(str.isdecimal, NEVER.cleaned({"a": text})["a"])), shift
 
 
 def test_facts_without_numbers_are_not_copied() -> None:

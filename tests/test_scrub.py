@@ -62,6 +62,7 @@ def test_a_long_text_is_cut_before_it_is_searched() -> None:
     """A huge message costs the call nothing."""
     assert scrub("x" * 10_000_000) == "x" * MAX_CHARS + "…"
     assert scrub("x" * MAX_CHARS) == "x" * MAX_CHARS
+    assert scrub("x" * (MAX_CHARS - 10) + " 06 12 34 56 78") == "x" * (MAX_CHARS - 10) + "…"
 
 
 @pytest.mark.parametrize("piece", ["0", "+1 ", "a.", "(", "://", "a@", "token ", "eyJ", "-", "password=", "0 ", "0.("])

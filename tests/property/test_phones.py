@@ -2,6 +2,7 @@
 
 import re
 from datetime import date, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,9 +54,14 @@ def abroad(draw: st.DrawFn, number: tuple[str, str] | None = None) -> Written:
 
 @st.composite
 def french(draw: st.DrawFn) -> Written:
-    """In pairs from 01 to 09."""
+    """In pairs from 01 to 09, or with a 0 that stands alone."""
     digits = draw(st.from_regex(r"\A0[1-9][0-9]{8}\Z"))
     separator = draw(st.sampled_from(["", " ", ".", "-", "/", "\u00a0", ". "]))
+    if separator and draw(st.booleans()):
+        sizes = draw(st.sampled_from([(3, 3, 3), (3, 2, 2, 2), (1, 2, 2, 2, 2)]))
+        ends = [1 + sum(sizes[:n]) for n in range(len(sizes) + 1)]
+        groups = (digits[begin:end] for begin, end in pairwise(ends))
+        return Written(digits, "0" + draw(st.sampled_from([" ", "-", "\u00a0"])) + separator.join(groups))
     return Written(digits, in_groups(digits, separator, 2))
 
 
@@ -128,6 +134,14 @@ ids = st.one_of(
     st.datetimes(datetime(1900, 1, 1)).map(lambda at: at.isoformat()),
     st.datetimes(datetime(1900, 1, 1)).map(lambda at: at.isoformat(" ", "seconds")),
     st.dates(date(1900, 1, 1), date(2099, 1, 1)).map(lambda day: day.strftime("%d/%m/%Y")),
+    st.tuples(
+        st.datetimes(datetime(1900, 1, 1), datetime(2099, 1, 1)),
+        st.sampled_from(
+            ["%H:%M %Y-%m-%d", "%Y-%m-%d %H:%M:%S %Y-%m-%d %H:%M:%S", "%H:%M %d/%m/%Y", "%H:%M:%S %d.%m.%Y"]
+        ),
+    ).map(lambda at: at[0].strftime(at[1])),
+    st.tuples(st.times(), st.integers(10, 99)).map(lambda at: f"{at[0]:%H:%M} {at[1]} 000 000 EUR"),
+    st.lists(st.floats(-180, 180), min_size=1, max_size=2).map(lambda at: ",".join(f"{each:+.7f}" for each in at)),
     st.floats(allow_nan=False).map(str),
     st.ip_addresses().map(str),
 )
