@@ -106,7 +106,8 @@ def _audio_ms(config: Any, audio: Any, sample_bytes: Mapping[int, int], header: 
     size = sample_bytes.get(encoding) if isinstance(encoding, int) else None
     if size is None or not rate or not isinstance(audio, bytes):
         return None
-    return float((len(audio) - header) / size / rate * 1000)
+    channels = _field(config, "audio_channel_count") or 1
+    return float((len(audio) - header) / size / channels / rate * 1000)
 
 
 def _is_final(response: Any) -> bool:

@@ -51,22 +51,33 @@ def _planner(named: Operation, reading: Reading) -> Planner:
         model = kwargs.get("model")
         known = {"model": model} if isinstance(model, str) else {}
         is_pcm = named.type is OperationType.TTS and kwargs.get("response_format") == "pcm"
-        return Plan(spoken if is_pcm else named, known, _handing_over(reading))
+        return Plan(named, known, _handing_over(reading, spoken if is_pcm else None))
 
     return plan
 
 
-def _handing_over(reading: Reading) -> Callable[[Session, Measurement, Any], Any]:
+def _handing_over(reading: Reading, spoken: Operation | None) -> Callable[[Session, Measurement, Any], Any]:
+    """`spoken` is the operation where the bytes of the answer are its audio, which only the answer tells."""
+
     def handed_over(session: Session, measurement: Measurement, result: Any) -> Any:
         if is_stream(result):
             return proxied(ReturnedStream(session, measurement, reading), result)
         http_response = getattr(result, "http_response", None)
+        if spoken is not None and _is_sound(http_response or result.response, is_unpacked=http_response is None):
+            measurement.operation = spoken
         if http_response is not None:
             return result if body_measured(session, measurement, http_response) else None
         _whole(measurement, result)
         return None
 
     return handed_over
+
+
+def _is_sound(response: Any, *, is_unpacked: bool) -> bool:
+    """Whether the bytes of this answer of httpx are samples: no events, as of `stream_format="sse"`, and not packed."""
+    headers = response.headers
+    is_packed = not is_unpacked and headers.get("content-encoding", "identity") != "identity"
+    return not is_packed and "event-stream" not in headers.get("content-type", "")
 
 
 def _whole(measurement: Measurement, result: Any) -> None:

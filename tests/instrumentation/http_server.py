@@ -17,6 +17,7 @@ class Answer:
     status: int = 200
     content_type: str = "application/json"
     headers_after_s: float = 0.0
+    encoding: str | None = None
     hangs: bool = False
     breaks_off: bool = False
 
@@ -66,6 +67,8 @@ def _handler_of(server: Server) -> type[BaseHTTPRequestHandler]:
             self.send_response(answer.status)
             self.send_header("Content-Type", answer.content_type)
             self.send_header("Transfer-Encoding", "chunked")
+            if answer.encoding is not None:
+                self.send_header("Content-Encoding", answer.encoding)
             self.end_headers()
             self.wfile.flush()
             for delay_s, piece in answer.pieces:

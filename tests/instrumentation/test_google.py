@@ -169,6 +169,18 @@ def test_recognize_is_one_measurement(wrapped: FinishedSpans, engines: Engines, 
     assert "Jeanne" not in wrapped()[0].to_json()
 
 
+@pytest.mark.parametrize(("channels", "audio_ms"), [(0, 1000), (1, 1000), (2, 500)])
+def test_samples_of_all_channels_are_of_one_moment(
+    wrapped: FinishedSpans, engines: Engines, hearing: speech.SpeechClient, channels: int, audio_ms: float
+) -> None:
+    """Audio of two channels lasts half as long as so many samples of one, which is what none said means."""
+    config = speech.RecognitionConfig(
+        encoding=speech.RecognitionConfig.AudioEncoding.LINEAR16, sample_rate_hertz=8000, audio_channel_count=channels
+    )
+    hearing.recognize(config=config, audio=speech.RecognitionAudio(content=bytes(16_000)))
+    assert only().audio_ms == audio_ms
+
+
 def test_a_request_may_be_one_object_or_a_dictionary(
     wrapped: FinishedSpans, engines: Engines, hearing: speech.SpeechClient
 ) -> None:

@@ -2,11 +2,14 @@
 
 import asyncio
 import gc
+import gzip
 import io
 import json
+from base64 import b64encode
 from collections.abc import Callable
+from dataclasses import replace
 from time import perf_counter, sleep
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import openai
@@ -366,6 +369,38 @@ def test_streamed_speech_of_the_async_client(wrapped: FinishedSpans, server: Ser
     metric = only()
     assert 60 <= metric.time_to_first_output_ms < 60 + CLOSE_MS
     assert metric.latency_ms >= 110
+
+
+SPOKEN = b64encode(bytes(4800)).decode()
+EVENTS = events((0, json.dumps({"type": "speech.audio.delta", "audio": SPOKEN})))
+PACKED = replace(whole(gzip.compress(bytes(9600)), content_type="audio/pcm"), encoding="gzip")
+
+
+@pytest.mark.parametrize(
+    ("answer", "stream_format", "whole_ms"),
+    [(EVENTS, "sse", None), (PACKED, "audio", 200)],
+    ids=["events", "packed"],
+)
+def test_bytes_that_are_not_samples_tell_no_length(
+    wrapped: FinishedSpans,
+    server: Server,
+    client: OpenAI,
+    answer: Answer,
+    stream_format: Literal["sse", "audio"],
+    whole_ms: float | None,
+) -> None:
+    """Events hold the audio as text, and a packed body has other bytes; one that came at once is unpacked already."""
+    server.answers(answer)
+    speech = client.audio.speech
+    asked: dict[str, Any] = {"model": "tts-1", "voice": "alloy", "input": PROMPT, "response_format": "pcm"}
+    with client:
+        at_once = speech.create(**asked, stream_format=stream_format)
+        with speech.with_streaming_response.create(**asked, stream_format=stream_format) as streamed:
+            assert b"".join(streamed.iter_bytes()) == at_once.content
+    first, second = latency_tracker.metrics
+    assert (first.audio_ms, first.bytes) == (whole_ms, len(at_once.content))
+    assert (second.audio_ms, second.real_time_factor) == (None, None)
+    assert second.bytes == sum(len(piece) for _, piece in answer.pieces)
 
 
 def test_streamed_speech_may_be_read_at_once_or_left(wrapped: FinishedSpans, server: Server, client: OpenAI) -> None:
