@@ -243,26 +243,39 @@ class Session(Generic[T]):
         self.heard_by[name] = function
 
 
-def test_livekits_events_make_turns(clock: Clock, stand_ins: Callable[..., None]) -> None:
-    """`tell_turns` of the tutorial, told the events of the session that the real LiveKit Agents ran."""
-    run = recorded("livekit")
-    call_sid = run["turns"][0]["call_sid"]
+async def livekit_told(run: dict[str, Any], clock: Clock, stand_ins: Callable[..., None]) -> None:
+    """`tell_turns` of the tutorial is told a run's events, and then cancelled, as where the call is over."""
     stand_ins("livekit.agents", {"AgentSession": Session})
     tell_turns = runpy.run_path(str(EXAMPLES / "livekit_bot/turns.py"))["tell_turns"]
     tell_turns.__globals__["time"] = SimpleNamespace(perf_counter_ns=clock)
+    session: Session[None] = Session()
+    with call(run["turns"][0]["call_sid"]) as bound:
+        telling = asyncio.create_task(tell_turns(session, bound, hangover_ms=200))
+        await asyncio.sleep(0)
+        for _, what in told_in(run, clock):
+            session.user_state = what.pop("user_state")
+            session.heard_by[what["type"]](SimpleNamespace(**what))
+            for _ in range(3):
+                await asyncio.sleep(0)
+        telling.cancel()
+        await asyncio.wait([telling])
 
-    async def told_again() -> None:
-        session: Session[None] = Session()
-        with call(call_sid) as bound:
-            telling = asyncio.create_task(tell_turns(session, bound, hangover_ms=200))
-            await asyncio.sleep(0)
-            for _, what in told_in(run, clock):
-                session.user_state = what.pop("user_state")
-                session.heard_by[what["type"]](SimpleNamespace(**what))
-                for _ in range(3):
-                    await asyncio.sleep(0)
-            telling.cancel()
-            await asyncio.wait([telling])
 
-    asyncio.run(told_again())
-    assert_measured(call_sid, run["turns"])
+def test_livekits_events_make_turns(clock: Clock, stand_ins: Callable[..., None]) -> None:
+    """`tell_turns` of the tutorial, told the events of the session that the real LiveKit Agents ran."""
+    run = recorded("livekit")
+    asyncio.run(livekit_told(run, clock, stand_ins))
+    assert_measured(run["turns"][0]["call_sid"], run["turns"])
+
+
+@pytest.mark.parametrize(("last", "outcome"), [("thinking", "unanswered"), ("broke in", "interrupted")])
+def test_a_call_on_livekit_that_ends_within_a_turn_is_told_truly(
+    clock: Clock, stand_ins: Callable[..., None], last: str, outcome: str
+) -> None:
+    """Who hangs up while the bot thinks has no answer; who breaks into the answer, and then hangs up, broke in."""
+    run = recorded("livekit")
+    happened = ["listening", "spoke", "stopped", "thinking", "answered", "broke in"]
+    run["told"] = run["told"][: happened.index(last) + 1]
+    asyncio.run(livekit_told(run, clock, stand_ins))
+    [told] = latency_tracker.get_turns(run["turns"][0]["call_sid"])
+    assert told.outcome == outcome

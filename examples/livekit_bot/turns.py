@@ -22,7 +22,7 @@ async def tell_turns(session: AgentSession[Any], bound: call, hangover_ms: float
     while True:
         while not _caller_stopped(event):
             event = await events.get()
-        is_answered, interrupted_ns = False, None
+        is_answered = False
         with turn() as current:
             current.speech_ended("vad_minus_hangover", hangover_ms=hangover_ms, uncertainty_ms=50)
             while not (is_answered and (_caller_stopped(event) or _agent_stopped(event, session))):
@@ -32,10 +32,10 @@ async def tell_turns(session: AgentSession[Any], bound: call, hangover_ms: float
                     is_answered = True
                 elif _caller_stopped(event) and not is_answered:  # the caller went on after a pause
                     current.speech_ended("vad_minus_hangover", hangover_ms=hangover_ms, uncertainty_ms=50)
-                elif _caller_started(event) and is_answered:
-                    interrupted_ns = time.perf_counter_ns()
-            if interrupted_ns is not None and bound.timeline is not None:
-                bound.timeline.barge_in(BargeIn(interrupted_ns))
+                elif _caller_started(event) and is_answered and bound.timeline is not None:
+                    now_ns = time.perf_counter_ns()
+                    bound.timeline.broken_into(now_ns)
+                    bound.timeline.barge_in(BargeIn(now_ns))
 
 
 def _caller_started(event: Any) -> bool:
