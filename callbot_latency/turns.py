@@ -67,8 +67,7 @@ class turn:  # noqa: N801 - used as a verb, like contextlib.suppress
         outer = otel_context.get_current()
         metadata = session.phones.cleaned(self._metadata)
         opened = binding.timeline.open_turn(session, binding, metadata, outer)
-        if session.opened_calls is not None:
-            # Also without metadata: a call that is opened again counts its turns from one again.
+        if metadata and session.opened_calls is not None:
             session.opened_calls.append((binding.call_sid, opened.turn.number, metadata))
         inner = otel_context.set_value(BINDING, binding.with_turn(opened.turn), outer)
         context = set_span_in_context(opened.span, inner)

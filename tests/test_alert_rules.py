@@ -315,7 +315,7 @@ def test_rules_know_the_metadata_of_the_turn(rules: Rules) -> None:
 
 
 def test_a_call_that_is_opened_again_has_turns_of_its_own(rules: Rules) -> None:
-    """They count from one again; what the first one had says nothing about them."""
+    """They count on, so that what the first one had says nothing about them; one without metadata leaves nothing."""
     scene = rules(QUEUE)
     for metadata in ({"tier": "gold"}, None, {"intent": "unused"}):
         facts = {"queue": "sales", "vip": True}
@@ -327,6 +327,9 @@ def test_a_call_that_is_opened_again_has_turns_of_its_own(rules: Rules) -> None:
         "-, see call CA1",
         "-, see call CA1",
     ]
+    assert list(scene.runtime.rules._turns) == [("CA1", 1)]
+    with call("CA1"), turn():
+        assert not scene.runtime.session.opened_calls
 
 
 def test_metadata_of_turns_is_bounded_and_kept_only_when_asked_for(rules: Rules) -> None:

@@ -146,8 +146,6 @@ class RuleEngine:
                 _put_last(self._calls, call_sid, {**self._calls.get(call_sid, _NOTHING), **asked_for})
             elif asked_for:
                 _put_last(self._turns, (call_sid, turn), asked_for)
-            else:
-                self._turns.pop((call_sid, turn), None)
 
     def _metadata_of(self, metric: LatencyMetric) -> Mapping[str, Any]:
         """The operation's own; for what it does not say, its turn's, and then its call's."""
