@@ -83,9 +83,10 @@ class LoopLag:
 
     def between(self, from_ns: int, until_ns: int) -> list[HeldUp]:
         """When it was held up in that time, oldest first and none twice, with the pass that runs now."""
-        times = list(self._late)
-        if self._since_ns is not None:
-            times.append((self._since_ns, perf_counter_ns()))
+        # In this order, and read once: it may be asked from another thread than the loop's.
+        since_ns, times = self._since_ns, list(self._late)
+        if since_ns is not None and (not times or times[-1][1] <= since_ns):
+            times.append((since_ns, perf_counter_ns()))
         return [time for time in times if time[0] < until_ns and time[1] > from_ns]
 
     def note(self, from_ns: int, until_ns: int) -> None:
