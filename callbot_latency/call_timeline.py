@@ -11,7 +11,7 @@ from opentelemetry.trace import Span
 from . import semconv
 from .drops import unmeasured
 from .guard import contained
-from .loop_lag import LoopLag, lag_here
+from .loop_lag import LoopLag, Waits, lag_here
 from .measurement import NS_PER_MS, Measurement
 from .outcome import mark_failed, metadata_attributes
 from .response import MAX_WAIT_NS, SpeechEnd, attributes_of, measured
@@ -87,6 +87,11 @@ class Turn:
 
     def _told(self) -> Timeline | None:
         return None if self.is_over else self._timeline
+
+    def waits_here(self) -> Waits | None:
+        """Where an operation notes when it waits; None elsewhere than on the turn's event loop, and once it is over."""
+        on_its_loop = self.loop_lag is not None and not self.is_over and self.loop_lag is lag_here()
+        return Waits() if on_its_loop else None
 
     def add(self, measurement: Measurement) -> None:
         """Take in an operation that begins."""

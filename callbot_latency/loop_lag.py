@@ -19,7 +19,7 @@ from .loops import running_loop
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
-__all__ = ["HeldUp", "LoopLag", "Wait", "held_up_since", "lag_here", "stepped", "waits_held_up"]
+__all__ = ["HeldUp", "LoopLag", "Waits", "held_up_since", "lag_here", "waits_held_up"]
 
 R = TypeVar("R")
 
@@ -180,27 +180,33 @@ def waits_held_up(late: Sequence[HeldUp], waits: Iterable[Wait]) -> list[HeldUp]
     return [(since_ns, at_ns) for since_ns, at_ns in ends if since_ns < at_ns]
 
 
-@coroutine
-def stepped(awaitable: Awaitable[R], waits: deque[Wait]) -> Generator[Any, Any, R]:
-    """Await it, and note when it waited: what it does itself, on the loop's thread, is then known to be its own."""
-    steps = _awaiting(awaitable)
-    step: Callable[[Any], Any] = steps.send
-    argument: Any = None
-    try:
-        while True:
-            yielded = step(argument)
-            from_ns = perf_counter_ns()
-            try:
-                step, argument = steps.send, (yield yielded)
-            except BaseException as exc:  # noqa: BLE001 - all that is thrown in is the awaited one's
-                step, argument = steps.throw, exc
-            waits.append((from_ns, perf_counter_ns()))
-    except StopIteration as end:
-        result: R = end.value
-        return result
-    finally:
-        # What was thrown in would keep itself, and all that the coroutine holds, alive through this frame.
-        del step, argument
+class Waits(deque[Wait]):
+    """When the coroutine of an operation waited, oldest first; the last `MAX_WAITS`."""
+
+    def __init__(self) -> None:
+        super().__init__(maxlen=MAX_WAITS)
+
+    @coroutine
+    def stepped(self, awaitable: Awaitable[R]) -> Generator[Any, Any, R]:
+        """Await it, and note when it waits: what it does itself, on the loop's thread, is then known to be its own."""
+        steps = _awaiting(awaitable)
+        step: Callable[[Any], Any] = steps.send
+        argument: Any = None
+        try:
+            while True:
+                yielded = step(argument)
+                from_ns = perf_counter_ns()
+                try:
+                    step, argument = steps.send, (yield yielded)
+                except BaseException as exc:  # noqa: BLE001 - all that is thrown in is the awaited one's
+                    step, argument = steps.throw, exc
+                self.append((from_ns, perf_counter_ns()))
+        except StopIteration as end:
+            result: R = end.value
+            return result
+        finally:
+            # What was thrown in would keep itself, and all that the coroutine holds, alive through this frame.
+            del step, argument
 
 
 async def _awaiting(awaitable: Awaitable[R]) -> R:

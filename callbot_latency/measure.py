@@ -11,7 +11,6 @@ from opentelemetry.context import get_current
 
 from .audio import checked_rate
 from .guard import contained
-from .loop_lag import stepped
 from .measurement import (
     Handle,
     Measurement,
@@ -22,7 +21,6 @@ from .measurement import (
     operation_of,
 )
 from .metric import OperationType
-from .results import telling_size, telling_size_awaited
 from .session import Session
 from .streaming import measured_async_generator, measured_generator
 from .switch import switch
@@ -151,16 +149,25 @@ def _wrap(function: Callable[..., Any], make: Callable[..., Operation], streams:
     elif inspect.iscoroutinefunction(kind) or _is_awaitable_generator(kind):
         operation = make(is_awaited=True)
         wrapper = (_returned().measured_coroutine_of_stream if streams else _measured_coroutine)(
-            telling_size_awaited(function, operation), operation
+            _telling_size(function, operation), operation
         )
     elif inspect.isgeneratorfunction(kind):
         wrapper = measured_generator(function, make())
     else:
         operation = make()
         wrapper = (_returned().measured_function_of_stream if streams else _measured_function)(
-            telling_size(function, operation), operation
+            _telling_size(function, operation), operation
         )
     return functools.wraps(function)(wrapper)
+
+
+def _telling_size(function: Callable[..., Any], operation: Operation) -> Callable[..., Any]:
+    """The function, which tells how large its result is where that says how long the audio lasts."""
+    if operation.audio_bytes_per_s is None:
+        return function
+    from .results import telling_size, telling_size_awaited
+
+    return (telling_size_awaited if operation.is_awaited else telling_size)(function, operation)
 
 
 def _returned() -> Any:
@@ -203,7 +210,7 @@ def _measured_coroutine(
             if measurement.waits is None:
                 result = await function(*args, **kwargs)
             else:
-                result = await stepped(function(*args, **kwargs), measurement.waits)
+                result = await measurement.waits.stepped(function(*args, **kwargs))
         except BaseException as exc:
             contained(session.close, measurement, exc)
             raise

@@ -1,6 +1,5 @@
 """What is known of an operation before it runs, and while it does."""
 
-from collections import deque
 from collections.abc import Callable, Mapping
 from contextvars import Token
 from dataclasses import dataclass, field
@@ -21,7 +20,6 @@ from .audio import checked_rate, duration_of, said_duration_ms, said_size
 from .guard import contained
 from .metric import OperationStatus, OperationType, Severity
 from .outcome import error_message, kept_facts, metadata_attributes
-from .phones import NEVER, may_hold_numbers
 from .switch import switch
 from .text import text_of_any, well_formed
 
@@ -29,6 +27,7 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
     from .attempts import _Attempts
+    from .loop_lag import Waits
 
 __all__ = [
     "NS_PER_MS",
@@ -91,7 +90,7 @@ class Operation:
 
     def __post_init__(self) -> None:
         put = object.__setattr__
-        put(self, "uncleaned", self.metadata if may_hold_numbers(self.metadata) else {})
+        put(self, "uncleaned", _uncleaned(self.metadata) if self.metadata else {})
         if self.uncleaned:
             put(self, "metadata", {})
         put(self, "reads_owner", self.call_sid is not None or self.stream_sid is not None)
@@ -101,6 +100,12 @@ class Operation:
         if self.provider:
             attributes[semconv.PROVIDER] = self.provider
         put(self, "attributes", metadata_attributes(self.metadata) | attributes)
+
+
+def _uncleaned(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
+    from .phones import may_hold_numbers
+
+    return metadata if may_hold_numbers(metadata) else {}
 
 
 def operation_of(
@@ -251,7 +256,7 @@ class Measurement(Handle):
     turn: int | None = None
     parent: "Measurement | None" = None
     """The operation of the same turn that it runs inside of."""
-    waits: deque[tuple[int, int]] | None = None
+    waits: "Waits | None" = None
     """Of an operation of a turn, on its event loop: when its coroutine waited; nanoseconds, monotonic."""
     attempts: "_Attempts | None" = None
     """What `attempt()` knows of those that it made."""
@@ -282,6 +287,8 @@ class Measurement(Handle):
             contained(self._add_metadata, metadata)
 
     def _add_metadata(self, metadata: Mapping[str, Any]) -> None:
+        from .phones import NEVER
+
         session = switch.session
         facts = (NEVER if session is None else session.phones).cleaned(kept_facts(metadata))
         self.metadata = {**self.metadata, **facts}

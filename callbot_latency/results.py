@@ -16,9 +16,7 @@ R = TypeVar("R")
 
 
 def telling_size(function: Callable[P, R], operation: Operation) -> Callable[P, R]:
-    """The function, which tells the operation how large its result is where that says how long the audio lasts."""
-    if operation.audio_bytes_per_s is None:
-        return function
+    """The function, which tells the operation how large its result is."""
 
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         result = function(*args, **kwargs)
@@ -32,8 +30,6 @@ def telling_size_awaited(
     function: Callable[P, Coroutine[Any, Any, R]], operation: Operation
 ) -> Callable[P, Coroutine[Any, Any, R]]:
     """The same of a coroutine function."""
-    if operation.audio_bytes_per_s is None:
-        return function
 
     async def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         result = await function(*args, **kwargs)

@@ -14,7 +14,6 @@ import wrapt
 
 from .audio import size_of
 from .guard import contained
-from .loop_lag import stepped
 from .measurement import Measurement, Operation
 from .session import Session
 from .spans import detach
@@ -241,7 +240,7 @@ def measured_coroutine_of_stream(
             if measurement.waits is None:
                 result = await function(*args, **kwargs)
             else:
-                result = await stepped(function(*args, **kwargs), measurement.waits)
+                result = await measurement.waits.stepped(function(*args, **kwargs))
         except BaseException as exc:
             contained(session.close, measurement, exc)
             raise

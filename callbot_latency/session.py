@@ -11,12 +11,10 @@ from opentelemetry.trace import INVALID_SPAN, get_current_span, set_span_in_cont
 from . import semconv
 from .binding import BINDING
 from .guard import contained
-from .loop_lag import MAX_WAITS, lag_here
 from .loops import running_loop
 from .measurement import NS_PER_MS, OPERATION, Measurement, Operation
 from .metric import LatencyMetric, OperationStatus, Severity
 from .outcome import kept_facts, mark_failed, metadata_attributes, status_of
-from .phones import NEVER, PhoneNumbers
 from .spans import SpanOpener, attach, detach, detach_abandoned
 from .switch import switch
 from .text import text_of_any, well_formed
@@ -25,6 +23,7 @@ from .turn_numbers import TurnNumbers
 
 if TYPE_CHECKING:
     from .call_timeline import Turn
+    from .phones import PhoneNumbers
     from .pipeline import Pipeline
 
 __all__ = ["OpenMeasurements", "Session", "record"]
@@ -64,6 +63,8 @@ class Session:
         """Where `call()` leaves its call_sid and metadata, and `turn()` its number too, when somebody behind the queue
         asks for them.
         """
+        from .phones import NEVER  # here, since importing us is to cost little
+
         self.phones: PhoneNumbers = NEVER
         """What becomes of phone numbers in metadata."""
         self.propagates_to: Callable[[str], bool] = _nowhere
@@ -208,8 +209,7 @@ def _enter(measurement: Measurement, turn: "Turn", context: Context) -> None:
     measurement.parent = parent if parent is not None and parent.turn == turn.number else None
     if not measurement.operation.is_attempt:
         turn.add(measurement)
-        if turn.loop_lag is not None and not turn.is_over and turn.loop_lag is lag_here():
-            measurement.waits = deque(maxlen=MAX_WAITS)
+        measurement.waits = turn.waits_here()
 
 
 def _read(getter: Any, owner: Any) -> str | None:

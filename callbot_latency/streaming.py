@@ -13,7 +13,6 @@ from opentelemetry.context import get_current
 
 from .audio import BYTES_LIKE, size_of
 from .guard import contained
-from .loop_lag import stepped
 from .measurement import Measurement, Operation
 from .session import Session
 from .spans import attach, detach, detach_abandoned
@@ -89,7 +88,7 @@ class Stream:
         token = attach(attached)
         started_ns = perf_counter_ns()
         try:
-            item = await (advance if self._waits is None else stepped(advance, self._waits))
+            item = await (advance if self._waits is None else self._waits.stepped(advance))
         except StopAsyncIteration:
             detach(token)
             self._ended(started_ns, None)

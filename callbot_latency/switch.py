@@ -4,8 +4,6 @@ import itertools
 import logging
 from typing import TYPE_CHECKING, Final, cast
 
-from .phones import NEVER
-
 if TYPE_CHECKING:
     from .session import Session
 
@@ -18,7 +16,6 @@ class NotStarted:
     """Stands where a session will, with the methods that are called first: says once how to start, then goes away."""
 
     follows_foreign = False
-    phones = NEVER
 
     def __init__(self) -> None:
         self._said = itertools.count()

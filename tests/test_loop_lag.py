@@ -25,7 +25,7 @@ from callbot_latency import (
     measure_latency_context,
     turn,
 )
-from callbot_latency.loop_lag import MAX_WAITS, LoopLag, held_up_since, lag_here, stepped
+from callbot_latency.loop_lag import MAX_WAITS, LoopLag, Waits, held_up_since, lag_here
 from callbot_latency.parts import Interval, parts_of
 
 from .clock import Clock
@@ -239,13 +239,13 @@ def test_stepping_changes_nothing_of_what_a_coroutine_does() -> None:
         return value
 
     async def main() -> None:
-        waits: deque[tuple[int, int]] = deque()
-        assert await stepped(answers(5), waits) == 5
+        waits = Waits()
+        assert await waits.stepped(answers(5)) == 5
         assert len(waits) == 2
         assert all(from_ns <= at_ns for from_ns, at_ns in waits)
         with pytest.raises(ValueError, match="-1"):
-            await stepped(answers(-1), waits)
-        task = asyncio.create_task(_run(stepped(answers(0), waits)))
+            await waits.stepped(answers(-1))
+        task = asyncio.create_task(_run(waits.stepped(answers(0))))
         await asyncio.sleep(0.01)
         task.cancel()
         with pytest.raises(LookupError, match="cancelled"):
@@ -256,12 +256,12 @@ def test_stepping_changes_nothing_of_what_a_coroutine_does() -> None:
             yield
             return "old"
 
-        assert await stepped(old(), waits) == "old"
+        assert await waits.stepped(old()) == "old"
         with pytest.raises(TypeError, match="int can't be used in 'await'"):
-            await stepped(5, waits)  # type: ignore[arg-type]
+            await waits.stepped(5)  # type: ignore[arg-type]
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         future.set_result("there")
-        assert await stepped(future, waits) == "there"
+        assert await waits.stepped(future) == "there"
 
     run(main())
 
@@ -285,12 +285,12 @@ def test_closing_reaches_what_is_awaited_and_a_stop_of_its_own_is_an_error() -> 
         raise StopIteration("not a result")
 
     async def main() -> None:
-        coroutine = _run(stepped(waits_for_ever(), deque()))
+        coroutine = _run(Waits().stepped(waits_for_ever()))
         coroutine.send(None)
         coroutine.close()
         assert closed == [True]
         with pytest.raises(RuntimeError, match="coroutine raised StopIteration"):
-            await stepped(stops(), deque())
+            await Waits().stepped(stops())
 
     run(main())
 
@@ -305,7 +305,7 @@ def test_what_is_thrown_in_is_kept_alive_by_nobody() -> None:
         await asyncio.get_running_loop().create_future()
 
     async def main() -> weakref.ref[Thrown]:
-        coroutine = _run(stepped(waits_for_ever(), deque()))
+        coroutine = _run(Waits().stepped(waits_for_ever()))
         coroutine.send(None)
         thrown = Thrown()
         kept = weakref.ref(thrown)
@@ -433,7 +433,7 @@ def test_what_waits_for_the_loop_is_no_part_of_a_provider(held: Held) -> None:
 
     def work(held: Held) -> None:
         with measure_latency_context("rag_inference", "ask") as run:
-            run.waits = deque()  # type: ignore[attr-defined]
+            run.waits = Waits()  # type: ignore[attr-defined]
             held.clock.passes(50)
             held.up(30)
 
@@ -454,7 +454,8 @@ def test_each_wait_of_a_coroutine_is_looked_at(held: Held) -> None:
             held.up(40)
             second = held.clock.now_ns, held.clock.now_ns + 10 * MS
             held.clock.passes(10)
-            run.waits = deque([first, second])  # type: ignore[attr-defined]
+            run.waits = Waits()
+            run.waits.extend([first, second])  # type: ignore[attr-defined]
 
     assert held.told(work).parts_ms == {"rag_inference": 100, "twilio_buffer": 20, "loop_lag": 30}
 
@@ -463,14 +464,14 @@ def test_of_many_waits_the_last_are_looked_at(held: Held) -> None:
     """The end of an operation is what is waited for."""
 
     async def main() -> None:
-        waits: deque[tuple[int, int]] = deque(maxlen=MAX_WAITS)
+        waits = Waits()
 
         async def waits_often() -> None:
             for _ in range(2 * MAX_WAITS):
                 await asyncio.sleep(0)
 
         before_ns = time.perf_counter_ns()
-        await stepped(waits_often(), waits)
+        await waits.stepped(waits_often())
         assert len(waits) == MAX_WAITS
         assert waits[0][0] > before_ns
         assert waits[-1][1] <= time.perf_counter_ns()

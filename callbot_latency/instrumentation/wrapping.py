@@ -11,7 +11,6 @@ import wrapt
 from opentelemetry.context import create_key, get_value, set_value
 
 from ..guard import contained
-from ..loop_lag import stepped
 from ..measurement import Measurement, Operation
 from ..metric import OperationType
 from ..returned import PLAIN, ReturnedStream
@@ -105,7 +104,7 @@ class _Run(AbstractContextManager["_Run"]):
     def stepped(self, awaitable: Awaitable[R]) -> Awaitable[R]:
         """To be awaited in its place, so that it is known when it waits for the event loop."""
         waits = self._measurement.waits
-        return awaitable if waits is None else stepped(awaitable, waits)
+        return awaitable if waits is None else waits.stepped(awaitable)
 
     def over(self, result: Any) -> Any:
         """What the caller gets."""
