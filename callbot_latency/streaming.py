@@ -9,8 +9,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from time import perf_counter_ns
 from typing import Any, ParamSpec, TypeVar
 
-from opentelemetry.context import get_current
-
 from .audio import BYTES_LIKE, size_of
 from .guard import contained
 from .measurement import Measurement, Operation
@@ -76,9 +74,10 @@ class Stream:
         finally:
             # What was thrown in would keep itself, and all that the generator holds, alive through this frame.
             del argument
-        # What the generator attached and has not detached yet is current in its next step, and there alone.
-        self._context = get_current()
-        detach(token)
+        # What the generator attached and has not detached yet is current in its next step, and there alone. Past
+        # get_current() and detach(): a step begins and ends in one context, and items are many.
+        self._context = token.var.get()
+        token.var.reset(token)
         self._produced(started_ns, item)
         return item
 
@@ -103,7 +102,7 @@ class Stream:
             raise
         finally:
             del advance
-        self._context = get_current()
+        self._context = token.var.get()
         detach(token)
         self._produced(started_ns, item)
         return item

@@ -1,0 +1,126 @@
+"""What a measurement makes its caller run of ours: counted, so that it grows on no machine without anybody noticing.
+
+Calls are counted, not time: functions of this package that run on the caller's thread, and what they call in C.
+OpenTelemetry's own are not counted; what it costs beside ours is in `make bench`.
+"""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+import callbot_latency
+from callbot_latency import LatencyConfig, call, latency_tracker, measure_latency, measure_latency_context, turn
+
+PACKAGE = str(Path(callbot_latency.__file__).parent)
+ITEMS = 100
+
+
+@measure_latency("speech_to_text", provider="google")
+def function() -> int:
+    return 1
+
+
+@measure_latency("speech_to_text", provider="google")
+async def coroutine() -> int:
+    return 1
+
+
+@measure_latency("text_to_speech", provider="google")
+def generator() -> Iterator[int]:
+    yield from range(ITEMS)
+
+
+@measure_latency("text_to_speech", provider="google")
+async def async_generator() -> AsyncIterator[int]:
+    for item in range(ITEMS):
+        yield item
+
+
+def block() -> None:
+    with measure_latency_context("speech_to_text", "transcribe", provider="google"):
+        pass
+
+
+def driven(awaitable: Any) -> None:
+    """Run a coroutine that never waits."""
+    with pytest.raises(StopIteration):
+        awaitable.send(None)
+
+
+async def consumed() -> None:
+    async for _ in async_generator():
+        pass
+
+
+def counted(run: Callable[[], object]) -> int:
+    """How many calls of ours, and by us, `run` makes; the second time, when what loads on first use is there."""
+    calls = 0
+
+    def is_ours(frame: FrameType | None) -> bool:
+        return frame is not None and frame.f_code.co_filename.startswith(PACKAGE)
+
+    def profile(frame: FrameType, event: str, _: object) -> None:
+        nonlocal calls
+        if event == "c_call":
+            calls += is_ours(frame)
+        elif event == "call":
+            calls += is_ours(frame) or is_ours(frame.f_back)
+
+    run()
+    before = sys.getprofile()
+    sys.setprofile(profile)
+    try:
+        run()
+    finally:
+        sys.setprofile(before)
+    return calls
+
+
+RUNS: dict[str, Callable[[], object]] = {
+    "a function": function,
+    "a coroutine": lambda: driven(coroutine()),
+    "a block": block,
+    "a generator": lambda: list(generator()),
+    "an async generator": lambda: driven(consumed()),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [
+        ("a function", 56),
+        ("a coroutine", 56),
+        ("a block", 58),
+        ("a generator", 75 + 10 * ITEMS),
+        ("an async generator", 75 + 11 * ITEMS),
+    ],
+)
+def test_a_measurement_makes_few_calls(name: str, most: int, measuring: LatencyConfig) -> None:
+    """With file, tracker, histograms and thresholds on, ids bound by `call()`."""
+    with call("CA1", stream_sid="MZ1"):
+        assert counted(RUNS[name]) <= most
+
+
+def test_a_turn_adds_few(measuring: LatencyConfig) -> None:
+    """An operation of a turn, on its event loop."""
+
+    async def main() -> tuple[int, int]:
+        with call("CA1"):
+            outside = counted(function)
+            with turn():
+                return outside, counted(function)
+
+    outside, inside = asyncio.run(main())
+    assert inside - outside <= 13
+
+
+@pytest.mark.parametrize(("name", "most"), [("a function", 2), ("a coroutine", 2), ("a block", 3)])
+def test_switched_off_it_makes_next_to_none(name: str, most: int, measuring: LatencyConfig) -> None:
+    """The wrapper itself."""
+    latency_tracker.enabled = False
+    assert counted(RUNS[name]) <= most
