@@ -89,6 +89,7 @@ class LatencyConfig(BaseSettings):
     rag_critical_ms: Milliseconds = Field(default=_RAG.critical_ms, validation_alias=semconv.ENV_RAG_CRITICAL_MS)
     trace_key: SecretStr = Field(default=SecretStr(""), validation_alias=semconv.ENV_TRACE_KEY)
     phone_numbers: Literal["never", "hashed"] = Field(default="never", validation_alias=semconv.ENV_PHONE_NUMBERS)
+    scrub_patterns_file: Path | None = Field(default=None, validation_alias=semconv.ENV_SCRUB_PATTERNS_FILE)
     propagate_to: Names = Field(default=(), validation_alias=semconv.ENV_PROPAGATE_TO)
     trace_url: str | None = Field(default=None, validation_alias=semconv.ENV_TRACE_URL)
     rag_url: str | None = Field(default=None, validation_alias=semconv.ENV_RAG_URL)

@@ -11,6 +11,7 @@ from .measurement import NS_PER_MS, Fate, Measurement, at
 from .metric import LatencyMetric, OperationStatus, Severity
 from .outcome import kept_facts
 from .phones import NEVER, PhoneNumbers
+from .scrub import scrub
 from .thresholds import Thresholds
 
 __all__ = ["claim", "running_metric", "to_metric"]
@@ -19,7 +20,8 @@ __all__ = ["claim", "running_metric", "to_metric"]
 def to_metric(item: Any, thresholds: Thresholds, phones: PhoneNumbers = NEVER) -> LatencyMetric:
     """A Measurement of ours, a LatencyMetric handed in, or a finished span of somebody else's.
 
-    `phones` cleans the metadata of the last two; a Measurement's was cleaned when it was given.
+    `phones` cleans the metadata of the last two, and their error messages are scrubbed; a Measurement's were when they
+    were given.
 
     Raises:
         TypeError, ValueError: nothing that can be counted.
@@ -37,6 +39,8 @@ def to_metric(item: Any, thresholds: Thresholds, phones: PhoneNumbers = NEVER) -
 
 
 def _cleaned(metric: LatencyMetric, phones: PhoneNumbers) -> LatencyMetric:
+    if metric.error_message and (message := scrub(metric.error_message)) != metric.error_message:
+        metric = replace(metric, error_message=message)
     if not metric.metadata:
         return metric
     try:

@@ -82,7 +82,7 @@ class Operation:
     audio_bytes_per_s: float | None = None
     """How many bytes one second of the audio has that comes."""
     uncleaned: Mapping[str, Any] = field(init=False)
-    """The metadata where a phone number may be in it: what becomes of that, each run's session says."""
+    """The metadata where a phone number or a secret may be in it: what becomes of that, each run's session says."""
     reads_owner: bool = field(init=False)
     type_value: str = field(init=False)
     span_name: str = field(init=False)
@@ -103,9 +103,9 @@ class Operation:
 
 
 def _uncleaned(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
-    from .phones import may_hold_numbers
+    from .phones import may_be_private
 
-    return metadata if may_hold_numbers(metadata) else {}
+    return metadata if may_be_private(metadata) else {}
 
 
 def operation_of(

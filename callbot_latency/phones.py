@@ -1,20 +1,30 @@
 """What becomes of phone numbers in metadata: a word for them, or a keyed hash where LATENCY_PHONE_NUMBERS asks for it.
 
 What is one stands in `scrub.PHONE`, as for messages. Digits alone may be an order's number, and stay, unless their
-key says what they are.
+key says what they are. E-mail addresses and credentials become the words that messages have for them.
 """
 
 import hashlib
 import re
 from collections import Counter
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
 
-from .scrub import PHONE, PHONE_WORD, cut
+from .scrub import (
+    NAMES_A_SECRET,
+    PHONE_WORD,
+    REACH,
+    SECRET_WORD,
+    cut,
+    may_hold_secret,
+    own,
+    without_secrets,
+)
 from .spans import hash_key
 from .text import text_of_any
 
-__all__ = ["MAX_CHARS", "NEVER", "PhoneNumbers", "may_hold_numbers"]
+__all__ = ["MAX_CHARS", "NEVER", "PhoneNumbers", "may_be_private"]
 
 MAX_CHARS: Final = 10_000
 """Longer texts of metadata are cut before they are searched, which for so many takes a few ms at the very most."""
@@ -35,21 +45,29 @@ _PERSON: Final = b"callbot.phone"
 """Tells these hashes from those that ids derive from (BLAKE2's personalisation)."""
 
 
-def may_hold_numbers(facts: Mapping[Any, Any]) -> bool:
+def may_be_private(facts: Mapping[Any, Any]) -> bool:
     """Whether it is worth looking closer; false of most metadata, at little cost."""
     for key, value in facts.items():
         kind = type(value)
         if kind is str:
             size = len(value)
-            if size > MAX_CHARS or (
-                size >= _LEAST_DIGITS and not value.isidentifier() and _ENOUGH_DIGITS.search(value)
-            ):
+            if size > MAX_CHARS or (size >= _LEAST_DIGITS and not value.isidentifier() and _is_suspicious(value)):
                 return True
         elif kind is not bool and value is not None and (kind in _NESTED or _has_digits_enough(value)):
             return True
-        if type(key) is not str or len(key) > MAX_CHARS or (not key.isidentifier() and _ENOUGH_DIGITS.search(key)):
+        if type(key) is not str or len(key) > MAX_CHARS or _is_suspicious_key(key):
             return True
-    return False
+    return bool(own.patterns)
+
+
+def _is_suspicious(text: str) -> bool:
+    return _ENOUGH_DIGITS.search(text) is not None or may_hold_secret(text)
+
+
+@lru_cache(maxsize=1024)
+def _is_suspicious_key(key: str) -> bool:
+    """Keys stand in the bot's code, so there are few."""
+    return NAMES_A_SECRET.fullmatch(key) is not None or (not key.isidentifier() and _is_suspicious(key))
 
 
 _NESTED: Final = frozenset({dict, list})
@@ -60,7 +78,7 @@ def _has_digits_enough(number: float) -> bool:
 
 
 class PhoneNumbers:
-    """Replaces each phone number in metadata by ``[phone]``, or by ``phone:`` and 16 hex digits.
+    """Replaces each phone number in metadata by ``[phone]``, or by ``phone:`` and 16 hex digits; other secrets too.
 
     Args:
         secret: keys the hash, so that nobody without it can try all numbers; None: nothing of a number is kept.
@@ -71,13 +89,14 @@ class PhoneNumbers:
         self._key = None if secret is None else hash_key(secret)
 
     def cleaned(self, facts: Mapping[Any, Any]) -> Mapping[Any, Any]:
-        """`facts`, which are of JSON's types, without phone numbers in their texts and keys.
+        """`facts`, which are of JSON's types, without phone numbers, addresses and credentials in their texts and keys.
 
         A number of digits alone, text or not, is one where its key says so (``phone``, ``caller_id``); other numbers
-        stay. A text is cut to `MAX_CHARS` characters first. Keys that become the same are numbered: ``[phone]``,
-        ``[phone] 2``. Where there is nothing to do, the same object is returned.
+        stay. A text is a credential where its key says so (``api_key``). A text is cut to `MAX_CHARS` characters. Keys
+        that become the same are numbered: ``[phone]``, ``[phone] 2``. Where there is nothing to do, the same object is
+        returned.
         """
-        return self._mapping(facts) if may_hold_numbers(facts) else facts
+        return self._mapping(facts) if may_be_private(facts) else facts
 
     def _mapping(self, facts: Mapping[Any, Any]) -> dict[Any, Any]:
         cleaned: dict[Any, Any] = {}
@@ -85,7 +104,7 @@ class PhoneNumbers:
         for key, value in facts.items():
             text = key if type(key) is str else text_of_any(key)
             name = cut(text, MAX_CHARS)
-            seen = PHONE.sub(self._found, name)
+            seen = without_secrets(name, self._found)
             free = said = key if seen == text else seen
             while free in cleaned:
                 alike[said] += 1
@@ -95,7 +114,8 @@ class PhoneNumbers:
 
     def _value(self, value: Any, name: str) -> Any:
         if isinstance(value, str):
-            return self._text(cut(value, MAX_CHARS), name)
+            # Searched past the cut, since half of an address or a credential is not found.
+            return cut(self._text(cut(value, MAX_CHARS + REACH), name), MAX_CHARS)
         if isinstance(value, dict):
             return self._mapping(value)
         if isinstance(value, list):
@@ -105,11 +125,13 @@ class PhoneNumbers:
         return value
 
     def _text(self, text: str, name: str) -> str:
+        if text and NAMES_A_SECRET.fullmatch(name):
+            return SECRET_WORD
         if _NAMES_A_NUMBER.fullmatch(name):
             if _BARE.fullmatch(text):
                 return self._word(text)
-            return _BARE_WITHIN.sub(self._found, PHONE.sub(self._found, text))
-        return PHONE.sub(self._found, text)
+            return _BARE_WITHIN.sub(self._found, without_secrets(text, self._found))
+        return without_secrets(text, self._found)
 
     def _found(self, match: re.Match[str]) -> str:
         return self._word(match[0])

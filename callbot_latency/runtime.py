@@ -35,6 +35,8 @@ from .reporters.from_settings import influxdb_reporter, pushgateway_reporter
 from .reporters.jsonl import JsonlReporter
 from .reporters.manager import report_manager
 from .reporters.slack import slack_reporter
+from .scrub import own
+from .scrub_patterns import load_patterns
 from .semconv import SCOPE
 from .session import Session
 from .spans import SpanOpener
@@ -61,8 +63,10 @@ class _Runtime:
         self.config = config
         # What is wrong in a file of rules or about a reporter stops here, before anything is opened.
         rules = () if config.alert_rules_file is None else load_rules(config.alert_rules_file)
+        patterns = () if config.scrub_patterns_file is None else load_patterns(config.scrub_patterns_file)
         self._from_environment = _from_environment(config)
         self.providers: Providers = open_providers(config)
+        own.patterns = patterns
         key = config.trace_key.get_secret_value()
         phones = PhoneNumbers(key.encode()) if config.phone_numbers == "hashed" else NEVER
         self.pipeline = Pipeline(latency_tracker, self._reporters(rules), config.thresholds, phones=phones)

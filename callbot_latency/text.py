@@ -1,6 +1,11 @@
-"""Text that may leave the process: of any object, and well-formed."""
+"""Text that may leave the process: of any object, well-formed, on one line."""
 
-__all__ = ["text_of_any", "well_formed"]
+from typing import Final
+
+__all__ = ["one_line", "text_of_any", "well_formed"]
+
+_INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
+"""Control characters, those that turn the direction of writing or have no width, and what is no character."""
 
 
 def well_formed(text: str) -> str:
@@ -26,3 +31,16 @@ def text_of_any(value: object) -> str:
         raise
     except BaseException:  # noqa: BLE001 - see above
         return ""
+
+
+def one_line(text: str, limit: int) -> str:
+    """`text` without control, bidi and invisible characters, white space as single blanks, cut to `limit`."""
+    # What is looked at is bounded too: a megabyte of name costs no more than a line.
+    text = text[: 4 * limit]
+    if not text.isascii() or not text.isprintable():
+        import unicodedata  # here, since importing us is to cost little
+
+        spaced = " ".join(text.split())
+        text = "".join(char for char in spaced if unicodedata.category(char) not in _INVISIBLE)
+    text = " ".join(text.split())
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -30,6 +30,7 @@ SETTINGS: dict[str, tuple[str, str, Any]] = {
     "LATENCY_RAG_CRITICAL_MS": ("9004", "rag_critical_ms", 9004.0),
     "LATENCY_TRACE_KEY": ("key", "trace_key", "key"),
     "LATENCY_PHONE_NUMBERS": ("hashed", "phone_numbers", "hashed"),
+    "LATENCY_SCRUB_PATTERNS_FILE": ("patterns.txt", "scrub_patterns_file", Path("patterns.txt")),
     "LATENCY_PROPAGATE_TO": (" RAG.internal, *.example.com,", "propagate_to", ("rag.internal", "*.example.com")),
     "LATENCY_RAG_URL": ("https://rag.internal/", "rag_url", "https://rag.internal/"),
     "LATENCY_TRACE_URL": ("http://jaeger/trace/{trace_id}", "trace_url", "http://jaeger/trace/{trace_id}"),

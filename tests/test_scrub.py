@@ -4,7 +4,7 @@ from time import process_time
 
 import pytest
 
-from callbot_latency.scrub import MAX_CHARS, scrub
+from callbot_latency.scrub import MAX_CHARS, REACH, scrub
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,8 @@ from callbot_latency.scrub import MAX_CHARS, scrub
         ('{"access_token": "abc-def-ghi"}', "abc-def-ghi"),
         ("Incorrect API key provided: sk-proj-abcdefgh12345678", "abcdefgh"),
         ("xoxb-123456789012-abcdef", "123456789012"),
+        ("403 for https://speech.googleapis.com/v1/x?key=AIzaSyA-abcdefghijklmnopqrstuvwxyz012345", "abcdefgh"),
+        ("session 00D5g000004abcD!AQEAQHunter2hunter2 is over", "Hunter2"),
         ("session_id=00D5g000004xyz!AQ expired", "00D5g"),
         ("token eyJhbGciOiJI.eyJzdWIiOiIx.SflKxwRJSM invalid", "SflKxw"),
         ("GET https://user:pass1234@host/path", "pass1234"),
@@ -62,7 +64,19 @@ def test_a_long_text_is_cut_before_it_is_searched() -> None:
     """A huge message costs the call nothing."""
     assert scrub("x" * 10_000_000) == "x" * MAX_CHARS + "…"
     assert scrub("x" * MAX_CHARS) == "x" * MAX_CHARS
-    assert scrub("x" * (MAX_CHARS - 10) + " 06 12 34 56 78") == "x" * (MAX_CHARS - 10) + "…"
+    assert scrub("x" * (MAX_CHARS - 10) + " 06 12 34 56 78") == "x" * (MAX_CHARS - 10) + " [phone]"
+
+
+@pytest.mark.parametrize(
+    "secret", ["06 12 34 56 78", "jean.dupont@example.com", "https://svc:hunter2@db/x", "sk-hunter2hunter2"]
+)
+@pytest.mark.parametrize("where", [MAX_CHARS, MAX_CHARS + REACH])
+def test_no_half_of_a_secret_is_left_at_the_cut(secret: str, where: int) -> None:
+    """Neither where the text is cut nor where the search ends, even where what was found made it short."""
+    for filler in ("", "+33612345678 " * (where // 13 - 3)):
+        for shift in range(30):
+            scrubbed = scrub(filler.ljust(where - shift - 1, "x") + " " + secret + " and more" * 100)
+            assert not any(part in scrubbed for part in ("34 56", "dupont", "hunter"))
 
 
 @pytest.mark.parametrize("piece", ["0", "+1 ", "a.", "(", "://", "a@", "token ", "eyJ", "-", "password=", "0 ", "0.("])

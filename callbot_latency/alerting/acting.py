@@ -11,6 +11,9 @@ from .. import semconv
 from ..drops import dropped
 from ..guard import AtMostOncePer
 from ..loops import running_loop
+from ..outcome import error_message, type_name
+from ..scrub import MAX_CHARS
+from ..text import one_line
 from .alert import Alert
 
 if TYPE_CHECKING:
@@ -53,16 +56,17 @@ def act(
 ) -> None:
     """Call `function(alert)`; what it returns to be awaited, is: on `loop` while that runs, else here, to its end.
 
-    What it raises is the application's own fault: it is logged with its traceback, and goes no further. On an event
-    loop of the application a KeyboardInterrupt or SystemExit goes on: it may be a signal's, and meant for that loop.
+    What it raises is the application's own fault: it is logged with its traceback, its text scrubbed and without its
+    causes, and goes no further. On an event loop of the application a KeyboardInterrupt or SystemExit goes on: it may
+    be a signal's, and meant for that loop.
     """
     held = BaseException if running_loop() is None else Exception
     try:
         result = function(alert)
         if inspect.isawaitable(result):
             _await(function, result, loop, room)
-    except held:
-        _tell(function)
+    except held as fault:
+        _tell(function, fault)
 
 
 def _await(
@@ -73,8 +77,8 @@ def _await(
     async def awaited() -> None:
         try:
             await result
-        except Exception:  # noqa: BLE001 - as above; a cancellation is the loop's own
-            _tell(function)
+        except Exception as fault:  # noqa: BLE001 - as above; a cancellation is the loop's own
+            _tell(function, fault)
 
     if loop is None or not loop.is_running():
         asyncio.run(awaited())
@@ -86,8 +90,13 @@ def _await(
         result.close()  # it has not begun
 
 
-def _tell(function: Callable[[Alert], Any]) -> None:
-    _log.exception("the alert callback %r raised", _name(function))
+class CallbackError(Exception):
+    """Stands in the log for what was raised, whose own text may quote an address with its password."""
+
+
+def _tell(function: Callable[[Alert], Any], fault: BaseException) -> None:
+    shown = CallbackError(f"{type_name(fault)}: {one_line(error_message(fault), MAX_CHARS + 1)}")
+    _log.error("the alert callback %r raised", _name(function), exc_info=(CallbackError, shown, fault.__traceback__))
 
 
 def _name(function: Callable[[Alert], Any]) -> Any:

@@ -12,10 +12,11 @@ from slack_sdk.models.blocks import (
     RichTextSectionElement,
 )
 
+from ..text import one_line
 from .alert import Alert
 from .language import Language, say
 from .message import Fact, facts_of, text_of, title_of
-from .shown import inert, one_line, shown_url
+from .shown import inert, shown_url
 
 __all__ = ["slack_message"]
 

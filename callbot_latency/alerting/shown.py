@@ -1,13 +1,13 @@
 """What of a measurement may stand in a message: one line, nothing invisible, no phone number, no secret."""
 
 import re
-import unicodedata
 from typing import Final
 from urllib.parse import quote
 
 from ..scrub import scrub
+from ..text import one_line
 
-__all__ = ["inert", "one_line", "shown", "shown_id", "shown_url"]
+__all__ = ["inert", "shown", "shown_id", "shown_url"]
 
 NAME_CHARS: Final = 120
 ID_CHARS: Final = 120
@@ -15,8 +15,6 @@ URL_CHARS: Final = 1_000
 UNNAMED: Final = "?"
 """Stands for a text in which nothing can be seen."""
 
-_INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
-"""Control characters, those that turn the direction of writing or have no width, and what is no character."""
 _URL: Final = re.compile(r"https?://[^/\s]+", re.IGNORECASE)
 _CREDENTIALS: Final = re.compile(r"^(https?://)[^/?#]*@", re.IGNORECASE)
 _ADDRESSED: Final = re.compile(r"@(?=(?:here|channel|everyone)\b)", re.IGNORECASE)
@@ -25,17 +23,6 @@ _SECRET: Final = re.compile(r"\[(?:secret|jwt)\]")
 _AT: Final = "\uff20"
 """Looks like it, and calls nobody."""
 _BRACKETS: Final = str.maketrans("<>", "\u2039\u203a")
-
-
-def one_line(text: str, limit: int) -> str:
-    """`text` without control, bidi and invisible characters, white space as single blanks, cut to `limit`."""
-    # What is looked at is bounded too: a megabyte of name costs no more than a line.
-    text = text[: 4 * limit]
-    if not text.isascii() or not text.isprintable():
-        spaced = " ".join(text.split())
-        text = "".join(char for char in spaced if unicodedata.category(char) not in _INVISIBLE)
-    text = " ".join(text.split())
-    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def shown(text: object, limit: int = NAME_CHARS) -> str:

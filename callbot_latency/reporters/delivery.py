@@ -4,7 +4,8 @@ import math
 from contextlib import suppress
 from typing import Any
 
-from ..scrub import scrub
+from ..scrub import MAX_CHARS, scrub
+from ..text import one_line
 
 __all__ = ["PermanentError", "TransientError", "seconds_in", "text_of", "whole_in"]
 
@@ -84,5 +85,5 @@ def text_of(error: BaseException) -> str:
     """What may be shown: an answer's text; of any other exception, which may quote what the caller said, its type."""
     if isinstance(error, (TransientError, PermanentError)):
         with suppress(Exception):  # a class of somebody's own, whose text fails
-            return scrub(str(error))
+            return one_line(scrub(str(error)), MAX_CHARS + 1)
     return type(error).__name__

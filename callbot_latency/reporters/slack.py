@@ -12,9 +12,9 @@ from pydantic import SecretStr
 
 from ..alerting.alert import Alert
 from ..alerting.language import Language, checked
-from ..alerting.shown import one_line
 from ..metric import Severity
 from ..semconv import ENV_SLACK_CHANNEL, ENV_SLACK_WEBHOOK_URL
+from ..text import one_line
 from .delivery import PermanentError, TransientError
 from .http import Answer, Attempts
 from .settings import checked_severity, explained, is_wanted

@@ -1,9 +1,10 @@
 """What holds for every text."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callbot_latency.scrub import MAX_CHARS, scrub
+from callbot_latency.scrub import _EMAIL, _PATTERNS, MAX_CHARS, may_hold_secret, scrub, without_secrets
 
 harmless = st.text("abcdefgh éö,", max_size=30)
 digits = st.text("0123456789", min_size=8, max_size=8)
@@ -24,6 +25,43 @@ def test_a_phone_number_goes_wherever_it_stands(
     scrubbed = scrub(f"{before} {pairs} {after}")
     assert pairs not in scrubbed
     assert "[phone]" in scrubbed
+
+
+ALL = [_EMAIL, *(pattern for pattern, _ in _PATTERNS)]
+SECRETS = [
+    *(
+        "a@b.fr",
+        "://u:p@h",
+        "https://HOOKS.slack.com/x",
+        "Bearer abcdefgh",
+        "BASIC dXNlcjpwYXNz",
+        "token abcdefgh",
+        "Api-Key: 1",
+    ),
+    *(
+        "password=x",
+        "PASSWD:x",
+        "secret=x",
+        "apikey=x",
+        "Authorization: x",
+        "session-id=x",
+        "sk-abcdefgh",
+        "pk-abcdefgh",
+    ),
+    *("rk-abcdefgh", "xoxb-abcdefgh", "eyJabcdef.abc", "AIzaSyA0123456789abcdef012", "00D5g000004abcD!AQEAQHunter2"),
+]
+
+
+@given(st.lists(st.sampled_from(SECRETS) | st.text(max_size=9), max_size=4).map(" ".join))
+def test_where_the_first_look_finds_nothing_there_is_nothing(text: str) -> None:
+    """The look that costs least passes over no secret."""
+    assert may_hold_secret(text) or not any(pattern.search(text) for pattern in ALL)
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+def test_each_kind_of_secret_is_found(secret: str) -> None:
+    """Each of those that the test above is made of."""
+    assert without_secrets(secret) != secret
 
 
 @given(harmless)
