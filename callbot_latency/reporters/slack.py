@@ -12,9 +12,9 @@ from pydantic import SecretStr
 
 from ..alerting.alert import Alert
 from ..alerting.language import Language, checked
+from ..alerting.shown import shown
 from ..metric import Severity
 from ..semconv import ENV_SLACK_CHANNEL, ENV_SLACK_WEBHOOK_URL
-from ..text import one_line
 from .delivery import PermanentError, TransientError
 from .http import Answer, Attempts
 from .settings import checked_severity, explained, is_wanted
@@ -235,7 +235,7 @@ def _checked_channel(channel: str | None) -> str | None:
     if not isinstance(channel, str):
         raise TypeError(f"channel: expected a channel such as '#alerts' or an ID, got {type(channel).__name__}")
     if not _CHANNEL.fullmatch(channel):
-        raise ValueError(f"channel: expected a channel such as '#alerts' or an ID, got {one_line(channel, 80)!r}")
+        raise ValueError(f"channel: expected a channel such as '#alerts' or an ID, got {shown(channel, 80)!r}")
     return channel
 
 
