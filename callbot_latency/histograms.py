@@ -70,7 +70,8 @@ class Histograms:
 
     def __init__(self, meter: Meter, thresholds: Thresholds) -> None:
         edges = edges_s(thresholds)
-        self._names = NameLabels(counted=True)
+        self._names = NameLabels(counted_as=semconv.DROPPED_NAME_LABEL)
+        self._providers = NameLabels(counted_as=semconv.DROPPED_PROVIDER_LABEL)
         self._duration = meter.create_histogram(
             semconv.OPERATION_DURATION,
             unit="s",
@@ -146,7 +147,7 @@ class Histograms:
             semconv.OPERATION_NAME: self._names.of(metric.operation_name),
         }
         if metric.provider:
-            labels[semconv.PROVIDER] = metric.provider
+            labels[semconv.PROVIDER] = self._providers.of(metric.provider)
         if metric.attempt is not None:
             self._attempts.record(metric.duration_s, {**labels, semconv.STATUS: metric.status.value}, context)
             return

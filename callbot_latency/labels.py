@@ -11,27 +11,27 @@ __all__ = ["NameLabels", "running_by_type"]
 
 
 class NameLabels:
-    """The label of an operation's name: itself for the first `MAX_OPERATION_NAMES`, ``other`` for later ones.
+    """The label of a name, an operation's or a provider's: itself for the first `MAX_NAMES`, ``other`` for later ones.
 
     Args:
-        counted: whether each ``other`` is counted as ``operation_name_label``; by one consumer of the measurements
-            alone, or it would be counted several times.
+        counted_as: the reason that each ``other`` is counted as; None for all but one consumer of the measurements, or
+            it would be counted several times.
 
     """
 
-    def __init__(self, *, counted: bool) -> None:
+    def __init__(self, *, counted_as: str | None = None) -> None:
         self._names: set[str] = set()
-        self._counted = counted
+        self._counted_as = counted_as
 
     def of(self, name: str) -> str:
         """The label."""
         if name in self._names:
             return name
-        if len(self._names) < semconv.MAX_OPERATION_NAMES:
+        if len(self._names) < semconv.MAX_NAMES:
             self._names.add(name)
             return name
-        if self._counted:
-            dropped.add(semconv.DROPPED_NAME_LABEL)
+        if self._counted_as is not None:
+            dropped.add(self._counted_as)
         return semconv.OTHER
 
 

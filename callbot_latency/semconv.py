@@ -197,8 +197,8 @@ METRICS: Final = (
 METRIC_LABELS: Final = (OPERATION_TYPE, OPERATION_NAME, PROVIDER, STATUS, SEVERITY, REASON, ANCHOR, UNTIL, PART)
 
 OTHER: Final = "other"
-"""Label of every operation name after the first `MAX_OPERATION_NAMES`."""
-MAX_OPERATION_NAMES: Final = 200
+"""Label of every operation name, and of every provider, after the first `MAX_NAMES`."""
+MAX_NAMES: Final = 200
 
 DURATION_EDGES_S: Final = (
     0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0, 1.25,
@@ -211,6 +211,7 @@ DROPPED_QUEUE_FULL: Final = "queue_full"
 DROPPED_INVALID: Final = "invalid"
 DROPPED_INTERNAL_ERROR: Final = "internal_error"
 DROPPED_NAME_LABEL: Final = "operation_name_label"
+DROPPED_PROVIDER_LABEL: Final = "provider_label"
 DROPPED_FULL_SUFFIX: Final = "_lane_full"
 DROPPED_FAILED_SUFFIX: Final = "_failed"
 DROPPED_REFUSED_SUFFIX: Final = "_refused"

@@ -18,7 +18,7 @@ from callbot_latency import (
 from callbot_latency.drops import dropped, unmeasured
 from callbot_latency.histograms import Histograms, edges_s, views
 from callbot_latency.metric import ThresholdsMs
-from callbot_latency.semconv import DURATION_EDGES_S, MAX_OPERATION_NAMES
+from callbot_latency.semconv import DURATION_EDGES_S, MAX_NAMES
 
 from . import measured
 
@@ -204,11 +204,11 @@ def test_two_hundred_names_are_labels_and_the_rest_is_other() -> None:
     broken = metric()
     object.__setattr__(broken, "latency_ms", "long")
     recorder, before = Recorder(), dropped.by_reason().get("operation_name_label", 0)
-    names = [f"n{n}" for n in range(MAX_OPERATION_NAMES + 5)]
+    names = [f"n{n}" for n in range(MAX_NAMES + 5)]
     recorder.report(*(metric(operation_name=name) for name in names))
     recorder.report(metric(operation_name="n0"))
     counts = {point.attributes["operation_name"]: point.count for point in recorder.points(DURATION)}
-    assert MAX_OPERATION_NAMES == 200
+    assert MAX_NAMES == 200
     assert len(counts) == 201
     assert counts["other"] == 5
     assert counts["n0"] == 2

@@ -199,7 +199,8 @@ def _dropped(link: str) -> Rule:
         "Measurements are dropped: {{ $labels.reason }}",
         '{{ $value | printf "%.0f" }} item(s) were dropped within 5 minutes; what you see is not complete.',
         "The reason names the place: *_lane_full and *_failed are the exporter of that name (is its server up?), "
-        "queue_full is too many measurements at once, operation_name_label is operation names made at run time.",
+        "queue_full is too many measurements at once, operation_name_label and provider_label are names made at run "
+        "time.",
         link,
     )
     return alert("CallbotTelemetryDropped", f"{TELEMETRY_DROPPED} > 0", "1m", Severity.WARNING, annotations)

@@ -71,7 +71,8 @@ class Counts(Collector):
             edges,
         )
         self._breaches: Counter[Labels] = Counter()
-        self._names = NameLabels(counted=False)
+        self._names = NameLabels()
+        self._providers = NameLabels()
         self._series: set[Labels] = set()
 
     def count(self, metric: LatencyMetric) -> None:
@@ -116,7 +117,8 @@ class Counts(Collector):
 
     def _labels(self, metric: LatencyMetric) -> tuple[str, str, str]:
         kind = metric.operation_type.value
-        series = kind, _encodable(self._names.of(metric.operation_name)), _encodable(metric.provider or "")
+        name, provider = self._names.of(metric.operation_name), metric.provider
+        series = kind, _encodable(name), _encodable(self._providers.of(provider) if provider else "")
         if series not in self._series:
             if len(self._series) >= MAX_SERIES:
                 return kind, semconv.OTHER, semconv.OTHER

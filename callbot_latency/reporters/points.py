@@ -18,8 +18,6 @@ __all__ = ["ATTEMPT_MEASUREMENT", "MEASUREMENT", "TURN_MEASUREMENT", "Points"]
 MEASUREMENT: Final = "callbot.operation"
 ATTEMPT_MEASUREMENT: Final = "callbot.attempt"
 TURN_MEASUREMENT: Final = "callbot.turn"
-MAX_PROVIDERS: Final = 200
-"""How many providers are tags of their own; later ones are ``other``."""
 MAX_CHARS: Final = 256
 """Longer texts are cut."""
 MAX_INSTANTS: Final = 16_384
@@ -47,8 +45,8 @@ class Points:
         from influxdb_client.client.write.point import Point
 
         self._point: Any = Point
-        self._names = NameLabels(counted=False)
-        self._providers: set[str] = set()
+        self._names = NameLabels()
+        self._providers = NameLabels()
         self._instants: OrderedDict[tuple[tuple[str, ...], int], int] = OrderedDict()
         self._first_ns = zlib.crc32(f"{socket.gethostname()}:{os.getpid()}".encode()) % 1000
 
@@ -73,21 +71,15 @@ class Points:
         return bytes(point.to_line_protocol().encode())
 
     def _tags(self, metric: LatencyMetric) -> dict[str, str]:
+        provider = _tag(metric.provider or "")
         tags = {
             semconv.OPERATION_TYPE: metric.operation_type.value,
             semconv.OPERATION_NAME: self._names.of(_tag(metric.operation_name)),
-            semconv.PROVIDER: self._provider(_tag(metric.provider or "")),
+            semconv.PROVIDER: self._providers.of(provider) if provider else "",
             semconv.STATUS: metric.status.value,
             semconv.SEVERITY: metric.severity.value if metric.severity else "",
         }
         return {name: tag for name, tag in tags.items() if tag}
-
-    def _provider(self, provider: str) -> str:
-        if provider not in self._providers:
-            if len(self._providers) >= MAX_PROVIDERS:
-                return semconv.OTHER
-            self._providers.add(provider)
-        return provider
 
     def _time_ns(self, tags: dict[str, str], timestamp: datetime) -> int:
         series, microsecond = tuple(tags.values()), (timestamp - _EPOCH) // _MICROSECOND
