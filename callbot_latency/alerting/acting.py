@@ -96,7 +96,7 @@ class CallbackError(Exception):
 
 def _tell(function: Callable[[Alert], Any], fault: BaseException) -> None:
     shown = CallbackError(f"{type_name(fault)}: {one_line(error_message(fault), MAX_CHARS + 1)}")
-    _log.error("the alert callback %r raised", _name(function), exc_info=(CallbackError, shown, fault.__traceback__))
+    _log.error("the alert callback %r raised", _name(function), exc_info=(type(fault), shown, fault.__traceback__))
 
 
 def _name(function: Callable[[Alert], Any]) -> Any:
