@@ -1,33 +1,28 @@
 """Counts of what was dropped, by reason."""
 
 import itertools
-import threading
 from typing import Final
 
 __all__ = ["Drops", "dropped", "unmeasured"]
 
 
 class _Count:
-    """A counter whose `add` is one atomic step: no lock, so it may run in a finaliser or a signal handler.
+    """A counter whose `add` and `value` are one step each: no lock, so both may run in a finaliser or a signal handler.
 
-    ``next(itertools.count())`` cannot be interrupted under the GIL; a read costs one step too, and is subtracted.
+    ``next(itertools.count())`` cannot be interrupted under the GIL.
     """
 
-    __slots__ = ("_lock", "_reads", "_steps")
+    __slots__ = ("_steps",)
 
     def __init__(self) -> None:
         self._steps = itertools.count()
-        self._reads = 0
-        self._lock = threading.Lock()
 
     def add(self) -> None:
         next(self._steps)
 
     def value(self) -> int:
-        with self._lock:
-            steps = next(self._steps) - self._reads
-            self._reads += 1
-            return steps
+        # Its text is "count(5)": the one way to read the next number without taking it.
+        return int(repr(self._steps)[len("count(") : -1])
 
 
 class Drops:

@@ -71,7 +71,8 @@ class Pipeline:
         self._in_hand: deque[Any] = deque()
         self._keeping = False
         self._tracked = 0
-        # Entered again only by a signal handler, which then finds `_draining` set, or that nothing has begun yet.
+        # Entered again only by a signal handler or a finaliser, which then finds `_draining` set, or that nothing has
+        # begun yet.
         self._lock = threading.RLock()
         self._draining = False
         self._reporting = threading.Lock()
@@ -130,7 +131,7 @@ class Pipeline:
         """Convert what waits and give it to the tracker: after this, a read sees all that finished before."""
         with self._lock:
             if self._draining:
-                # A signal handler that reads, in the middle of a read of what it interrupted: what is there is there.
+                # A signal handler or finaliser that reads, in the middle of this: what is there is there.
                 return
             self._draining = True
             try:
@@ -256,9 +257,13 @@ class Pipeline:
     def _report_a_part(self) -> int:
         """Convert and report at most `AT_ONCE`, and what a reader has converted; how many were converted."""
         with self._lock:
-            converted = self._convert(AT_ONCE)
-            self._track()
-            kept, self._unreported, self._tracked = self._unreported, [], 0
+            self._draining = True
+            try:
+                converted = self._convert(AT_ONCE)
+                self._track()
+                kept, self._unreported, self._tracked = self._unreported, [], 0
+            finally:
+                self._draining = False
         batch, turns = _sorted([metric for _, metric in kept])
         with self._reporting:
             if batch:

@@ -271,6 +271,7 @@ def _after_fork_in_parent() -> None:
 def _after_fork_in_child() -> None:
     global _lifecycle
     _lifecycle = threading.Lock()
+    contained(callbacks.restart_after_fork)
     if _runtime is not None:
         contained(_runtime.restart_after_fork)
     else:

@@ -194,6 +194,14 @@ class LatencyTracker:
 
     # -- reading --------------------------------------------------------------------------------------------------
 
+    def _before_reading(self, drain: Callable[[], None]) -> None:
+        """Have the read see all that finished before; a signal handler in the middle of a read sees what is there.
+
+        It would wait for the worker, which has the pipeline's lock, and may wait for this one.
+        """
+        if not self._lock._is_owned():  # type: ignore[attr-defined] # noqa: SLF001 - as threading.Condition asks it
+            drain()
+
     @property
     def metrics(self) -> KeptMetrics:
         """The kept metrics, oldest first; ``metrics.clear()`` forgets them."""
@@ -201,7 +209,7 @@ class LatencyTracker:
 
     def snapshot(self) -> list[LatencyMetric]:
         """The kept metrics as a list, oldest first; do not change it."""
-        self._drain()
+        self._before_reading(self._drain)
         with self._lock:
             if self._snapshot is None:
                 self._snapshot = list(self._kept)
@@ -209,14 +217,14 @@ class LatencyTracker:
 
     def clear_metrics(self) -> None:
         """Forget the kept metrics; the counts stay."""
-        self._drain()
+        self._before_reading(self._drain)
         with self._lock:
             self._kept.clear()
             self._forget_stats()
 
     def reset_stats(self) -> None:
         """Forget counts, kept metrics and turns, also those still queued; callbacks stay."""
-        self._discard()
+        self._before_reading(self._discard)
         with self._lock:
             self._kept.clear()
             self._turns.clear()
@@ -240,7 +248,7 @@ class LatencyTracker:
             TypeError, ValueError: an unknown operation type.
 
         """
-        self._drain()
+        self._before_reading(self._drain)
         with self._lock:
             stats = self._counts[bool(by_provider)].computed(self._kept)
         prefix = "" if operation_type is None else f"{OperationType.of(operation_type).value}/"
@@ -272,7 +280,7 @@ class LatencyTracker:
         """
         if limit is not None and limit < 0:
             raise ValueError(f"limit: expected a number >= 0, got {limit}")
-        self._drain()
+        self._before_reading(self._drain)
         with self._lock:
             turns = [turn for turn in self._turns if call_sid is None or turn.call_sid == call_sid]
         return turns if limit is None else turns[len(turns) - limit :] if limit < len(turns) else turns

@@ -42,6 +42,10 @@ class AlertCallbacks:
         with self._lock:
             self._functions += ((function, wanted, running_loop()),)
 
+    def restart_after_fork(self) -> None:
+        """In a forked child: a lock that another thread held in the parent is nobody's here."""
+        self._lock = threading.Lock()
+
     def start(self) -> None:
         """Nothing to start."""
 

@@ -294,3 +294,71 @@ def test_a_subprocess_inherits_nothing(tmp_path: Path) -> None:
     assert "jsonl" not in facts["out"]
     assert facts["code"] == 0
     assert by_name(tmp_path) == {"listen": 1}
+
+
+def test_a_hundred_forks_while_each_lock_of_ours_is_held_in_turn(tmp_path: Path) -> None:
+    """By another thread of the parent, which the child does not have: every call of ours goes through there."""
+    done = run_python(
+        """
+        import gc
+        from callbot_latency import report_manager, runtime
+        class Kept:
+            def report(self, batch): pass
+        @measure_latency("speech_to_text")
+        def in_child(): pass
+
+        LOCKS = (type(threading.Lock()), type(threading.RLock()), threading.Condition)
+        def locks():
+            yield runtime, "_lifecycle"
+            for thing in gc.get_objects():
+                if type(thing).__module__.startswith("callbot_latency"):
+                    for name, value in list(getattr(thing, "__dict__", {}).items()):
+                        if isinstance(value, LOCKS): yield thing, name
+
+        def hold(lock, held, leave):
+            # A lane's thread keeps its own turn for good: that is held already.
+            mine = lock.acquire(timeout=0.05)
+            held.set()
+            leave.wait(20)
+            if mine: lock.release()
+
+        init()
+        report_manager.add_reporter(Kept())
+        cl.add_alert_callback(str)
+        listen()
+        found, codes, slowest_s = list(locks()), {}, 0.0
+        for n in range(max(100, len(found))):
+            thing, name = found[n % len(found)]
+            held, leave = threading.Event(), threading.Event()
+            holding = threading.Thread(target=hold, args=(getattr(thing, name), held, leave))
+            holding.start()
+            held.wait(10)
+            began_s = time.monotonic()
+            child = os.fork()
+            if child == 0:
+                signal.alarm(5)
+                in_child()
+                latency_tracker.get_stats(), dropped.by_reason(), report_manager.status()
+                cl.add_alert_callback(str)
+                report_manager.add_reporter(Kept())
+                ended = shutdown(timeout_s=4)
+                init()
+                os._exit(0 if ended and shutdown(timeout_s=4) else 8)
+            slowest_s = max(slowest_s, time.monotonic() - began_s)
+            leave.set()
+            holding.join()
+            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            codes.setdefault(f"{type(thing).__name__}.{name}", []).append(code)
+        failed = {name: each for name, each in codes.items() if any(each)}
+        tell(failed=failed, locks=sorted(codes), forks=n + 1, slowest_s=slowest_s)
+        """,
+        tmp_path,
+        timeout_s=100,
+    )
+    facts = facts_of(done)
+    assert facts["failed"] == {}
+    assert facts["forks"] >= 100
+    assert {"Lane._changed", "Pipeline._lock", "ReportManager._lock", "LatencyTracker._lock"} < set(facts["locks"])
+    assert facts["slowest_s"] < 2.0
+    assert by_name(tmp_path) == {"listen": 1, "in_child": facts["forks"]}
+    assert "Traceback" not in done.stderr
