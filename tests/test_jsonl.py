@@ -242,3 +242,26 @@ def test_several_processes_share_a_file(tmp_path: Path) -> None:
         numbers = [row["metadata"]["n"] for row in rows if row["operation_name"] == f"p{process.pid}"]
         assert numbers == list(range(500))
     assert len(rows) == 1500
+
+
+def test_long_lines_of_eight_processes_stay_whole(tmp_path: Path) -> None:
+    """4,000 lines of 20,000 characters, each written by itself: all of them, none within another."""
+    code = """
+    from pathlib import Path
+    from callbot_latency.reporters.jsonl import JsonlReporter
+    reporter = JsonlReporter(Path("outputs/logs/latency_metrics.jsonl"))
+    reporter.start()
+    for n in range(500):
+        reporter.report([
+            cl.LatencyMetric("speech_to_text", f"p{os.getpid()}", n, "success", metadata={"long": "x" * 20_000})
+        ])
+    reporter.close()
+    """
+    processes = [subprocess.Popen(command(code), cwd=tmp_path, env=clean_environment()) for _ in range(8)]
+    assert [process.wait(60) for process in processes] == [0] * 8
+    rows = written(tmp_path)
+    for process in processes:
+        numbers = [row["latency_ms"] for row in rows if row["operation_name"] == f"p{process.pid}"]
+        assert numbers == [float(n) for n in range(500)]
+    assert {len(row["metadata"]["long"]) for row in rows} == {20_000}
+    assert len(rows) == 4_000

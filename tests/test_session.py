@@ -1,5 +1,6 @@
 """Measuring while it is on: each operation is told exactly once, and nothing is left behind."""
 
+import asyncio
 import gc
 import threading
 import weakref
@@ -73,6 +74,30 @@ def test_an_ended_measurement_keeps_no_span_alive(measuring: LatencyConfig) -> N
     gc.collect()
     assert span() is None
     assert not hasattr(handle, "context")
+
+
+def test_no_measurement_outlives_its_task(measuring: LatencyConfig) -> None:
+    """A thousand tasks, kept after they ended with the contexts that they ran in: none keeps what it measured."""
+    alive: list[weakref.ref[Any]] = []
+
+    async def work() -> None:
+        with measure_latency_context("speech_to_text", "outer") as outer:
+            async with measure_latency_context("rag_inference", "inner") as inner:
+                await asyncio.sleep(0)
+            alive.extend([weakref.ref(outer), weakref.ref(inner)])
+
+    async def main() -> list[asyncio.Task[None]]:
+        tasks = [asyncio.create_task(work()) for _ in range(1_000)]
+        await asyncio.gather(*tasks)
+        return tasks
+
+    tasks = asyncio.run(main())
+    session: Any = switch.session
+    assert session.flush(10)
+    gc.collect()
+    assert len(tasks) == 1_000
+    assert len(alive) == 2_000
+    assert not [reference for reference in alive if reference() is not None]
 
 
 def test_threads_at_once_are_each_told_once(measuring: LatencyConfig) -> None:

@@ -323,3 +323,30 @@ asyncio.run(main())
     others = [line for line in lines if line["operation_name"] != "listen"]
     assert {line["status"] for line in others} == {"cancelled"}
     assert len({line["call_sid"] for line in others}) == 100
+
+
+@pytest.mark.parametrize("where", ["before", "in the lifespan"])
+def test_uvicorn_that_is_told_to_end_loses_nothing(where: str, tmp_path: Path) -> None:
+    """SIGTERM: it closes its application, which still measures, and dies of the signal as without us."""
+    before, within = ("init()", "") if where == "before" else ("", "init()")
+    code, _, err = end_by(
+        signal.SIGTERM,
+        f"""
+import uvicorn
+async def app(scope, receive, send):
+    assert (await receive())["type"] == "lifespan.startup"
+    {within}
+    for _ in range(500): listen()
+    await send({{"type": "lifespan.startup.complete"}})
+    tell(ready=True)
+    assert (await receive())["type"] == "lifespan.shutdown"
+    listen()
+    {"shutdown()" if within else ""}
+    await send({{"type": "lifespan.shutdown.complete"}})
+{before}
+uvicorn.run(app, port=0, log_level="warning")
+""",
+        tmp_path,
+    )
+    assert (code, err) == (-signal.SIGTERM, "")
+    assert len(written(tmp_path)) == 501

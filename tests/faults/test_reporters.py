@@ -61,6 +61,45 @@ tell(ending_s=time.time())
     assert len(written(tmp_path)) == 500
 
 
+@pytest.mark.parametrize("end", ["", "sys.exit(0)", "shutdown(timeout_s=2)"])
+def test_collector_slack_pushgateway_and_influxdb_hang_at_once(end: str, tmp_path: Path) -> None:
+    """The real reporters, each with something in hand that nobody takes: 2.5 s in all, and the file is whole."""
+    with silent() as url:
+        done = run_python(
+            f"""
+from callbot_latency import report_manager
+init()
+for _ in range(100): listen()
+cl.record(cl.LatencyMetric("speech_to_text", "slow", 9_000.0, "success"))
+def busy(): return {{entry.name for entry in report_manager._entries if entry.lane._in_hand}}
+deadline_s = time.monotonic() + 10
+while not {{"slack", "influxdb"}} <= busy():
+    assert time.monotonic() < deadline_s, busy()
+    threading.Event().wait(0.01)
+tell(ending_s=time.time(), names=sorted(report_manager.status()))
+{end}
+""",
+            tmp_path,
+            {
+                "OTEL_EXPORTER_OTLP_ENDPOINT": url,
+                "OTEL_TRACES_EXPORTER": "otlp",
+                "OTEL_METRICS_EXPORTER": "otlp",
+                "SLACK_WEBHOOK_URL": f"{url.replace('http', 'https')}/services/T/B/x",
+                "PROMETHEUS_PUSHGATEWAY_URL": url,
+                "INFLUXDB_URL": url,
+                "INFLUXDB_TOKEN": "t",
+                "INFLUXDB_ORG": "o",
+                "INFLUXDB_BUCKET": "b",
+            },
+            timeout_s=60,
+        )
+    facts = facts_of(done)
+    assert time() - facts["ending_s"] <= 2.5
+    assert facts["names"] == ["influxdb", "jsonl", "pushgateway", "slack"]
+    assert "Traceback" not in done.stderr
+    assert len(written(tmp_path)) == 101
+
+
 def test_shutdown_says_what_was_not_confirmed(tmp_path: Path) -> None:
     """False, within its time; each reporter's loss under its own name, and nobody else's."""
     done = run_python(
