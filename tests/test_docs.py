@@ -1,5 +1,6 @@
 """What the documentation says is complete, and its code runs."""
 
+import ast
 import inspect
 import re
 import shlex
@@ -22,6 +23,14 @@ _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 def blocks(page: Path, language: str) -> list[str]:
     return [code for kind, code in _BLOCK.findall(page.read_text()) if kind == language]
+
+
+def functions_of(file: Path) -> set[str]:
+    """The names of the functions that a file of Python defines; none where it is not there."""
+    if not file.exists():
+        return set()
+    tree = ast.parse(file.read_text())
+    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
 
 
 def words(page: Path) -> set[str]:
@@ -117,6 +126,15 @@ def test_no_link_leads_nowhere(page: Path) -> None:
     """Each relative link names a file of this repository."""
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()) + re.findall(r'src="([^"]+)"', page.read_text())
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_every_test_that_is_said_to_prove_something_is_there() -> None:
+    """docs/reliability.md names tests by file and function, and in no other way."""
+    page = (DOCS / "reliability.md").read_text()
+    named = set(re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", page))
+    assert len(named) > 100
+    assert page.count("tests/") == page.count("`tests/") == len(re.findall(r"`tests/[\w/]+\.py::test_\w+`", page))
+    assert [f"{file}::{name}" for file, name in sorted(named) if name not in functions_of(ROOT / file)] == []
 
 
 def test_the_page_about_turns_runs(tmp_path: Path) -> None:
