@@ -71,8 +71,8 @@ for _ in range(10):
     latency_tracker.export_metrics("out.json")
     latency_tracker.metrics.clear()
     report_manager.status(), dropped.by_reason()
-    report_manager.remove_reporter(kept)
-    shutdown(timeout_s=10)
+    report_manager.remove_reporter(kept, timeout_s=30)
+    shutdown(timeout_s=30)
     sys.settrace(None)
 tell(entered=len(entered), measured=sum(entered), places=len(places), dropped=dropped.by_reason())
 """,
@@ -81,7 +81,9 @@ tell(entered=len(entered), measured=sum(entered), places=len(places), dropped=dr
     )
     facts = facts_of(done)
     assert facts["entered"] > 10_000
-    assert facts["dropped"] == {"a_reason": 1}
+    # What is handed to a reporter that is just being removed is nobody's fault, and is counted.
+    elsewhere = {reason: n for reason, n in facts["dropped"].items() if not reason.startswith("kept_")}
+    assert elsewhere == {"a_reason": 1}, done.stderr
     assert facts["places"] > 1_000
     assert lines_of("in_between", tmp_path) == facts["measured"] > 5_000
     assert lines_of("listen", tmp_path) == 10
