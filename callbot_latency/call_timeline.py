@@ -311,8 +311,8 @@ class OpenTurn:
         current.is_over = True
         until_ns = max(filter(None, (current.ended_ns, current.playing_ns)), default=perf_counter_ns())
         end_wall_ns = self._start_wall_ns + until_ns - self._start_ns
-        metric = measured(current, self._binding, self.span, end_wall_ns)
         try:
+            metric = measured(current, self._binding, self.span, end_wall_ns)
             self.span.set_attributes(attributes_of(metric))
         finally:
             self.span.end(end_wall_ns)
