@@ -285,14 +285,16 @@ class measure_latency_context:  # noqa: N801 - used as a verb, like contextlib.s
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         measurement = self._measurement
-        if measurement is not None:
-            contained(self._session.close, self._taken(measurement), exc)
-
-    def _taken(self, measurement: Measurement) -> Measurement:
-        """The one that this task entered last; another may have entered the same object meanwhile."""
+        if measurement is None:
+            return
         if measurement.outer is None:
             self._measurement = None
-            return measurement
+        else:
+            measurement = self._own(measurement)
+        contained(self._session.close, measurement, exc)
+
+    def _own(self, measurement: Measurement) -> Measurement:
+        """The one that this task entered last; others entered the same object too."""
         chain = [measurement]
         while chain[-1].outer is not None:
             chain.append(chain[-1].outer)

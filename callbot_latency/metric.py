@@ -27,12 +27,17 @@ class ThresholdsMs(NamedTuple):
 class Severity(Enum):
     """How bad a breach is."""
 
+    # Members are one of a kind; Enum would hash their names, in Python, at each look-up.
+    __hash__ = object.__hash__
+
     WARNING = "warning"
     CRITICAL = "critical"
 
 
 class OperationStatus(Enum):
     """How an operation ended. Cancelled ones are counted, and kept out of percentiles and thresholds."""
+
+    __hash__ = object.__hash__
 
     SUCCESS = "success"
     ERROR = "error"
@@ -47,6 +52,8 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 class OperationType(Enum):
     """What kind of work was measured. The four of a phone callbot, and those added by `register`."""
+
+    __hash__ = object.__hash__
 
     STT = "speech_to_text"
     TTS = "text_to_speech"

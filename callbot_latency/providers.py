@@ -49,7 +49,7 @@ class _Relay(LatencySpanProcessor):
         self.targets: tuple[SpanProcessor, ...] = ()
 
     def on_end(self, span: ReadableSpan) -> None:
-        super().on_end(span)
+        LatencySpanProcessor.on_end(self, span)
         for target in self.targets:
             target.on_end(span)
 

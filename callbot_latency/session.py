@@ -6,7 +6,7 @@ from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.context import Context, get_current
-from opentelemetry.trace import INVALID_SPAN, get_current_span, set_span_in_context
+from opentelemetry.trace import INVALID_SPAN, get_current_span
 
 from . import semconv
 from .binding import BINDING
@@ -15,7 +15,7 @@ from .loops import running_loop
 from .measurement import NS_PER_MS, OPERATION, Measurement, Operation
 from .metric import LatencyMetric, OperationStatus, Severity
 from .outcome import kept_facts, mark_failed, metadata_attributes, status_of
-from .spans import SpanOpener, attach, detach, detach_abandoned
+from .spans import SPAN, SpanOpener, attach, detach, detach_abandoned
 from .switch import switch
 from .text import text_of_any, well_formed
 from .thresholds import Thresholds
@@ -135,8 +135,9 @@ class Session:
         measurement.span_context = span_context = span.get_span_context()
         measurement.key = key = span_context.span_id if span.is_recording() else -id(measurement)
         self.open_measurements[key] = measurement
-        measurement.context = within = set_span_in_context(span, context)
-        # Nobody else has this context yet: a copy of it would be all that set_value() adds.
+        measurement.context = within = Context(context)
+        # Nobody else has this context yet: a further copy for each value would be all that set_value() adds.
+        dict.__setitem__(within, SPAN, span)
         dict.__setitem__(within, OPERATION, measurement)
         if turn is not None:
             _enter(measurement, turn, context)

@@ -26,9 +26,12 @@ from opentelemetry.trace import (
 
 from .semconv import CALL_PART_SPAN, CALL_SID, CALL_SPAN, SCOPE
 
-__all__ = ["FEW", "DerivedIds", "SpanOpener", "Writing", "attach", "detach", "detach_abandoned", "hash_key"]
+__all__ = ["FEW", "SPAN", "DerivedIds", "SpanOpener", "Writing", "attach", "detach", "detach_abandoned", "hash_key"]
 
 attach = otel_context.attach
+
+(SPAN,) = trace.set_span_in_context(INVALID_SPAN, Context())
+"""Where a context holds its span; OpenTelemetry has no public name for it."""
 
 
 def detach(token: "Token[Context]", attached: Context | None = None) -> None:
@@ -135,17 +138,21 @@ class SpanOpener:
     """Opens spans on our tracer.
 
     Args:
-        tracer: one that nobody else uses; where it is the SDK's, its id generator becomes `ids`.
+        tracer: one that nobody else uses; where it is the SDK's, its id generator becomes `ids`, and its sampler a
+            faster one that decides the same.
         ids: derives the ids of a call's root.
         writing: whether attributes may be written past the SDK's checks.
 
     """
 
     def __init__(self, tracer: Tracer, ids: DerivedIds, writing: "Writing") -> None:
-        if hasattr(tracer, "id_generator"):
+        self._sampler: Any = None
+        if hasattr(tracer, "id_generator") and hasattr(tracer, "sampler"):
+            from .sampling import with_parent_at_once
+
             tracer.id_generator = ids
+            tracer.sampler = self._sampler = with_parent_at_once(tracer.sampler)
         self._start_span = tracer.start_span
-        self._sampler = getattr(tracer, "sampler", None)
         self._writing = writing
         self._roots: dict[int, object] = {}
         self._roots_in_order: deque[int] = deque()

@@ -6,8 +6,11 @@ leaves nothing behind (https://github.com/open-telemetry/opentelemetry-python/is
 
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextvars import ContextVar
 from time import perf_counter_ns
 from typing import Any, ParamSpec, TypeVar
+
+from opentelemetry.context import Context
 
 from .audio import BYTES_LIKE, size_of
 from .guard import contained
@@ -37,6 +40,7 @@ class Stream:
         "_no_bytes",
         "_session",
         "_size",
+        "_var",
         "_waits",
     )
 
@@ -44,6 +48,8 @@ class Stream:
         self._session = session
         self._measurement: Measurement | None = measurement
         self._context = measurement.context
+        self._var: ContextVar[Context] | None = None
+        """Where OpenTelemetry keeps the current context: known since the first step."""
         self._waits = measurement.waits
         self._broken_off: GeneratorExit | None = None
         self._busy_ns = 0
@@ -59,7 +65,8 @@ class Stream:
 
     def step(self, advance: Callable[[Any], Y], argument: Any) -> Y:
         """Run one step of a generator under the stream's context."""
-        token = attach(self._context)
+        var = self._var
+        token = attach(self._context) if var is None else var.set(self._context)
         started_ns = perf_counter_ns()
         try:
             item = advance(argument)
@@ -75,16 +82,17 @@ class Stream:
             # What was thrown in would keep itself, and all that the generator holds, alive through this frame.
             del argument
         # What the generator attached and has not detached yet is current in its next step, and there alone. Past
-        # get_current() and detach(): a step begins and ends in one context, and items are many.
-        self._context = token.var.get()
-        token.var.reset(token)
+        # OpenTelemetry's attach() and detach(): a step begins and ends in one context, and items are many.
+        self._var = var = token.var
+        self._context = var.get()
+        var.reset(token)
         self._produced(started_ns, item)
         return item
 
     async def astep(self, advance: Awaitable[Y]) -> Y:
         """Run one step of an async generator under the stream's context."""
-        attached = self._context
-        token = attach(attached)
+        attached, var = self._context, self._var
+        token = attach(attached) if var is None else var.set(attached)
         started_ns = perf_counter_ns()
         try:
             item = await (advance if self._waits is None else self._waits.stepped(advance))
@@ -102,7 +110,8 @@ class Stream:
             raise
         finally:
             del advance
-        self._context = token.var.get()
+        self._var = var = token.var
+        self._context = var.get()
         detach(token)
         self._produced(started_ns, item)
         return item
@@ -110,22 +119,25 @@ class Stream:
     def _produced(self, started_ns: int, item: Any) -> None:
         took_ns = perf_counter_ns() - started_ns
         self._busy_ns += took_ns
-        self._items += 1
-        if self._items == 1:
+        if self._items:
+            self._items += 1
+            if took_ns > self._largest_gap_ns:  # noqa: PLR1730 - a call of max() for each item costs more
+                self._largest_gap_ns = took_ns
+        else:
+            self._items = 1
             if self._measurement is not None:
                 self._measurement.mark_first_output()
-        elif took_ns > self._largest_gap_ns:
-            self._largest_gap_ns = took_ns
         # By its type: isinstance() would ask an item that is none for its __class__, which may run code of its own.
         # Items are mostly of one kind, so the last that is no bytes is known without asking.
         kind = type(item)
+        if kind is self._no_bytes:
+            return
         if kind is bytes:
             self._size = (self._size or 0) + len(item)
-        elif kind is not self._no_bytes:
-            if issubclass(kind, BYTES_LIKE):
-                self._grow(contained(size_of, item))
-            else:
-                self._no_bytes = kind
+        elif issubclass(kind, BYTES_LIKE):
+            self._grow(contained(size_of, item))
+        else:
+            self._no_bytes = kind
 
     def _grow(self, size: int | None) -> None:
         if size is not None:
