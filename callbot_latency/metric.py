@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from enum import Enum
 from itertools import islice
+from operator import attrgetter
 from typing import Any, Final, NamedTuple, Self
 
 from . import semconv
@@ -194,10 +195,9 @@ class LatencyMetric:
         put(self, "timestamp", _utc(self.timestamp))
         if not isinstance(self.operation_name, str) or not self.operation_name:
             raise ValueError(f"operation_name: expected a non-empty string, got {self.operation_name!r}")
-        for name, checked in _CHECKS.items():
-            value = getattr(self, name)
-            if value is not None:
-                put(self, name, checked(name, value))
+        for (name, checked), value in zip(_CHECKS.items(), _checked_values(self), strict=True):
+            if value is not None and (right := checked(name, value)) is not value:
+                put(self, name, right)
         if not isinstance(self.metadata, Mapping):
             raise TypeError(f"metadata: expected a mapping, got {type(self.metadata).__name__}")
 
@@ -267,6 +267,8 @@ def _number(name: str, value: Any) -> float:
 
 
 def _utc(value: Any) -> datetime:
+    if type(value) is datetime and value.tzinfo is UTC:
+        return value
     try:
         read = datetime.fromisoformat(value) if isinstance(value, str) else value
         if isinstance(read, datetime):
@@ -282,10 +284,13 @@ def _text(name: str, value: Any) -> str:
     return well_formed(value)
 
 
+_HEX: Final = re.compile(r"[0-9a-fA-F]+")
+
+
 def _hex(name: str, value: Any) -> str:
     digits = 32 if name == semconv.TRACE_ID else 16
-    read = value.lower() if isinstance(value, str) else ""
-    if len(read) != digits or not set(read) <= set("0123456789abcdef"):
+    read = value.lower() if isinstance(value, str) and _HEX.fullmatch(value) else ""
+    if len(read) != digits:
         raise ValueError(f"{name}: expected {digits} hex digits, got {value!r}")
     return read
 
@@ -325,6 +330,9 @@ _CHECKS: Final[Mapping[str, Callable[[str, Any], Any]]] = {
     semconv.AUDIO_MS: _number,
     semconv.REAL_TIME_FACTOR: _number,
 }
+
+
+_checked_values: Final = attrgetter(*_CHECKS)
 
 
 def plain(value: Any) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from itertools import repeat
 from queue import Empty, SimpleQueue
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, Final
 
 from . import semconv
@@ -25,8 +25,17 @@ __all__ = ["CAPACITY", "Pipeline"]
 
 CAPACITY: Final = 16_384
 """How many measurements may wait for the worker."""
-AT_ONCE: Final = 1_000
-"""How many are converted before they are reported."""
+AT_ONCE: Final = 25
+"""How many are converted and reported before the worker gives way: less than a millisecond's work."""
+GIVE_WAY_S: Final = 0.0001
+"""How long it then sleeps, so that whoever waits for the interpreter's lock gets it at once.
+
+Otherwise an event loop that wakes meanwhile waits for `sys.getswitchinterval()`, which is 5 ms.
+"""
+BEHIND: Final = 16
+"""Where a sixteenth of the capacity waits, the worker gives way no more: busy threads would never let it catch up."""
+AT_ONCE_BEHIND: Final = 1_000
+"""How many it converts at once then."""
 INTERVAL_S: Final = 0.1
 """How often the worker looks without being woken."""
 FORK_WAIT_S: Final = 0.5
@@ -246,20 +255,23 @@ class Pipeline:
         """Report all that finished before, part by part: what a part holds is safe, whatever goes on measuring."""
         left = len(self._queue) + len(self._in_hand)
         while True:
-            left -= self._report_a_part()
+            behind = len(self._queue) + len(self._in_hand) > self._capacity // BEHIND
+            left -= self._report_a_part(AT_ONCE_BEHIND if behind else AT_ONCE)
             if left <= 0 or not (self._queue or self._in_hand):
                 break
+            if not behind:
+                sleep(GIVE_WAY_S)
         with self._reporting:
             for tick in self._ticks:
                 contained(tick)
         self._say_what_was_dropped()
 
-    def _report_a_part(self) -> int:
-        """Convert and report at most `AT_ONCE`, and what a reader has converted; how many were converted."""
+    def _report_a_part(self, at_most: int) -> int:
+        """Convert and report at most so many, and what a reader has converted; how many were converted."""
         with self._lock:
             self._draining = True
             try:
-                converted = self._convert(AT_ONCE)
+                converted = self._convert(at_most)
                 self._track()
                 kept, self._unreported, self._tracked = self._unreported, [], 0
             finally:

@@ -122,13 +122,34 @@ def test_threads_that_overrun_the_queue_lose_no_count(make: Make) -> None:
         while sum(submitted) < 5000:
             pipeline.flush(5)
         assert pipeline.end_worker(5)
+    finally:
         stop.set()
         for thread in threads:
             thread.join()
-    finally:
         sys.setswitchinterval(interval_s)
     assert len(seen.metrics) + sum(_new_drops(before).values()) == sum(submitted)
     assert set(_new_drops(before)) <= {"queue_full", "after_shutdown"}
+
+
+@pytest.mark.parametrize(("waiting", "expected"), [(200, [25] * 8), (1_100, [1_000] + [25] * 4), (25, [25])])
+def test_the_worker_gives_way_unless_it_is_behind(
+    waiting: int, expected: list[int], make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event loop that wakes while the worker is busy waits for a small part of the work alone."""
+    did: list[int | str] = []
+
+    class Sizes(Collector):
+        def report(self, batch: Sequence[LatencyMetric]) -> None:
+            did.append(len(batch))
+
+    monkeypatch.setattr("callbot_latency.pipeline.sleep", lambda _: did.append("gave way"))
+    pipeline = make(Sizes())
+    for n in range(waiting):
+        pipeline.submit(metric(n))
+    pipeline.start()
+    assert pipeline.flush(5)
+    assert [step for step in did if step != "gave way"] == expected
+    assert did.count("gave way") == expected.count(25) - 1
 
 
 def test_holds_a_burst_before_the_worker_wakes(make: Make) -> None:
