@@ -1,11 +1,19 @@
-"""`check_reporter_contract`: a right reporter passes, and each kind of wrong one is told what is wrong."""
+"""`check_reporter_contract`: a right reporter passes, ours are such, and each wrong one is told what is wrong."""
 
+import re
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
-from callbot_latency import LatencyMetric, LatencyReporter, PermanentError, TransientError, TurnMetric
+from callbot_latency import Alert, LatencyMetric, LatencyReporter, PermanentError, TransientError, TurnMetric
+from callbot_latency.reporters.apprise import AppriseReporter
+from callbot_latency.reporters.slack import SlackReporter
 from callbot_latency.testing import Answer, Server, check_reporter_contract
+
+from .faults import scripted
+from .subprocesses import facts_of, run_python
 
 
 def ids(batch: Sequence[LatencyMetric | TurnMetric]) -> list[str]:
@@ -76,7 +84,22 @@ class KeepingTurns:
                 raise PermanentError("400: refused", refused=lost) from None
 
 
-@pytest.mark.parametrize("make", [Whole, OneByOne, OfTurnsToo, KeepingTurns])
+class OfAlerts:
+    """A channel: no measurements."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+
+    def notify(self, alert: Alert) -> None:
+        Whole(self.server).report([alert.metric])
+
+
+class OfAll(OfTurnsToo):
+    def notify(self, alert: Alert) -> None:
+        self.report([alert.metric])
+
+
+@pytest.mark.parametrize("make", [Whole, OneByOne, OfTurnsToo, KeepingTurns, OfAlerts, OfAll])
 def test_a_right_reporter_passes(make: Callable[[Server], LatencyReporter]) -> None:
     """In every scenario, whether it sends a batch at once or one by one."""
     check_reporter_contract(make)
@@ -97,6 +120,94 @@ def test_turns_are_played_where_the_reporter_takes_them() -> None:
         ("transient", 60),
         ("transient", 60),
     ]
+
+
+def test_a_reporter_that_cannot_tell_a_refusal_is_asked_for_the_law_alone() -> None:
+    """What is refused is tried again, gets through where it can, and is counted where it never does."""
+    servers: list[Server] = []
+
+    def make(server: Server) -> NeverGivingUp:
+        servers.append(server)
+        return NeverGivingUp(server)
+
+    check_reporter_contract(make, knows_refusals=False)
+    assert {server.scenario: len(set(server.taken)) for server in servers} == {
+        "ok": 60,
+        "transient": 60,
+        "permanent": 0,
+        "mixed": 60,
+        "slow": 60,
+    }
+
+
+ANSWERS = {
+    Answer.TAKE: scripted.Answer(200, b"ok"),
+    Answer.BUSY: scripted.Answer(503),
+    Answer.REFUSE: scripted.Answer(404, b"no_service"),
+}
+
+
+class Channels:
+    """The fake behind a channel: a web server that finds the call_sid in each message."""
+
+    def __init__(self, servers: ExitStack) -> None:
+        self._servers = servers
+
+    def url_of(self, server: Server) -> str:
+        def answer(request: scripted.Request) -> scripted.Answer:
+            return ANSWERS[server.request(set(re.findall(r"CA[0-9a-f]{32}", request.body.decode())))]
+
+        return self._servers.enter_context(scripted.scripted(answer)).url
+
+    def slack(self, server: Server) -> SlackReporter:
+        return SlackReporter(f"{self.url_of(server)}/services/T/B/x")
+
+    def apprise(self, server: Server) -> AppriseReporter:
+        return AppriseReporter(self.url_of(server).replace("http://", "json://"))
+
+
+def test_slack_keeps_the_contract() -> None:
+    """60 alerts a scenario, with real requests: none lost unsaid, none posted twice."""
+    with ExitStack() as servers:
+        check_reporter_contract(Channels(servers).slack)
+
+
+def test_apprise_keeps_the_contract() -> None:
+    """It does not tell a refusal, so what is refused for ever is given up after all its attempts, and counted."""
+    with ExitStack() as servers:
+        check_reporter_contract(Channels(servers).apprise, knows_refusals=False)
+
+
+def test_the_file_keeps_the_contract(tmp_path: Path) -> None:
+    """Measurements and turns, on a disk that is full, in a folder that is closed, with a folder in the file's place.
+
+    The system refuses for real: half a batch is written before the limit, and whole lines are left. In a process of
+    its own, since the limit is the whole process's.
+    """
+    done = run_python(
+        """
+from tests.faulty_file import FaultyFile
+from callbot_latency.testing import check_reporter_contract
+
+played = []
+def make(server):
+    played.append(FaultyFile(server))
+    return played[-1]
+
+check_reporter_contract(make, knows_refusals=False)
+tell(
+    taken=[[file.server.scenario, len(file.server.taken)] for file in played],
+    refused=sorted({error for file in played for error in file.refused}),
+    torn=sum(file.halves for file in played),
+)
+""",
+        tmp_path,
+    )
+    facts = facts_of(done)
+    arriving = [[scenario, 60] for scenario in ("ok", "transient", "mixed", "slow") for _ in range(2)]
+    assert sorted(facts["taken"]) == sorted([*arriving, ["permanent", 0], ["permanent", 0]])
+    assert facts["refused"] == ["EACCES", "EISDIR", "ENOSPC"]
+    assert facts["torn"] > 10
 
 
 class SwallowingTurns(Whole):
@@ -167,6 +278,27 @@ class OtherIds(Whole):
         self.server.request([metric.operation_name for metric in batch])
 
 
+class SwallowingAlerts(OfAlerts):
+    def notify(self, alert: Alert) -> None:
+        self.server.request(ids([alert.metric]))
+
+
+class AlertsTwice(OfAlerts):
+    """Two services, the first of which gets it again when the second one ails."""
+
+    def notify(self, alert: Alert) -> None:
+        super().notify(alert)
+        if self.server.requests % 5 == 0:
+            raise TransientError("the other one ails")
+
+
+class Deaf:
+    """Takes nothing at all."""
+
+    def __init__(self, server: Server) -> None:
+        pass
+
+
 @pytest.mark.parametrize(
     ("make", "told"),
     [
@@ -179,6 +311,9 @@ class OtherIds(Whole):
         (Modest, "scenario ok: the server took 60, of which only 54 count"),
         (OtherIds, "scenario ok: .* are these call_sids"),
         (SwallowingTurns, r"scenario transient: .* report_turns\(\) answered as if .* an error was swallowed"),
+        (SwallowingAlerts, r"scenario transient: .* notify\(\) answered as if .* an error was swallowed"),
+        (AlertsTwice, "scenario ok: .* alerts were delivered twice"),
+        (Deaf, r"neither report\(\) nor report_turns\(\) nor notify\(\)"),
         (FailingOnTurns, r"scenario ok: report_turns\(\) raised TypeError, .* 60 turns are lost"),
     ],
 )
@@ -186,3 +321,9 @@ def test_a_wrong_reporter_is_told_what_is_wrong(make: Callable[[Server], Whole],
     """One AssertionError that names the scenario and the fault."""
     with pytest.raises(AssertionError, match=told):
         check_reporter_contract(make)
+
+
+def test_what_is_lost_is_told_also_of_a_reporter_that_cannot_tell_a_refusal() -> None:
+    """A busy server takes it the next time: nobody may give up before."""
+    with pytest.raises(AssertionError, match="scenario transient: measurements were lost though the server took"):
+        check_reporter_contract(GivingUpAtOnce, knows_refusals=False)
