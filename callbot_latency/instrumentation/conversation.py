@@ -16,6 +16,7 @@ from ..metric import OperationType
 from ..returned import Reading, ReturnedStream, proxied
 from ..session import Session
 from ..switch import switch
+from .wrapping import is_suppressed
 
 __all__ = ["conversation", "conversation_async"]
 
@@ -136,7 +137,7 @@ class _Call:
 
 
 def _call(named: Operation, reading: Reading, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Call | None:
-    session = switch.session
+    session = None if is_suppressed() else switch.session
     # Not attached: what the caller's own requests do while they are taken is no part of it.
     measurement: Measurement | None = None if session is None else session.start(named)
     if session is None or measurement is None:

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any, Final, TypeVar
 
 import wrapt
-from opentelemetry.context import create_key, get_value, set_value
+from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, create_key, get_value, set_value
 
 from ..guard import contained
 from ..measurement import Measurement, Operation
@@ -18,7 +18,18 @@ from ..session import Session
 from ..spans import attach, detach
 from ..switch import switch
 
-__all__ = ["Patches", "Plan", "Planner", "ReportedError", "Target", "measured", "measured_async", "operation", "reason"]
+__all__ = [
+    "Patches",
+    "Plan",
+    "Planner",
+    "ReportedError",
+    "Target",
+    "is_suppressed",
+    "measured",
+    "measured_async",
+    "operation",
+    "reason",
+]
 
 
 R = TypeVar("R")
@@ -118,9 +129,17 @@ class _Run(AbstractContextManager["_Run"]):
         return stream
 
 
+def is_suppressed() -> bool:
+    """Whether OpenTelemetry's instrumentations are off here, as on the thread of a reporter, and therefore ours too.
+
+    What a reporter sends would otherwise be measured, and reported in turn, for ever.
+    """
+    return bool(get_value(_SUPPRESS_INSTRUMENTATION_KEY))
+
+
 def _begin(planner: Planner, instance: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Run | None:
     session = switch.session
-    if session is None or get_value(_INSIDE):
+    if session is None or get_value(_INSIDE) or is_suppressed():
         return None
     plan = planner(instance, args, kwargs)
     if plan is None:

@@ -17,6 +17,7 @@ from google.cloud import speech_v1 as speech
 from google.cloud import texttospeech_v1 as texttospeech
 from google.cloud.speech_v1.services.speech import transports as speech_transports
 from google.cloud.texttospeech_v1.services.text_to_speech import transports as tts_transports
+from opentelemetry.instrumentation.utils import suppress_instrumentation
 
 from callbot_latency import OperationStatus, OperationType, instrument, latency_tracker, uninstrument
 
@@ -258,6 +259,18 @@ def test_a_transcription_is_timed_from_the_end_of_its_audio(
     assert span.end_time is not None
     assert span.end_time - span.start_time >= 255e6
     assert "Jeanne" not in span.to_json()
+
+
+def test_where_instrumentations_are_off_neither_kind_of_call_is_measured(
+    wrapped: FinishedSpans, engines: Engines, hearing: speech.SpeechClient
+) -> None:
+    """As on the thread of a reporter: what it asks for would be reported in turn."""
+    engines.streaming_recognize = transcribes(0)
+    with suppress_instrumentation():
+        assert list(hearing.streaming_recognize(STREAMING, audio(1, 0)))
+        hearing.recognize(config=speech.RecognitionConfig(), audio=speech.RecognitionAudio())
+    assert not latency_tracker.metrics
+    assert not wrapped()
 
 
 def test_a_long_stream_raises_no_alarm_while_it_listens(
