@@ -121,9 +121,6 @@ class _Runtime:
         return self.providers.wait_closed(max(0.0, deadline_s - monotonic())) and on_time
 
     def restart_after_fork(self) -> None:
-        latency_tracker.restart_after_fork()
-        dropped.reset_after_fork()
-        unmeasured.reset_after_fork()
         # What runs in the parent ends in the parent.
         self.session.open_measurements.clear()
         self.pipeline.restart_after_fork()
@@ -258,24 +255,36 @@ def _hook() -> None:
         _hook_sigterm()
 
 
+_forking: Final = threading.local()
+"""What this thread asked to wait while it forks: another thread may end that session meanwhile."""
+
+
 def _before_fork() -> None:
-    if _runtime is not None:
-        contained(_runtime.pipeline.before_fork)
+    if (runtime := _runtime) is not None:
+        _forking.pipeline = runtime.pipeline
+        contained(runtime.pipeline.before_fork)
 
 
 def _after_fork_in_parent() -> None:
-    if _runtime is not None:
-        contained(_runtime.pipeline.after_fork_in_parent)
+    pipeline, _forking.pipeline = getattr(_forking, "pipeline", None), None
+    if pipeline is not None:
+        contained(pipeline.after_fork_in_parent)
 
 
 def _after_fork_in_child() -> None:
     global _lifecycle
     _lifecycle = threading.Lock()
-    contained(callbacks.restart_after_fork)
+    _forking.pipeline = None
+    for each in (callbacks, latency_tracker):
+        contained(each.restart_after_fork)
+    dropped.reset_after_fork()
+    unmeasured.reset_after_fork()
     if _runtime is not None:
         contained(_runtime.restart_after_fork)
     else:
-        contained(report_manager.restart_after_fork)
+        # Off, or amid an init() or a shutdown() of a thread that is not here: nobody goes on with what that has made.
+        contained(latency_tracker.disconnect)
+        contained(report_manager.restart_after_fork, running=False)
 
 
 def _flush_at_end_of_multiprocessing_children() -> None:

@@ -204,11 +204,17 @@ class ReportManager:
         self.begin_close(timeout_s)
         return self.wait_closed(timeout_s)
 
-    def restart_after_fork(self) -> None:
-        """In a forked child: buffers and counts are the parent's, and no thread came along."""
+    def restart_after_fork(self, *, running: bool = True) -> None:
+        """In a forked child: buffers and counts are the parent's, and no thread came along.
+
+        Where no session runs in the child, what a start had added from the environment is of no use.
+        """
         self._lock = threading.Lock()
         self._leaving = ()
         self._removed = self._past = ()
+        self._running &= running
+        if not self._running:
+            self._lanes, self._entries = (), tuple(entry for entry in self._entries if entry.by_hand)
         for entry in self._entries:
             if self._running and entry.lane is not None:
                 contained(entry.lane.restart_after_fork)

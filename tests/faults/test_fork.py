@@ -362,3 +362,80 @@ def test_a_hundred_forks_while_each_lock_of_ours_is_held_in_turn(tmp_path: Path)
     assert facts["slowest_s"] < 2.0
     assert by_name(tmp_path) == {"listen": 1, "in_child": facts["forks"]}
     assert "Traceback" not in done.stderr
+
+
+def test_a_fork_while_nothing_runs_or_amid_a_start_leaves_a_child_that_can_start(tmp_path: Path) -> None:
+    """Another thread reads while we are off, then is in the middle of `init()`: the child hangs in neither."""
+    done = run_python(
+        """
+        from callbot_latency import runtime
+        init()
+        listen()
+        shutdown()
+
+        def child_of(thread, ready, leave):
+            thread.start()
+            assert ready.wait(10)
+            child = os.fork()
+            if child == 0:
+                signal.alarm(5)
+                latency_tracker.get_stats(), latency_tracker.reset_stats()
+                listen()
+                before = len(latency_tracker.metrics)
+                init()
+                listen()
+                after = len(latency_tracker.metrics)
+                os._exit(0 if shutdown(timeout_s=4) and (before, after) == (0, 1) else 8)
+            leave.set()
+            thread.join()
+            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+        ready, leave = threading.Event(), threading.Event()
+        def reads():
+            with latency_tracker._lock:
+                ready.set()
+                leave.wait(20)
+        reading = child_of(threading.Thread(target=reads), ready, leave)
+
+        ready, leave = threading.Event(), threading.Event()
+        connect = type(latency_tracker).connect
+        def slowly(self, session, drain, discard):
+            type(latency_tracker).connect = connect
+            connect(self, session, drain, discard)
+            with session.submit.__self__._lock:
+                ready.set()
+                leave.wait(20)
+        type(latency_tracker).connect = slowly
+        starting = child_of(threading.Thread(target=init), ready, leave)
+        shutdown()
+        tell(reading=reading, starting=starting)
+        """,
+        tmp_path,
+    )
+    assert facts_of(done) == {"reading": 0, "starting": 0}
+    assert by_name(tmp_path) == {"listen": 3}
+
+
+def test_a_session_that_is_ended_while_another_thread_forks_ends(tmp_path: Path) -> None:
+    """Its worker, which was asked to wait for the fork, goes on, writes what it has, and is gone."""
+    done = run_python(
+        """
+        def end():
+            # Between the fork's beginning and the fork itself: hooks run the last registered first.
+            ending = threading.Thread(target=shutdown, args=(0.1,))
+            ending.start()
+            ending.join()
+
+        os.register_at_fork(before=end)
+        init()
+        worker = cl.runtime._runtime.pipeline._thread
+        listen()
+        child = os.fork()
+        if child == 0: os._exit(0)
+        os.waitpid(child, 0)
+        worker.join(10)
+        tell(alive=worker.is_alive(), seen=len(latency_tracker.metrics))
+        """,
+        tmp_path,
+    )
+    assert facts_of(done) == {"alive": False, "seen": 1}
