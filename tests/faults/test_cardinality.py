@@ -114,3 +114,48 @@ def assert_is_bounded_in_influxdb(written: str) -> None:
         found = {match[1] for line in lines if (match := re.search(rf",{tag}=([^, ]+)", line))}
         assert len(found) == MAX_LABELS + 1
         assert "other" in found
+
+
+MEMORY = """
+import gc, random, tracemalloc
+from opentelemetry import metrics
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from callbot_latency import LatencyMetric, record, runtime
+
+reader, names = InMemoryMetricReader(), random.Random(20)
+metrics.set_meter_provider(MeterProvider(metric_readers=[reader], shutdown_on_exit=False))
+init()
+pipeline = runtime._runtime.pipeline
+
+def slow():
+    name, provider, sid = (f"{names.getrandbits(64):x}" for _ in range(3))
+    record(LatencyMetric("rag_inference", name, 4e3, "error", provider=provider, call_sid="CA" + sid))
+
+def retained():
+    assert pipeline.flush(60)
+    kept = len(latency_tracker.metrics)
+    latency_tracker.metrics.clear()
+    for _ in range(3): gc.collect()
+    return kept, tracemalloc.get_traced_memory()[0]
+
+tracemalloc.start()
+slow()
+_, before = retained()
+for _ in range(%d):
+    for _ in range(%d): slow()
+    assert pipeline.flush(60)
+kept, after = retained()
+tell(kept=kept, grown=after - before, counted=sum(row["count"] for row in latency_tracker.get_stats().values()))
+shutdown(timeout_s=20)
+"""
+
+
+def test_ids_and_names_without_end_take_a_fixed_number_of_bytes(tmp_path: Path) -> None:
+    """100,000 call ids, names and providers leave 1 MB at most, besides the 10,000 metrics that the tracker shows."""
+    environment = {"LATENCY_FILE_LOGGING_ENABLED": "false", "LATENCY_LOGGING_ENABLED": "false"}
+    facts = facts_of(run_python(MEMORY % (ROUNDS, AT_ONCE), tmp_path, environment, timeout_s=110))
+    print(facts)  # noqa: T201 - shown by -rP
+    assert facts["kept"] == 10_000
+    assert facts["counted"] == NAMES + 1
+    assert facts["grown"] <= 1_000_000

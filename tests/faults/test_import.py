@@ -96,3 +96,20 @@ print("FACTS " + json.dumps({"same": before == after, "files": files, "ours": ou
     assert facts_of(done) == {"same": True, "files": [], "ours": []}
     assert done.stderr == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def loaded_by(code: str, cwd: Path) -> set[str]:
+    """The modules that are there after `code`."""
+    done = run_watched(code + '\nprint("FACTS " + json.dumps({"loaded": sorted(sys.modules)}))', cwd)
+    return set(facts_of(done)["loaded"])
+
+
+def test_the_decorator_loads_fewer_modules_than_the_sdk_of_traces(tmp_path: Path) -> None:
+    """What an import costs, without a clock: 25 modules of ours at most, and 8 that the SDK does not load itself."""
+    ours = loaded_by("import callbot_latency; callbot_latency.measure_latency", tmp_path)
+    theirs = loaded_by("import opentelemetry.sdk.trace", tmp_path)
+    beyond = ours - theirs
+    of_us = {name for name in beyond if name.partition(".")[0] == "callbot_latency"}
+    assert len(of_us) <= 25, sorted(of_us)
+    assert len(beyond - of_us) <= 8, sorted(beyond - of_us)
+    assert len(ours) < len(theirs)
