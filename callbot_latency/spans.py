@@ -1,11 +1,11 @@
 """The one opener of spans: our tracer, a call's ids derived from its call_sid, and the current context."""
 
 import contextlib
+import copy
 import hashlib
 import random
-import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextvars import Token
 from typing import Any, Final
 
@@ -71,14 +71,13 @@ def hash_key(secret: bytes) -> bytes:
 
 
 class DerivedIds:
-    """Id generator of our tracer alone: the ids announced by `next_root`, else random ones.
+    """Id generator of our tracer alone, whose ids are random, and what those of a call's root are.
 
     Satisfies opentelemetry.sdk.trace.id_generator.IdGenerator without importing the SDK.
     """
 
     def __init__(self, key: bytes = b"") -> None:
         self._key = hash_key(key)
-        self._next = threading.local()
 
     def trace_id_of(self, call_sid: str) -> int:
         """128 bits of keyed BLAKE2b of the call_sid: the same in every process that has the same key."""
@@ -90,30 +89,29 @@ class DerivedIds:
         digest = hashlib.blake2b(call_sid.encode("utf-8", "replace"), digest_size=8, key=self._key, person=_ROOT)
         return int.from_bytes(digest.digest(), "big") or 1
 
-    @contextlib.contextmanager
-    def next_root(self, trace_id: int, span_id: int) -> Iterator[None]:
-        """The root span that this thread starts meanwhile carries these ids."""
-        self._next.trace_id, self._next.span_id = trace_id, span_id
-        try:
-            yield
-        finally:
-            self._next.trace_id = self._next.span_id = None
-
     def generate_trace_id(self) -> int:
-        """The announced trace id, else 128 random bits."""
-        return getattr(self._next, "trace_id", None) or random.getrandbits(128) or 1
+        """128 random bits."""
+        return random.getrandbits(128) or 1
 
     def generate_span_id(self) -> int:
-        """The announced span id, once; else 64 random bits."""
-        announced: int | None = getattr(self._next, "span_id", None)
-        if announced is None:
-            return random.getrandbits(64) or 1
-        self._next.span_id = None
-        return announced
+        """64 random bits."""
+        return random.getrandbits(64) or 1
 
     def is_trace_id_random(self) -> bool:
-        """False for a derived id, so that the W3C random flag stays honest."""
-        return getattr(self._next, "trace_id", None) is None
+        """True: these are; see `_RootIds` for those that are derived."""
+        return True
+
+
+class _RootIds:
+    """Id generator of the tracer that starts one root, and nothing else."""
+
+    def __init__(self, trace_id: int, span_id: int) -> None:
+        self.generate_trace_id = lambda: trace_id
+        self.generate_span_id = lambda: span_id
+
+    def is_trace_id_random(self) -> bool:
+        """False, so that the W3C random flag stays honest."""
+        return False
 
 
 class Writing:
@@ -152,6 +150,7 @@ class SpanOpener:
 
             tracer.id_generator = ids
             tracer.sampler = self._sampler = with_parent_at_once(tracer.sampler)
+        self._tracer = tracer
         self._start_span = tracer.start_span
         self._writing = writing
         self._roots: dict[int, object] = {}
@@ -204,9 +203,9 @@ class SpanOpener:
         trace_id = self.ids.trace_id_of(call_sid)
         if joins or current.trace_id == trace_id or not self._is_first(trace_id):
             return self.open_in_call(CALL_PART_SPAN, context, attributes, start_ns, call_sid)
-        with self.ids.next_root(trace_id, self.ids.root_span_id_of(call_sid)):
-            rootless = trace.set_span_in_context(INVALID_SPAN, context)
-            return self.open(CALL_SPAN, rootless, attributes, start_ns, _links(current))
+        rootless = trace.set_span_in_context(INVALID_SPAN, context)
+        start_span = self._tracer_of_root(trace_id, self.ids.root_span_id_of(call_sid)).start_span
+        return start_span(CALL_SPAN, rootless, SpanKind.INTERNAL, attributes, _links(current), start_ns, False, False)
 
     def open_in_call(
         self, name: str, context: Context, attributes: Mapping[str, Any], start_ns: int, call_sid: str
@@ -221,6 +220,14 @@ class SpanOpener:
             return self.open(name, context, attributes, start_ns)
         beneath_root = trace.set_span_in_context(NonRecordingSpan(self._root_of(call_sid)), context)
         return self.open(name, beneath_root, attributes, start_ns, _links(current))
+
+    def _tracer_of_root(self, trace_id: int, span_id: int) -> Tracer:
+        """A copy of our tracer that gives these ids: what a signal handler opens meanwhile has others."""
+        if not hasattr(self._tracer, "id_generator"):
+            return self._tracer
+        tracer = copy.copy(self._tracer)
+        tracer.id_generator = _RootIds(trace_id, span_id)
+        return tracer
 
     def _is_first(self, trace_id: int) -> bool:
         """Whether the root of this call was not opened here before; without a lock, true for one thread alone."""

@@ -3,15 +3,17 @@
 import asyncio
 import contextvars
 import hashlib
+import sys
 from collections import Counter
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.sampling import (
     ALWAYS_OFF,
     ALWAYS_ON,
@@ -52,29 +54,10 @@ def test_any_text_is_a_call_sid(call_sid: str) -> None:
     assert 0 < DerivedIds().trace_id_of(call_sid) < 2**128
 
 
-def test_an_id_is_announced_for_its_block_and_thread_alone() -> None:
-    """Afterwards ids are random, and say so."""
-    ids = DerivedIds()
-    with ids.next_root(5, 7):
-        assert ids.generate_trace_id() == 5
-        assert not ids.is_trace_id_random()
-        found: list[bool] = []
-        from threading import Thread
-
-        thread = Thread(target=lambda: found.append(ids.is_trace_id_random() and ids.generate_trace_id() != 5))
-        thread.start()
-        thread.join()
-        assert found == [True]
-    assert ids.is_trace_id_random()
-    assert ids.generate_trace_id() != ids.generate_trace_id()
-    with pytest.raises(KeyError), ids.next_root(5, 7):
-        raise KeyError
-    assert ids.is_trace_id_random()
-
-
 def test_random_ids_are_never_zero_and_do_not_repeat() -> None:
     """Zero is what OpenTelemetry calls invalid."""
     ids = DerivedIds()
+    assert ids.is_trace_id_random()
     assert all(0 < ids.generate_span_id() < 2**64 for _ in range(1000))
     assert len({ids.generate_trace_id() for _ in range(1000)}) == 1000
 
@@ -98,12 +81,24 @@ def test_other_tracers_of_the_same_provider_keep_their_ids() -> None:
     other = provider.get_tracer("other")
     before: Any = other.id_generator  # type: ignore[attr-defined]
     opener = SpanOpener.on(provider)
-    with opener.ids.next_root(5, 7):
-        theirs = other.start_span("x", Context()).get_span_context()
-        later = provider.get_tracer("later").start_span("x", Context()).get_span_context()
-    assert theirs.trace_id != 5
-    assert later.trace_id != 5
-    assert theirs.trace_flags & TraceFlags.RANDOM_TRACE_ID
+    started: list[SpanContext] = []
+
+    class Starting(SpanProcessor):
+        """Starts spans while a root of ours starts."""
+
+        def on_start(self, span: Any, parent_context: Context | None = None) -> None:
+            if span.name == "call":
+                for name in ("other", "later"):
+                    started.append(provider.get_tracer(name).start_span("x", Context()).get_span_context())
+
+    provider.add_span_processor(Starting())
+    root = open_root(opener, "CA1").get_span_context()
+    assert len(started) == 2
+    assert root.trace_id == opener.ids.trace_id_of("CA1")
+    for theirs in started:
+        assert theirs.trace_id != root.trace_id
+        assert theirs.span_id != root.span_id
+        assert theirs.trace_flags & TraceFlags.RANDOM_TRACE_ID
     assert other.id_generator is before  # type: ignore[attr-defined]
     assert isinstance(provider.get_tracer(SCOPE + ".other").id_generator, type(before))  # type: ignore[attr-defined]
 
@@ -132,13 +127,34 @@ def test_the_root_has_a_derived_id_that_tells_nothing_of_the_trace_id() -> None:
     assert part.context.span_id != root.context.span_id
 
 
-def test_the_announced_span_id_is_given_once() -> None:
-    """What a processor starts while the root starts has an id of its own."""
-    ids = DerivedIds()
-    with ids.next_root(5, 7):
-        assert ids.generate_span_id() == 7
-        assert ids.generate_span_id() != 7
-    assert ids.generate_span_id() != 7
+def test_what_is_opened_in_the_middle_of_opening_a_root_has_ids_of_its_own() -> None:
+    """As by a signal handler: at each line of ours and of the SDK's that opens it, an operation and another root."""
+    opener = SpanOpener.on(TracerProvider(sampler=ALWAYS_ON))
+    watched = {SpanOpener.open_call.__code__.co_filename, TracerProvider.get_tracer.__code__.co_filename}
+    operations: list[SpanContext] = []
+    roots: dict[str, SpanContext] = {}
+    places: set[tuple[str, int]] = set()
+
+    def at_each_line(frame: FrameType, event: str, _: Any) -> Any:
+        place = frame.f_code.co_filename, frame.f_lineno
+        if event == "line" and place not in places:
+            places.add(place)
+            operations.append(opener.open("in between", Context(), {}, 1).get_span_context())
+            sid = f"CB{len(places)}"
+            roots[sid] = open_root(opener, sid).get_span_context()
+        return at_each_line
+
+    before = sys.gettrace()
+    sys.settrace(lambda frame, event, arg: at_each_line if frame.f_code.co_filename in watched else None)
+    try:
+        roots["CA1"] = open_root(opener, "CA1").get_span_context()
+    finally:
+        sys.settrace(before)
+    assert len(operations) > 30
+    for sid, root in roots.items():
+        assert (root.trace_id, root.span_id) == (opener.ids.trace_id_of(sid), opener.ids.root_span_id_of(sid))
+    assert len({one.span_id for one in (*operations, *roots.values())}) == len(operations) + len(roots)
+    assert len({one.trace_id for one in (*operations, *roots.values())}) == len(operations) + len(roots)
 
 
 def test_what_a_process_remembers_of_roots_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

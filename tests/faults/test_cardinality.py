@@ -128,9 +128,9 @@ metrics.set_meter_provider(MeterProvider(metric_readers=[reader], shutdown_on_ex
 init()
 pipeline = runtime._runtime.pipeline
 
-def slow():
+def one(latency_ms=1.0):
     name, provider, sid = (f"{names.getrandbits(64):x}" for _ in range(3))
-    record(LatencyMetric("rag_inference", name, 4e3, "error", provider=provider, call_sid="CA" + sid))
+    record(LatencyMetric("rag_inference", name, latency_ms, "error", provider=provider, call_sid="CA" + sid))
 
 def retained():
     assert pipeline.flush(60)
@@ -140,11 +140,11 @@ def retained():
     return kept, tracemalloc.get_traced_memory()[0]
 
 tracemalloc.start()
-slow()
+one(4e3)
 _, before = retained()
-for _ in range(%d):
-    for _ in range(%d): slow()
-    assert pipeline.flush(60)
+for n in range(%d):
+    one(4e3 if n %% 20 == 0 else 1.0)
+    if n %% 5_000 == 0: assert pipeline.flush(60)
 kept, after = retained()
 tell(kept=kept, grown=after - before, counted=sum(row["count"] for row in latency_tracker.get_stats().values()))
 shutdown(timeout_s=20)
@@ -152,10 +152,13 @@ shutdown(timeout_s=20)
 
 
 def test_ids_and_names_without_end_take_a_fixed_number_of_bytes(tmp_path: Path) -> None:
-    """100,000 call ids, names and providers leave 1 MB at most, besides the 10,000 metrics that the tracker shows."""
+    """20,000 call ids, names and providers leave 2.5 MB at most, besides the 10,000 metrics that the tracker shows.
+
+    With so many every table is full; that 80,000 more leave nothing is the other test's.
+    """
     environment = {"LATENCY_FILE_LOGGING_ENABLED": "false", "LATENCY_LOGGING_ENABLED": "false"}
-    facts = facts_of(run_python(MEMORY % (ROUNDS, AT_ONCE), tmp_path, environment, timeout_s=110))
+    facts = facts_of(run_python(MEMORY % (2 * AT_ONCE), tmp_path, environment, timeout_s=110))
     print(facts)  # noqa: T201 - shown by -rP
     assert facts["kept"] == 10_000
-    assert facts["counted"] == NAMES + 1
-    assert facts["grown"] <= 1_000_000
+    assert facts["counted"] == 2 * AT_ONCE + 1
+    assert facts["grown"] <= 2_500_000
