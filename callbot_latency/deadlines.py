@@ -56,14 +56,13 @@ class Deadlines:
         self._thread.start()
 
     def restart_after_fork(self) -> None:
-        """In a forked child the thread did not come along."""
+        """In a forked child the thread did not come along; `start` it."""
         self._reset()
-        self.start()
 
     def stop(self) -> None:
         """End the thread; what is due later is told by its end alone."""
         self._stop.set()
-        if threading.current_thread() is not self._thread:
+        if self._thread.ident is not None and threading.current_thread() is not self._thread:
             self._thread.join(LONGEST_WAIT_S)
 
     def _run(self) -> None:

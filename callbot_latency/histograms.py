@@ -11,6 +11,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_s
 from . import semconv
 from .drops import dropped, unmeasured
 from .guard import contained
+from .inherited import begin_anew
 from .labels import NameLabels, running_by_type
 from .metric import LatencyMetric
 from .thresholds import Thresholds
@@ -102,21 +103,27 @@ class Histograms:
             description="Parts that sum to the response of a turn.",
             explicit_bucket_boundaries_advisory=edges,
         )
-        meter.create_observable_counter(
+        unmeasured_turns = meter.create_observable_counter(
             semconv.TURNS_UNMEASURED, [_unmeasured], unit="{turn}", description="What could not be measured, by reason."
         )
         self._breaches = meter.create_counter(
             semconv.THRESHOLD_BREACHES, unit="{breach}", description="Operations that reached a threshold."
         )
-        meter.create_observable_up_down_counter(
+        active = meter.create_observable_up_down_counter(
             semconv.OPERATIONS_ACTIVE, [_active], unit="{operation}", description="Operations that are running."
         )
-        meter.create_observable_counter(
+        lost = meter.create_observable_counter(
             semconv.TELEMETRY_DROPPED, [_dropped], unit="{item}", description="What was dropped, by reason."
         )
+        recorded = (self._duration, self._attempts, self._first_output, self._response, self._contribution)
+        self._instruments = (*recorded, self._breaches, unmeasured_turns, active, lost)
 
     def start(self) -> None:
         """Nothing to start."""
+
+    def restart_after_fork(self) -> None:
+        """In a forked child: what was recorded so far is the parent's to tell; locks held there are nobody's here."""
+        begin_anew(self._instruments)
 
     def report(self, batch: Sequence[LatencyMetric]) -> None:
         """Record a batch."""

@@ -79,6 +79,7 @@ class Lane:
         self.turn: threading.Lock = after.turn if after else threading.Lock()
         self._log = logging.getLogger(f"callbot_latency.reporters.{name}")
         self._complain = AtMostOncePer()
+        self._inherited: Buffer | None = None
         self._reset()
 
     def _reset(self) -> None:
@@ -101,10 +102,14 @@ class Lane:
         return (self.name,) if hasattr(self._reporter, "notify") else ()
 
     def restart_after_fork(self) -> None:
-        """In a forked child: buffer and counts are the parent's, the thread did not come along."""
-        self.turn = threading.Lock()
+        """In a forked child: buffer and counts are the parent's; the thread did not come along, `resume` starts one."""
+        self.turn, self._inherited = threading.Lock(), self._buffer
         self._reset()
-        self.start()
+
+    def resume(self) -> None:
+        """In a forked child: start the thread, and let go of what waited in the parent, which may take time."""
+        self._thread.start()
+        self._inherited = None
 
     # -- handing over: on the worker's thread; neither waits, logs nor does I/O ---------------------------------------
 

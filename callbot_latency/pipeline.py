@@ -1,9 +1,10 @@
 """One bounded queue and one worker between the call and everything that consumes measurements."""
 
+import _thread
 import logging
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import repeat
 from queue import Empty, SimpleQueue
@@ -38,8 +39,6 @@ AT_ONCE_BEHIND: Final = 1_000
 """How many it converts at once then."""
 INTERVAL_S: Final = 0.1
 """How often the worker looks without being woken."""
-FORK_WAIT_S: Final = 0.5
-"""How long a fork waits for the worker to be between two batches."""
 
 _log = logging.getLogger(__name__)
 
@@ -84,13 +83,12 @@ class Pipeline:
         # begun yet.
         self._lock = threading.RLock()
         self._draining = False
-        self._reporting = threading.Lock()
-        self._forking: int | None = None
         # SimpleQueue.put is documented as reentrant: it may wake the worker from a finaliser or a signal handler.
         self._wake: SimpleQueue[threading.Event | None] = SimpleQueue()
         self._closing = self._closed = False
         self._drops_told = dropped.by_reason()
         self._thread = threading.Thread(target=self._run, name="callbot_latency.worker", daemon=True)
+        self._resumed = True
 
     def start(self) -> None:
         """Start the worker and every reporter."""
@@ -98,25 +96,38 @@ class Pipeline:
             contained(reporter.start)
         self._thread.start()
 
-    def before_fork(self) -> None:
-        """Let the worker finish its batch: a lock of OpenTelemetry that it holds would stay held in the child."""
-        if self._reporting.acquire(timeout=FORK_WAIT_S):
-            self._forking = threading.get_ident()
+    def restart_after_fork(self, *resume: Callable[[], object]) -> None:
+        """In a forked child: what waits is the parent's to report; locks and threads are made anew.
 
-    def after_fork_in_parent(self) -> None:
-        """Let the worker go on."""
-        if self._forking == threading.get_ident():
-            self._forking = None
-            self._reporting.release()
-
-    def restart_after_fork(self) -> None:
-        """In a forked child: what waits is the parent's to report; threads and locks are made anew."""
+        Nothing waits here, nor before the fork: what the worker was in the middle of is the parent's, or made anew.
+        A thread that nobody waits for does what takes time: it starts the worker and the threads of the reporters,
+        calls `resume`, and lets go of what waited in the parent.
+        """
+        inherited = self._queue, self._unreported, self._in_hand
         self._reset()
+        self._resumed = False
         for reporter in self._reporters:
             restart = getattr(reporter, "restart_after_fork", None)
             if restart is not None:
                 contained(restart)
-        self._thread.start()
+        reporters = [reporter.resume for reporter in self._reporters if hasattr(reporter, "resume")]
+        # Not a threading.Thread, whose start waits until it runs.
+        _thread.start_new_thread(self._resume, ([self._thread.start, *reporters, *resume], inherited))
+
+    def _resume(self, starts: Sequence[Callable[[], object]], inherited: Sequence[Any]) -> None:
+        for start in starts:
+            contained(start)
+        self._resumed = True
+        for waiting in inherited:
+            while waiting:  # one by one: to free them all at once would hold up every other thread
+                waiting.pop()
+
+    def _has_resumed(self, timeout_s: float) -> bool:
+        """Wait until a forked child's threads run. A signal handler may do so in the middle of this: without a lock."""
+        deadline_s = monotonic() + timeout_s
+        while not self._resumed and monotonic() < deadline_s:
+            sleep(0.001)
+        return self._resumed
 
     def submit(self, item: Any) -> None:
         """Take in a Measurement, a LatencyMetric or a finished span; when full or closed, drop it and count."""
@@ -203,7 +214,7 @@ class Pipeline:
         """Wait until all that finished before is with its reporters; False when the time was too short."""
         done = threading.Event()
         deadline_s = monotonic() + timeout_s
-        if not self._thread.is_alive():
+        if not (self._has_resumed(timeout_s) and self._thread.is_alive()):
             return False
         self._wake.put(done)
         while not done.wait(min(INTERVAL_S, max(0.0, deadline_s - monotonic()))):
@@ -215,9 +226,12 @@ class Pipeline:
 
     def end_worker(self, timeout_s: float) -> bool:
         """Hand what waits to the reporters and take in nothing more; False when `timeout_s` was too short."""
+        deadline_s = monotonic() + timeout_s
         self._closing = True
         self._wake.put(None)
-        self._thread.join(timeout_s)
+        if not self._has_resumed(timeout_s):
+            return False
+        self._thread.join(max(0.0, deadline_s - monotonic()))
         return not self._thread.is_alive()
 
     def close_reporters(self, timeout_s: float) -> bool:
@@ -261,9 +275,8 @@ class Pipeline:
                 break
             if not behind:
                 sleep(GIVE_WAY_S)
-        with self._reporting:
-            for tick in self._ticks:
-                contained(tick)
+        for tick in self._ticks:
+            contained(tick)
         self._say_what_was_dropped()
 
     def _report_a_part(self, at_most: int) -> int:
@@ -277,13 +290,12 @@ class Pipeline:
             finally:
                 self._draining = False
         batch, turns = _sorted([metric for _, metric in kept])
-        with self._reporting:
-            if batch:
-                for reporter in self._reporters:
-                    contained(reporter.report, batch)
-            if turns:
-                for report_turns in self._turn_reports:
-                    contained(report_turns, turns)
+        if batch:
+            for reporter in self._reporters:
+                contained(reporter.report, batch)
+        if turns:
+            for report_turns in self._turn_reports:
+                contained(report_turns, turns)
         return converted
 
     def _say_what_was_dropped(self) -> None:

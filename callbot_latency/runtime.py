@@ -5,6 +5,7 @@ import atexit
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Sequence
 from time import monotonic, sleep
@@ -123,9 +124,9 @@ class _Runtime:
     def restart_after_fork(self) -> None:
         # What runs in the parent ends in the parent.
         self.session.open_measurements.clear()
-        self.pipeline.restart_after_fork()
         self.on_deadline.restart_after_fork()
         self.deadlines.restart_after_fork()
+        self.pipeline.restart_after_fork(self.deadlines.start)
 
 
 def _from_environment(config: LatencyConfig) -> list[LatencyReporter | Notifier]:
@@ -245,30 +246,13 @@ def _hook() -> None:
     if not _hooked:
         _hooked = True
         atexit.register(shutdown)
-        os.register_at_fork(
-            before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
-        )
+        os.register_at_fork(after_in_child=_after_fork_in_child)
         _flush_at_end_of_multiprocessing_children()
+        _flush_at_end_of_celery_children()
     # Python lets the main thread alone set handlers.
     if not _sigterm_hooked and threading.current_thread() is threading.main_thread():
         _sigterm_hooked = True
         _hook_sigterm()
-
-
-_forking: Final = threading.local()
-"""What this thread asked to wait while it forks: another thread may end that session meanwhile."""
-
-
-def _before_fork() -> None:
-    if (runtime := _runtime) is not None:
-        _forking.pipeline = runtime.pipeline
-        contained(runtime.pipeline.before_fork)
-
-
-def _after_fork_in_parent() -> None:
-    pipeline, _forking.pipeline = getattr(_forking, "pipeline", None), None
-    if pipeline is not None:
-        contained(pipeline.after_fork_in_parent)
 
 
 def _after_fork_in_child() -> None:
@@ -294,6 +278,17 @@ def _flush_at_end_of_multiprocessing_children() -> None:
     util.register_after_fork(_lifecycle_anchor, lambda _: util.Finalize(None, shutdown, exitpriority=0))
     if parent_process() is not None:
         util.Finalize(None, shutdown, exitpriority=0)
+
+
+def _flush_at_end_of_celery_children() -> None:
+    """A child of Celery's prefork pool leaves by os._exit too, and has its own way to say so before."""
+    signals = sys.modules.get("celery.signals")
+    if signals is not None:
+        signals.worker_process_shutdown.connect(_end_celery_child, weak=False)
+
+
+def _end_celery_child(**_: object) -> None:
+    contained(shutdown)
 
 
 class _Anchor:

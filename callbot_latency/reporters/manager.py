@@ -71,6 +71,7 @@ class ReportManager:
         # Read without the lock, on the worker: replaced, never changed.
         self._lanes: tuple[Lane, ...] = ()
         self._leaving: tuple[Lane, ...] = ()
+        self._resuming: tuple[Lane, ...] = ()
         self._removed: tuple[_Entry, ...] = ()
         self._past: tuple[_Entry, ...] = ()
         self._running = False
@@ -220,6 +221,13 @@ class ReportManager:
                 contained(entry.lane.restart_after_fork)
             else:
                 entry.lane = entry.after = None
+        # What is added from now on starts by itself.
+        self._resuming = self._lanes
+
+    def resume(self) -> None:
+        """In a forked child: start the threads."""
+        for lane in self._resuming:
+            contained(lane.resume)
 
     # -- inside --------------------------------------------------------------------------------------------------------
 

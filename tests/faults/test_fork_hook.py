@@ -1,0 +1,154 @@
+"""What we do at the moment of a fork: little, and nothing that waits for anybody."""
+
+import sys
+from pathlib import Path
+from statistics import quantiles
+from typing import Any
+
+import pytest
+
+from tests.subprocesses import facts_of, run_python, written
+
+LONGEST_MS = 5.0
+"""What our part of a fork may take."""
+
+
+def test_nothing_of_ours_runs_before_a_fork_nor_after_it_in_the_parent(tmp_path: Path) -> None:
+    """So whatever a thread of ours holds, the parent's fork takes as long as without us."""
+    done = run_python(
+        """
+        hooks, real = [], os.register_at_fork
+        def register(**given):
+            hooks.extend((when, hook.__module__ or "") for when, hook in given.items())
+            real(**given)
+        os.register_at_fork = register
+        init()
+        tell(ours=[when for when, module in hooks if module.startswith("callbot_latency")])
+        """,
+        tmp_path,
+    )
+    assert facts_of(done) == {"ours": ["after_in_child"]}
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "converting"])
+def test_a_child_pays_little_and_does_no_io(busy: bool, tmp_path: Path) -> None:
+    """Measured around our hook in 20 children; while 1,500 measurements wait, too."""
+    done = run_python(
+        f"""
+        from callbot_latency import runtime
+        seen, hook = [], runtime._after_fork_in_child
+        inside = False
+        def measured():
+            global inside
+            began_s, cpu_s, inside = time.perf_counter(), time.thread_time(), True
+            hook()
+            inside = False
+            seen.extend([(time.perf_counter() - began_s) * 1000, (time.thread_time() - cpu_s) * 1000])
+        main = threading.get_ident()
+        events = set()
+        def audit(event, _):
+            if inside and threading.get_ident() == main: events.add(event)
+        sys.addaudithook(audit)
+        runtime._after_fork_in_child = measured
+        init()
+        listen()
+        runtime._runtime.pipeline.flush(10)
+        facts = []
+        for _ in range(20):
+            if {busy}:
+                for _ in range(1500): listen()
+            ear, mouth = os.pipe()
+            if os.fork() == 0:
+                os.write(mouth, json.dumps([*seen, sorted(events)]).encode())
+                os._exit(0)
+            facts.append(json.loads(os.read(ear, 10_000)))
+            os.wait()
+            os.close(ear), os.close(mouth)
+        tell(facts=facts)
+        """,
+        tmp_path,
+        timeout_s=60,
+    )
+    facts: list[Any] = facts_of(done)["facts"]
+    wall_ms, cpu_ms = (quantiles([each[which] for each in facts], n=4) for which in (0, 1))
+    sys.stdout.write(f"quartiles of a child's hook: {wall_ms} ms, of which {cpu_ms} ms of work\n")
+    assert cpu_ms[1] < LONGEST_MS
+    # A machine that is busy with others lets the child wait for a processor: three in four may be caught by that.
+    assert wall_ms[0] < LONGEST_MS
+    assert {event for each in facts for event in each[2]} <= {"_thread.start_new_thread"}
+
+
+def test_a_child_hangs_on_no_lock_of_opentelemetry_and_tells_its_own_counts_alone(tmp_path: Path) -> None:
+    """Its locks are held by other threads at the fork: the reader is in the exporter, another one everywhere else."""
+    done = run_python(
+        """
+        from contextlib import ExitStack
+        from opentelemetry import metrics
+        from opentelemetry.sdk.metrics import MeterProvider
+        from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, PeriodicExportingMetricReader
+
+        in_export, leave, counts = threading.Event(), threading.Event(), {}
+        class Exporter(MetricExporter):
+            def export(self, data, timeout_millis=0, **_):
+                for resource in data.resource_metrics:
+                    for scope in resource.scope_metrics:
+                        for metric in scope.metrics:
+                            points = metric.data.data_points
+                            counts[metric.name] = sum(getattr(p, "count", getattr(p, "value", 0)) for p in points)
+                if os.getpid() == parent:
+                    in_export.set()
+                    leave.wait(20)
+                return MetricExportResult.SUCCESS
+            def force_flush(self, timeout_millis=0): return True
+            def shutdown(self, timeout_millis=0, **_): pass
+        parent = os.getpid()
+        reader = PeriodicExportingMetricReader(Exporter(), export_interval_millis=3_600_000)
+        provider = MeterProvider([reader])
+        metrics.set_meter_provider(provider)
+        theirs = metrics.get_meter("the application").create_counter("theirs")
+        theirs.add(7)
+        init()
+        for _ in range(200): listen()
+        cl.runtime._runtime.pipeline.flush(10)
+        threading.Thread(target=reader.collect, daemon=True).start()
+        assert in_export.wait(10)
+
+        consumer = provider._measurement_consumer
+        storage = consumer._reader_storages[reader]
+        ours = [
+            match
+            for instrument, matches in storage._instrument_view_instrument_matches.items()
+            if instrument.instrumentation_scope.name == "callbot_latency"
+            for match in matches
+        ]
+        locks = [consumer._lock, storage._lock, *(match._lock for match in ours)]
+        locks += [aggregation._lock for match in ours for aggregation in match._attributes_aggregation.values()]
+        held = threading.Event()
+        def hold():
+            with ExitStack() as stack:
+                for lock in locks: stack.enter_context(lock)
+                held.set()
+                leave.wait(20)
+        threading.Thread(target=hold, daemon=True).start()
+        assert held.wait(10)
+
+        child = os.fork()
+        if child == 0:
+            signal.alarm(15)
+            for _ in range(3): listen()
+            assert cl.runtime._runtime.pipeline.flush(5)
+            counts.clear()
+            assert provider.force_flush(5_000)
+            assert counts["callbot.operation.duration"] == 3, counts
+            assert counts["theirs"] == 7, counts
+            os._exit(0 if shutdown(timeout_s=5) else 8)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        leave.set()
+        tell(code=code, locks=len(locks))
+        """,
+        tmp_path,
+    )
+    facts = facts_of(done)
+    assert facts["code"] == 0, done.stderr
+    assert facts["locks"] >= 4
+    assert len(written(tmp_path)) == 203
