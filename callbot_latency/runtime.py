@@ -258,7 +258,6 @@ def _hook() -> None:
 def _after_fork_in_child() -> None:
     global _lifecycle
     _lifecycle = threading.Lock()
-    _forking.pipeline = None
     for each in (callbacks, latency_tracker):
         contained(each.restart_after_fork)
     dropped.reset_after_fork()
