@@ -250,11 +250,10 @@ class Lane:
         if error is not None:
             self._settle(error, 0)
         with self._changed:
-            if self._abandoned:
-                return
-            lost = self._tally.take_back(suffix, lost)
-            self._ended_badly = error is not None or lost > 0
-        self._tell_drops(last=lost > 0)
+            if not self._abandoned:
+                lost = self._tally.take_back(suffix, lost)
+                self._ended_badly = error is not None or lost > 0
+        self._tell_drops(last=True)
 
     def _next(self) -> Task | None:
         with self._changed:

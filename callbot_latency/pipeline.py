@@ -39,6 +39,8 @@ AT_ONCE_BEHIND: Final = 1_000
 """How many it converts at once then."""
 INTERVAL_S: Final = 0.1
 """How often the worker looks without being woken."""
+LAST_WORD_S: Final = 0.1
+"""How long the end waits at least for the last line of the log, whose handler may hang."""
 
 _log = logging.getLogger(__name__)
 
@@ -87,6 +89,7 @@ class Pipeline:
         self._wake: SimpleQueue[threading.Event | None] = SimpleQueue()
         self._closing = self._closed = False
         self._drops_told = dropped.by_reason()
+        self._telling = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="callbot_latency.worker", daemon=True)
         self._resumed = True
 
@@ -245,7 +248,17 @@ class Pipeline:
         for lane in self._lanes:
             contained(lane.begin_close, timeout_s)
         closed = [contained(lane.wait_closed, max(0.0, deadline_s - monotonic())) for lane in self._lanes]
+        contained(self._say_the_rest, max(LAST_WORD_S, deadline_s - monotonic()))
         return all(closed)
+
+    def _say_the_rest(self, timeout_s: float) -> None:
+        """What was dropped and is not in the log yet, on a thread that nobody has to wait for."""
+        if dropped.by_reason() != self._drops_told:
+            teller = threading.Thread(
+                target=contained, args=(self._say_what_was_dropped,), kwargs={"last": True}, daemon=True
+            )
+            teller.start()
+            teller.join(timeout_s)
 
     def _run(self) -> None:
         while not self._closing:
@@ -298,13 +311,15 @@ class Pipeline:
                 contained(report_turns, turns)
         return converted
 
-    def _say_what_was_dropped(self) -> None:
-        now = dropped.by_reason()
-        if now == self._drops_told or not self._tell_drops():
-            return
-        new = {reason: n - self._drops_told.get(reason, 0) for reason, n in now.items()}
+    def _say_what_was_dropped(self, *, last: bool = False) -> None:
+        """Once a minute, and the `last` time whenever that is: together the lines say all that was dropped."""
+        with self._telling:
+            now, before = dropped.by_reason(), self._drops_told
+            if now == before or not (self._tell_drops() or last):
+                return
+            self._drops_told = now
+        new = {reason: n - before.get(reason, 0) for reason, n in now.items()}
         told = ", ".join(f"{reason}: {n}" for reason, n in sorted(new.items()) if n)
-        self._drops_told = now
         _log.warning("telemetry dropped since the last such line: %s", told)
 
 

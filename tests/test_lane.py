@@ -676,13 +676,27 @@ def test_the_text_of_a_fault_is_nowhere(
 
 
 def test_the_log_says_a_loss_once_a_minute(lane_of: LaneOf, caplog: pytest.LogCaptureFixture) -> None:
-    """A thousand refusals are one line at WARNING."""
+    """Of a thousand refusals there is one line at WARNING, and at the end one for those that it did not know of yet."""
     lane = lane_of(Answering(*[PermanentError("unauthorized, set INFLUXDB_TOKEN") for _ in range(1000)]), "once")
     for _ in range(1000):
         lane.report(metrics(1))
-    assert lane.close(5)
+    assert lane.flush(5)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "set INFLUXDB_TOKEN" in caplog.text
+    assert "once_refused: 1 (unauthorized, set INFLUXDB_TOKEN)" in caplog.text
+    assert lane.close(5)
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
+    assert "once_refused: 999 " in caplog.text
+
+
+def test_the_log_says_at_the_end_what_was_not_confirmed(lane_of: LaneOf, caplog: pytest.LogCaptureFixture) -> None:
+    """Also within the minute of the line before; then nothing is counted that no line told."""
+    lane = lane_of(Answering(PermanentError("no"), *[TransientError("away") for _ in range(50)]), "away")
+    lane.report(metrics(1))
+    assert lane.flush(5)
+    lane.report(metrics(3))
+    assert not lane.close(5)
+    lines = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [line.partition(": ")[2] for line in lines] == ["away_refused: 1 (no)", "away_unconfirmed: 3 (away)"]
 
 
 @pytest.mark.parametrize("suppressed", [True, False])

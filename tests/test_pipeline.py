@@ -365,6 +365,48 @@ def test_drops_are_told_at_most_once_a_minute(make: Make, caplog: pytest.LogCapt
     assert told == ["telemetry dropped since the last such line: queue_full: 20"]
 
 
+def test_the_end_tells_the_drops_that_no_line_told(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """Also within the minute, and what a lane drops as it ends: the lines add up to all that was dropped."""
+    pipeline = make(capacity=10)
+    before = dropped.by_reason()
+    with caplog.at_level(logging.WARNING, "callbot_latency.pipeline"):
+        for _ in range(30):
+            pipeline.submit(metric())
+        pipeline.start()
+        assert pipeline.flush(5)
+        dropped.add("away_unconfirmed", 7)
+        assert pipeline.end_worker(5)
+        dropped.add("away_unconfirmed", 2)
+        pipeline.close_reporters(5)
+        pipeline.close_reporters(5)
+    told = [r.getMessage().partition(": ")[2] for r in caplog.records if r.name == "callbot_latency.pipeline"]
+    assert told == ["queue_full: 20", "away_unconfirmed: 9"]
+    assert dropped.by_reason()["away_unconfirmed"] - before.get("away_unconfirmed", 0) == 9
+
+
+def test_the_last_line_is_not_waited_for(make: Make) -> None:
+    """A handler of the log that hangs holds the end up no longer than allowed."""
+    leave = threading.Event()
+
+    class Hanging(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            leave.wait(20)
+
+    logger, handler = logging.getLogger("callbot_latency.pipeline"), Hanging()
+    pipeline = make(capacity=10)
+    pipeline.start()
+    assert pipeline.end_worker(5)
+    dropped.add("away_unconfirmed")
+    logger.addHandler(handler)
+    try:
+        began_s = monotonic()
+        pipeline.close_reporters(0.2)
+        assert monotonic() - began_s < 1
+    finally:
+        leave.set()
+        logger.removeHandler(handler)
+
+
 def test_a_restart_after_fork_forgets_what_is_the_parents(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     """A forked child reports nothing that waited in its parent, works anew, and tells no drop of the parent."""
     seen = Collector()

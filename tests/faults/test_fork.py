@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.servers import http_collector
 from tests.subprocesses import clean_environment, facts_of, run_python, written
 
 
@@ -51,6 +52,45 @@ def test_parent_and_child_both_measure(exporter: str, tmp_path: Path) -> None:
     assert by_name(tmp_path) == {"listen": 200, "in_child": 200, "in_parent": 200}
     assert len(set(span_ids(tmp_path))) == 600
     assert "Traceback" not in done.stderr
+
+
+def test_what_was_counted_before_the_fork_is_in_the_parents_metrics_alone(tmp_path: Path) -> None:
+    """Under the child's own ``service.instance.id`` the Collector gets what the child measured, from 0 on."""
+    with http_collector() as collector:
+        done = run_python(
+            """
+            init()
+            for _ in range(5): listen()
+            assert latency_tracker.get_stats()
+            time.sleep(0.3)
+            child = os.fork()
+            if child == 0:
+                for _ in range(3): listen()
+                sys.exit()
+            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            listen()
+            tell(code=code, ended=shutdown(10))
+            """,
+            tmp_path,
+            {
+                "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+                "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+                "OTEL_METRIC_EXPORT_INTERVAL": "100",
+            },
+        )
+        assert facts_of(done) == {"code": 0, "ended": True}
+    newest = {
+        attribute.value.string_value: point.count
+        for request in collector.metrics
+        for told in request.resource_metrics
+        for attribute in told.resource.attributes
+        if attribute.key == "service.instance.id"
+        for scope in told.scope_metrics
+        for metric in scope.metrics
+        if metric.name == "callbot.operation.duration"
+        for point in metric.histogram.data_points
+    }
+    assert sorted(newest.values()) == [3, 6]
 
 
 def test_an_operation_that_is_open_at_the_fork_is_told_once(tmp_path: Path) -> None:

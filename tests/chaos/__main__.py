@@ -1,0 +1,25 @@
+"""`make soak`: a run of 10 minutes, or of as many seconds as are asked for."""
+
+import argparse
+import secrets
+import sys
+
+from deploy.stack import command
+from tests.chaos.run import Run, say
+
+
+def main() -> int:
+    """Exit status 1 where the law is broken."""
+    parser = argparse.ArgumentParser(prog="make soak ARGS=...", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=600, help="for how long things go wrong (%(default)g)")
+    parser.add_argument("--seed", type=int, help="of what goes wrong (a random one)")
+    parser.add_argument("--rate", type=int, default=500, help="measurements a second beside the calls' (%(default)s)")
+    parser.add_argument("--calls", type=int, default=4, help="calls at once (%(default)s)")
+    options = parser.parse_args()
+    seed = secrets.randbelow(1_000_000) if options.seed is None else options.seed
+    say(f"seed {seed}")
+    return 1 if Run(seed, options.seconds, say, rate=options.rate, lines=options.calls).judged() else 0
+
+
+if __name__ == "__main__":
+    sys.exit(command(main))

@@ -1,0 +1,116 @@
+"""Does what the plan says: a thread for each target, so that a server that is long in coming back delays itself."""
+
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+import httpx
+
+from deploy.stack import Stack
+from tests.chaos.disk import SmallDisk
+from tests.chaos.plan import Event
+from tests.chaos.process import BotProcess
+from tests.chaos.proxy import Road
+from tests.chaos.slack import Slack
+
+
+class Imp:
+    """Lets everything go wrong, and puts everything right again; what it did stands in `done`."""
+
+    def __init__(
+        self,
+        stack: Stack,
+        roads: Mapping[str, Road],
+        slack: Slack,
+        disk: SmallDisk,
+        bot: BotProcess,
+        plan: Mapping[str, Sequence[Event]],
+    ) -> None:
+        self._stack, self._roads, self._slack, self._disk, self._bot = stack, roads, slack, disk, bot
+        self.now: dict[str, Event] = {}
+        self.done: Counter[str] = Counter()
+        self.errors: list[str] = []
+        self._over = threading.Event()
+        self._began_s = time.monotonic()
+        self._left = threading.Semaphore(0)
+        # They stay until `close`: a server ends with the thread that started it.
+        self._threads = [
+            threading.Thread(target=self._run, args=(events,), name=f"imp of {target}", daemon=True)
+            for target, events in plan.items()
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def wait(self) -> None:
+        """Until all is over and well again."""
+        for _ in self._threads:
+            self._left.acquire()
+
+    def close(self) -> None:
+        """Let go of the servers, which end with that."""
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self, events: Sequence[Event]) -> None:
+        try:
+            for event in events:
+                time.sleep(max(0.0, self._began_s + event.at_s - time.monotonic()))
+                self.now[event.target] = event
+                self.done[f"{event.target} {event.kind}"] += 1
+                self._do(event)
+                del self.now[event.target]
+        except Exception as error:
+            self.errors.append(f"{events[0].target}: {error!r}")
+        self._left.release()
+        self._over.wait()
+
+    def _do(self, event: Event) -> None:
+        target, kind = event.target, event.kind
+        match target:
+            case "slack":
+                self._slack.turn(kind)
+                time.sleep(event.for_s)
+                self._slack.turn("well")
+            case "disk":
+                self._fill(event.for_s)
+            case "clock":
+                self._bot.tell("step", by_s=event.amount)
+            case "fork":
+                self._bot.tell("fork", for_s=event.for_s, kill=kind == "killed")
+                time.sleep(event.for_s)
+            case "burst":
+                self._bot.tell("burst", amount=int(event.amount))
+            case _ if kind in ("slow", "hung", "cut"):
+                self._roads[target].turn(kind)
+                time.sleep(event.for_s)
+                self._roads[target].turn("well")
+            case _:
+                self._hurt_process(target, kind, event.for_s)
+
+    def _fill(self, for_s: float) -> None:
+        until_s = time.monotonic() + for_s
+        while (left_s := until_s - time.monotonic()) > 0:
+            # Again and again: an archive that is made gives room back.
+            self._disk.fill()
+            time.sleep(min(0.2, left_s))
+        self._disk.free()
+
+    def _hurt_process(self, name: str, kind: str, for_s: float) -> None:
+        server = self._stack._servers[name]
+        if kind == "stop":
+            server.tell(signal.SIGSTOP)
+            time.sleep(for_s)
+            server.tell(signal.SIGCONT)
+            return
+        server.end(signal.SIGKILL if kind == "kill" else signal.SIGTERM)
+        if kind == "kill":
+            time.sleep(for_s)
+        # Users and databases are there since its first start: one that is too slow to say so has them all the same.
+        with suppress(httpx.HTTPError):
+            self._stack.start(name)
