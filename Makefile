@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format stack demo-stack bench bench-stack picture clean
+.PHONY: help demo test check format stack demo-stack bench bench-stack soak picture clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -52,6 +52,9 @@ bench: $(VENV)/.test ## what measuring costs, as ratios within one run
 
 bench-stack: $(VENV)/.test ## 2,000 measurements a second for 60 s through the real Collector
 	@$(BIN)/python -m benchmarks.sustained $(ARGS)
+
+soak: $(VENV)/.test ## 10 minutes in which everything goes wrong at random, and a verdict on what became of each measurement
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 picture: $(VENV)/.example ## docs/waterfall.svg, from a call made now
 	@$(BIN)/python -m examples.callbot.demo --svg docs/waterfall.svg

@@ -128,10 +128,15 @@ class Spans:
         }
 
 
+ROOM_BYTES = 1 << 16
+"""What a child tells of itself is shorter, and has room where the metrics file has none."""
+
+
 def limit_files(path: Path, *, full: bool) -> None:
     """No file of this process may grow beyond what the metrics file has now; or any may."""
-    size = path.stat().st_size if full and path.exists() else 0 if full else resource.RLIM_INFINITY
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+    has = path.stat().st_size if path.exists() else 0
+    most = max(has, ROOM_BYTES) if full else resource.RLIM_INFINITY
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
 
 
 def account(tag: str, witness: Witness, ears: Ears) -> dict[str, Any]:

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from opentelemetry import metrics
+from starlette.applications import Starlette
 
 from callbot_latency import call, init, latency_config, measure_latency_context, report_manager, shutdown
 from callbot_latency.drops import dropped
 from callbot_latency.providers import _relay
 from callbot_latency.reporters import rotation
 from examples.callbot import servers, speech
-from examples.callbot.bot import bot_app
+from examples.callbot.bot import Services, media_stream_route
 from examples.callbot.run import services_running
 from examples.callbot.servers import serving
 from tests.chaos.account import Ears, Spans, Witness, account, limit_files
@@ -30,6 +31,7 @@ TICK_S = 0.02
 LATE_S = 0.2
 """What took longer to begin or to end a measured operation is told."""
 PULSE_S = 0.05
+PATIENCE_S = 30.0
 
 
 def say(**told: Any) -> None:
@@ -119,6 +121,8 @@ class Bot:
         self.pulse = Passage()
         self.ended = asyncio.Event()
         self._resting = False
+        self._talking = 0
+        self._pulse_is_over = threading.Event()
         report_manager.add_reporter(self.witness)
         self.ears.listen()
         self._held: list[tuple[float, float]] = []
@@ -129,7 +133,7 @@ class Bot:
     async def serve(self) -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, context: self.ears.exceptions.append(f"loop: {context}"))
-        async with services_running(lambda _: None) as services, serving(bot_app(services)) as address:
+        async with services_running(lambda _: None) as services, serving(self._app(services)) as address:
             ports = [address.rpartition(":")[2], services.salesforce.sf_instance.rpartition(":")[2]]
             ports.append(str(services.knowledge._client.base_url.port))
             self.children = Children(self._folder, frozenset(map(int, ports)), self._is_child, self._account)
@@ -141,11 +145,27 @@ class Bot:
             await self.ended.wait()
             pulse.cancel()
 
+    def _app(self, services: Services) -> Starlette:
+        """The example's, which knows how many calls there are: one is over a while after its caller has gone."""
+        route = media_stream_route(services)
+        answer = route.app
+
+        async def counted(*args: Any) -> None:
+            self._talking += 1
+            try:
+                await answer(*args)
+            finally:
+                self._talking -= 1
+
+        route.app = counted
+        return Starlette(routes=[route])
+
     async def _pulse(self) -> None:
         """On the event loop, where the calls are."""
         while not self._resting:
             self.pulse.measure("rag_inference", "pulse")
             await asyncio.sleep(PULSE_S)
+        self._pulse_is_over.set()
 
     def _is_child(self) -> None:
         self.ears.forget()
@@ -184,7 +204,11 @@ class Bot:
         """Nothing is measured any more; what was is on its way."""
         self.load.end()
         self._resting = True
+        self._pulse_is_over.wait(PATIENCE_S)
         self.children.wait()
+        until_s = time.monotonic() + PATIENCE_S
+        while self._talking and time.monotonic() < until_s:
+            time.sleep(TICK_S)
         wall.settle()
         say(rests=True)
 
@@ -210,9 +234,9 @@ def main() -> None:
     options = parser.parse_args()
     logging.getLogger("callbot_latency").setLevel(logging.WARNING)
     # The day of a file is the file system's, whose clock nobody steps here.
-    rotation.time = wall.machines  # type: ignore[assignment]
+    rotation.time = wall.machines
     # A connection that its server closes just as it is used again is no fault of ours, and none of this run's.
-    servers.uvicorn.Config = functools.partial(servers.uvicorn.Config, timeout_keep_alive=3_600)  # type: ignore[assignment,misc]
+    servers.uvicorn.Config = functools.partial(servers.uvicorn.Config, timeout_keep_alive=3_600)
     bot = Bot(options.folder, options.rate)
     asyncio.run(bot.serve())
     began_s = time.monotonic()

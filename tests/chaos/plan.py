@@ -12,7 +12,7 @@ TARGETS = (*SERVERS, "slack", "disk", "clock", "fork", "burst")
 _PROCESS = ("kill", "stop", "restart")
 _ROAD = ("slow", "hung", "cut")
 _KINDS: dict[str, tuple[str, ...]] = {
-    **{name: _PROCESS + (_ROAD if name in PROXIED else ()) for name in SERVERS},
+    **{name: _PROCESS + (2 * _ROAD if name in PROXIED else ()) for name in SERVERS},
     "slack": ("busy", "ails", "hung", "reset", "refuses"),
     "disk": ("fill",),
     "clock": ("step",),
@@ -67,7 +67,7 @@ def _events(chance: random.Random, target: str, seconds: float) -> Iterator[Even
             for_s = chance.uniform(15, 30)
         for_s = 0.0 if kind == "restart" else min(for_s, seconds - at_s)
         yield Event(round(at_s, 2), target, kind, round(for_s, 2), _amount(chance, target))
-        at_s += for_s + chance.uniform(*_PAUSES_S.get(target, (1, 8)))
+        at_s += for_s + chance.uniform(*_PAUSES_S.get(target, (3, 12)))
 
 
 def _amount(chance: random.Random, target: str) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 from tests.chaos.judge import Evidence
 from tests.chaos.reading import BOT, Exposed, tag_of
 
-Row = tuple[str, str, str, str, str, str]
+Row = tuple[str, ...]
 
 
 def table(seen: Evidence, events: Counter[str]) -> str:
