@@ -69,6 +69,7 @@ class Run:
             callers.start()
             self._imp.start()
             self._watch(callers)
+            self._say("nothing more goes wrong; the last calls end, and what is still down comes back")
             callers.end()
             self._imp.wait()
             self._bot.tell("rest")
@@ -98,7 +99,7 @@ class Run:
         self._disk.tell = self._bot.tell
         self._open.callback(self._bot.close)
         events = plan(self.seed, self.seconds)
-        self._imp = Imp(self._stack, self._roads, self._slack, self._disk, self._bot, events)
+        self._imp = Imp(self._stack, self._roads, self._slack, self._disk, self._bot, events, self.seconds)
         self._open.callback(self._imp.close)
 
     def _settings(self) -> dict[str, str]:
