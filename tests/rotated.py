@@ -11,7 +11,7 @@ from callbot_latency.reporters.rotation import backups_of
 
 def rows_of(path: Path) -> list[Any]:
     """Every line, the oldest first, each of which must be whole."""
-    lines = _lines_of(path)
+    lines = lines_of(path)
     assert all(line.endswith("\n") for line in lines)
     return [json.loads(line) for line in lines]
 
@@ -19,14 +19,14 @@ def rows_of(path: Path) -> list[Any]:
 def whole_rows_of(path: Path) -> list[Any]:
     """Every line but those of which a killed process wrote the half."""
     rows = []
-    for line in _lines_of(path):
+    for line in lines_of(path):
         with suppress(ValueError):
             rows.append(json.loads(line))
     return rows
 
 
-def _lines_of(path: Path) -> list[str]:
-    """An archive goes before what it was made of."""
+def lines_of(path: Path) -> list[str]:
+    """Every line as it stands there, the oldest first. An archive goes before what it was made of."""
     texts = []
     for backup, forms in sorted(backups_of(path).items()):
         if ".gz" in forms:
