@@ -68,6 +68,8 @@ class Deadlines:
     def _run(self) -> None:
         wait_s: float | None = 0.0
         while not self._stop.wait(LONGEST_WAIT_S if wait_s is None else wait_s):
+            if threading.current_thread() is not self._thread:
+                return  # a greenlet of gevent's, which went along with a fork
             wait_s = contained(self._look)
 
     def _look(self) -> float:

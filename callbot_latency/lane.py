@@ -217,7 +217,12 @@ class Lane:
             self._start_reporter()
             while self._go_on():
                 pass
-            self._close_reporter()
+            if self._is_current():
+                self._close_reporter()
+
+    def _is_current(self) -> bool:
+        """Not so for a greenlet of gevent's that went along with a fork: another one does its work here."""
+        return threading.current_thread() is self._thread
 
     def _go_on(self) -> bool:
         """One piece of work; False when there will be none. Nothing that a reporter does wrong ends the thread."""
@@ -264,6 +269,8 @@ class Lane:
                     return None
                 due_s = self._buffer.wait_s()
                 self._changed.wait(None if due_s is None else min(due_s, threading.TIMEOUT_MAX))
+                if not self._is_current():
+                    return None
             self._is_at_work = True
             return task
 

@@ -261,7 +261,7 @@ class Pipeline:
             teller.join(timeout_s)
 
     def _run(self) -> None:
-        while not self._closing:
+        while self._is_current() and not self._closing:
             try:
                 asked = self._wake.get(timeout=INTERVAL_S)
             except Empty:
@@ -269,6 +269,8 @@ class Pipeline:
             contained(self._cycle)
             if asked is not None:
                 asked.set()
+        if not self._is_current():
+            return
         contained(self._cycle)
         self._closed = True
         contained(self._cycle)
@@ -278,6 +280,10 @@ class Pipeline:
                 if asked is not None:
                     asked.set()
 
+    def _is_current(self) -> bool:
+        """Not so for a greenlet of gevent's that went along with a fork: another one is the worker there."""
+        return threading.current_thread() is self._thread
+
     def _cycle(self) -> None:
         """Report all that finished before, part by part: what a part holds is safe, whatever goes on measuring."""
         left = len(self._queue) + len(self._in_hand)
@@ -286,8 +292,8 @@ class Pipeline:
             left -= self._report_a_part(AT_ONCE_BEHIND if behind else AT_ONCE)
             if left <= 0 or not (self._queue or self._in_hand):
                 break
-            if not behind:
-                sleep(GIVE_WAY_S)
+            # Not even where it is behind does it keep gevent, whose greenlet this may be, from its loop.
+            sleep(0.0 if behind else GIVE_WAY_S)
         for tick in self._ticks:
             contained(tick)
         self._say_what_was_dropped()

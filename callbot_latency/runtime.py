@@ -21,6 +21,7 @@ from .config import ConfigError, LatencyConfig, adopt_dotenv, load_config
 from .deadlines import Deadlines
 from .drops import dropped, unmeasured
 from .gen_ai import GenAISession
+from .greenlets import is_in_hub, is_patched
 from .guard import contained
 from .headers import Hosts
 from .histograms import Histograms
@@ -308,13 +309,16 @@ def _hook_sigterm() -> None:
         nonlocal ended
         contained(shutdown)
         ended = True
-        # To the thread that runs handlers, which this wakes wherever it waits.
-        signal.pthread_kill(threading.main_thread().ident or 0, number)
+        if is_patched():
+            os.kill(os.getpid(), number)
+        else:
+            # To the thread that runs handlers, which this wakes wherever it waits.
+            signal.pthread_kill(threading.main_thread().ident or 0, number)
 
     def on_sigterm(number: int, frame: FrameType | None) -> None:
         runtime = _runtime
         if callable(previous):
-            if runtime is not None:
+            if runtime is not None and not is_in_hub():
                 contained(runtime.pipeline.flush, SIGTERM_WAIT_S)
             previous(number, frame)
         elif ended or not (runtime is not None or _lifecycle.locked()):
@@ -324,7 +328,8 @@ def _hook_sigterm() -> None:
             # Elsewhere, since the code that the signal interrupted may hold a lock that the worker needs: unless all
             # is over at once, it goes on meanwhile. Not a threading.Thread, whose start takes a lock too.
             _thread.start_new_thread(end, (number,))
-            sleep(SIGTERM_WAIT_S)
+            if not is_in_hub():
+                sleep(SIGTERM_WAIT_S)
 
     signal.signal(signal.SIGTERM, on_sigterm)
 

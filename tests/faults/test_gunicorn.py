@@ -1,4 +1,4 @@
-"""Gunicorn's prefork workers, with and without --preload, by real HTTP and a real SIGTERM."""
+"""Gunicorn's prefork workers, with and without --preload, by real HTTP and real signals."""
 
 import contextlib
 import os
@@ -6,18 +6,26 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException
+from itertools import count
 from pathlib import Path
+from time import monotonic
 from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
 
 from tests.faults.servers import LOCALHOST, free_port
+from tests.rotated import whole_rows_of
 from tests.subprocesses import ROOT, clean_environment, written
 
-APP = """
+UNWRITTEN_S = 1.0
+"""What SIGKILL may lose finished so shortly before: the worker looks every 0.1 s, on a machine that is busy."""
+
+WSGI = """
 import os
 from callbot_latency import init, measure_latency_context
 
@@ -30,6 +38,33 @@ def application(environ, start_response):
         return [f"{os.getpid()}".encode()]
 """
 
+PATCHED = "from gevent import monkey; monkey.patch_all()"
+"""With --preload gunicorn's own patching comes too late: what `init()` started are threads by then."""
+
+ASGI = """
+import os
+from callbot_latency import init, measure_latency_context, shutdown
+
+init()
+
+async def lifespan(receive, send):
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    if os.environ.get("PRELOADED"):
+        shutdown()
+    await send({"type": "lifespan.shutdown.complete"})
+
+async def application(scope, receive, send):
+    if scope["type"] == "lifespan":
+        return await lifespan(receive, send)
+    n = scope["path"].strip("/")
+    with measure_latency_context("rag_inference", "answer", metadata={"request": n, "pid": os.getpid()}):
+        pass
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"connection", b"close")]})
+    await send({"type": "http.response.body", "body": f"{os.getpid()}".encode()})
+"""
+
 
 def fetch(url: str) -> str:
     """The body of the answer."""
@@ -39,12 +74,13 @@ def fetch(url: str) -> str:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Gunicorn with three workers serves the measured application of `folder`."""
-    (folder / "app.py").write_text(APP)
+def serving(folder: Path, app: str, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Gunicorn with three workers serves the measured application `app`, with `folder` as its own."""
+    (folder / "app.py").write_text(app)
     address = f"{LOCALHOST}:{free_port()}"
     line = [sys.executable, "-m", "gunicorn", "--workers=3", f"--bind={address}", "--graceful-timeout=5", *options]
     environment = clean_environment({"PYTHONPATH": f"{ROOT}{os.pathsep}{folder}"})
+    environment |= {"PRELOADED": "yes"} if "--preload" in options else {}
     log = folder / "gunicorn.log"
     with (
         log.open("w") as file,
@@ -54,7 +90,7 @@ def serving(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str]
     ):
         try:
             for _ in range(500):
-                with contextlib.suppress(URLError, ConnectionError):
+                with contextlib.suppress(OSError):  # also that it takes the connection, and has not yet loaded the app
                     fetch(f"http://{address}/up")
                     break
                 threading.Event().wait(0.05)
@@ -64,10 +100,18 @@ def serving(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str]
                 process.kill()
 
 
-@pytest.mark.parametrize("options", [(), ("--preload",)], ids=["each worker starts it", "preload"])
+GEVENT = "--worker-class=gevent"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [(), ("--preload",), (GEVENT,), (GEVENT, "--preload")],
+    ids=["each worker starts it", "preload", "gevent", "gevent, preload"],
+)
 def test_every_request_stands_in_the_file_once(options: tuple[str, ...], tmp_path: Path) -> None:
     """300 requests over three workers, one of which is ended by a signal; then SIGTERM to the master."""
-    with serving(tmp_path, *options) as (process, url):
+    app = PATCHED + WSGI if {GEVENT, "--preload"} <= set(options) else WSGI
+    with serving(tmp_path, app, *options) as (process, url):
         with ThreadPoolExecutor(8) as pool:
             pids = set(pool.map(lambda n: fetch(f"{url}/{n}"), range(200)))
             os.kill(int(next(iter(pids))), signal.SIGTERM)
@@ -94,3 +138,79 @@ def test_every_request_stands_in_the_file_once(options: tuple[str, ...], tmp_pat
     assert len(pids) >= 2
     assert str(process.pid) not in pids
     assert len({line["span_id"] for line in lines}) == len(lines)
+
+
+class Load:
+    """Six threads that ask for one number after the other; what is not answered is not asked for again."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._numbers = count()
+        self._over = threading.Event()
+        self._news = threading.Condition()
+        self._pool = ThreadPoolExecutor(6)
+        self.answers: dict[int, tuple[int, float]] = {}
+        """Who answered, and when."""
+        self.pids: set[int] = set()
+        for _ in range(6):
+            self._pool.submit(self._ask)
+
+    def _ask(self) -> None:
+        while not self._over.is_set():
+            self._over.wait(0.01)  # the workers that start need the processors too
+            n = next(self._numbers)
+            try:
+                pid = int(fetch(f"{self._url}/{n}"))
+            except (OSError, HTTPException):
+                continue  # it met a worker in its last moment
+            with self._news:
+                self.answers[n] = pid, monotonic()
+                self.pids.add(pid)
+                self._news.notify_all()
+
+    def until_there_are(self, pids: int) -> set[int]:
+        """Wait until so many workers have answered; who they are."""
+        with self._news:
+            assert self._news.wait_for(lambda: len(self.pids) >= pids, 60), "a worker hangs, or none follows"
+            return set(self.pids)
+
+    def end(self) -> None:
+        self._over.set()
+        self._pool.shutdown()
+
+
+@pytest.mark.parametrize("options", [(), ("--preload",)], ids=["each worker starts it", "preload"])
+def test_twenty_workers_are_killed_and_replaced(options: tuple[str, ...], tmp_path: Path) -> None:
+    """Uvicorn's workers under load, ended by SIGTERM and SIGKILL in turn: each request stands in the file once.
+
+    The one exception is what a worker answered just before SIGKILL.
+    """
+    killed: dict[int, float] = {}
+    with serving(tmp_path, ASGI, "--worker-class=uvicorn_worker.UvicornWorker", *options) as (process, url):
+        load = Load(url)
+        gone: set[int] = set()
+        for _ in range(10):
+            politely, brutally = sorted(load.until_there_are(3 + len(gone)) - gone)[:2]
+            os.kill(politely, signal.SIGTERM)
+            os.kill(brutally, signal.SIGKILL)
+            killed[brutally] = monotonic()
+            gone |= {politely, brutally}
+        pids = load.until_there_are(23)
+        load.end()
+        process.terminate()
+        assert process.wait(20) == 0
+    said = (tmp_path / "gunicorn.log").read_text()
+    assert "Traceback" not in said
+    assert "callbot_latency" not in said
+    assert "TIMEOUT" not in said
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+    rows = [row["metadata"] for row in whole_rows_of(tmp_path / "outputs" / "logs" / "latency_metrics.jsonl")]
+    written_of = Counter(int(row["request"]) for row in rows if row["request"] != "up")
+    assert set(written_of.values()) == {1}
+    missing = [load.answers[n] for n in load.answers.keys() - written_of.keys()]
+    assert {pid for pid, _ in missing} <= killed.keys(), "a worker that ended by itself lost something"
+    ages_s = [killed[pid] - at_s for pid, at_s in missing]
+    answers, oldest_s = len(load.answers), max(ages_s, default=0)
+    sys.stdout.write(f"{answers} answers of {len(pids)} workers; {len(missing)} lost, at most {oldest_s:.2f} s old\n")
+    assert all(age_s < UNWRITTEN_S for age_s in ages_s)

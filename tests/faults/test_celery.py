@@ -1,0 +1,114 @@
+"""A real Celery worker with its prefork pool: each task's measurement stands in the file, once."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from time import monotonic
+
+from tests.subprocesses import ROOT, clean_environment, written
+
+TASKS = """
+import os
+from pathlib import Path
+from celery import Celery
+from callbot_latency import init, measure_latency_context
+
+app = Celery("tasks", broker="filesystem://")
+app.conf.broker_transport_options = {
+    "data_folder_in": str(Path("queue").absolute()),
+    "data_folder_out": str(Path("sent").absolute()),
+    "control_folder": str(Path("control").absolute()),
+    "polling_interval": 0.02,
+}
+app.conf.broker_connection_retry_on_startup = True
+init()
+
+@app.task
+def answer(n):
+    with measure_latency_context("rag_inference", "answer", metadata={"task": n, "pid": os.getpid()}):
+        pass
+    with open("done", "a") as done:
+        done.write(f"{n}\\n")
+"""
+SEND = "import sys, tasks\nfor n in range(int(sys.argv[1]), int(sys.argv[2])): tasks.answer.delay(n)"
+WORKER = "-m celery -A tasks worker --pool=prefork --concurrency=3 --max-tasks-per-child=25 --loglevel=INFO"
+QUIET = "--without-gossip --without-mingle --without-heartbeat"
+
+
+class Worker:
+    """Celery's, in `folder`, and its queue."""
+
+    def __init__(self, folder: Path, process: subprocess.Popen[bytes], environment: dict[str, str]) -> None:
+        self.process = process
+        self._folder = folder
+        self._environment = environment
+
+    def work(self, first: int, after: int) -> None:
+        """Have these tasks done, and return at once when the last is."""
+        line = [sys.executable, "-c", SEND, str(first), str(after)]
+        subprocess.run(line, cwd=self._folder, env=self._environment, check=True)
+        # The broker that is a folder may be read in the middle of a message: each is put there as a whole.
+        for message in (self._folder / "sent").iterdir():
+            message.rename(self._folder / "queue" / message.name)
+        deadline_s, done = monotonic() + 60, self._folder / "done"
+        while not done.exists() or len(done.read_text().splitlines()) < after:
+            assert monotonic() < deadline_s, "a child hangs, or none follows"
+            threading.Event().wait(0.01)
+
+    def children(self) -> list[int]:
+        """The processes of the pool."""
+        threads = Path(f"/proc/{self.process.pid}/task").glob("*/children")  # whichever forked it
+        return [int(child) for thread in threads for child in thread.read_text().split()]
+
+    def replace(self, ending: signal.Signals) -> None:
+        """End a child that has nothing to do, and wait for the one that takes its place."""
+        before = self.children()
+        os.kill(before[0], ending)
+        deadline_s = monotonic() + 30
+        while before[0] in (now := self.children()) or len(now) < len(before):
+            assert monotonic() < deadline_s, "a child hangs, or none follows"
+            threading.Event().wait(0.01)
+
+
+@contextlib.contextmanager
+def working(folder: Path) -> Iterator[Worker]:
+    """A worker with three children, each of which is replaced after 25 tasks."""
+    for name in ("queue", "sent", "control"):
+        (folder / name).mkdir()
+    (folder / "tasks.py").write_text(TASKS)
+    environment = clean_environment({"PYTHONPATH": f"{ROOT}{os.pathsep}{folder}"})
+    line = [sys.executable, *WORKER.split(), *QUIET.split()]
+    with (
+        (folder / "celery.log").open("w") as log,
+        subprocess.Popen(line, cwd=folder, env=environment, stdout=log, stderr=log) as process,
+    ):
+        try:
+            yield Worker(folder, process, environment)
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def test_every_task_stands_in_the_file_once(tmp_path: Path) -> None:
+    """One child is killed, one is told to end, the others are replaced after 25 tasks; then the worker ends."""
+    with working(tmp_path) as worker:
+        worker.work(0, 30)
+        threading.Event().wait(0.5)  # what SIGKILL finds finished in the last 0.1 s would be lost
+        for ending in (signal.SIGKILL, signal.SIGTERM):
+            worker.replace(ending)
+        worker.work(30, 110)
+        worker.process.terminate()
+        assert worker.process.wait(20) == 0
+    said = (tmp_path / "celery.log").read_text()
+    assert "Warm shutdown" in said
+    assert "callbot_latency" not in said
+    lines = written(tmp_path)
+    assert sorted(line["metadata"]["task"] for line in lines) == list(range(110))
+    assert len({line["span_id"] for line in lines}) == 110
+    assert all(count <= 25 for count in Counter(line["metadata"]["pid"] for line in lines).values())
