@@ -9,6 +9,7 @@ import weakref
 from array import array
 from collections import deque
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 import callbot_latency as cl
@@ -18,6 +19,7 @@ from callbot_latency.drops import dropped
 CALLS_AT_ONCE = 50
 TURNS_A_CALL = 10
 KEPT_TASKS = 500
+COMPRESSED_S = 2
 STEPS = 10
 """So often memory is looked at, after as much has run as fills every bounded table."""
 
@@ -93,6 +95,16 @@ def let_go(soak: Soak) -> int:
     return alive
 
 
+def descriptors(before: int) -> int:
+    """How many are open; a file that is just being compressed is waited for."""
+    until_s = monotonic() + COMPRESSED_S
+    while True:
+        count = sum(fd.exists() for fd in Path("/proc/self/fd").iterdir())
+        if count <= before or monotonic() > until_s:
+            return count
+        sleep(0.05)
+
+
 def run(turns: int, warm_up: int, different_calls: int | None = None) -> dict[str, Any]:
     """So many turns after so many to fill what is bounded; what is held after each tenth of them.
 
@@ -102,7 +114,7 @@ def run(turns: int, warm_up: int, different_calls: int | None = None) -> dict[st
         different_calls: so many call_sids come again and again; None for a new one each call.
 
     """
-    os.environ["LATENCY_METRICS_FILE_MAX_MB"] = "50"
+    os.environ["LATENCY_METRICS_FILE_MAX_MB"] = "1"  # rotated and compressed from the beginning
     os.environ["LATENCY_METRICS_FILE_BACKUPS"] = "1"
     cl.init()
     soak = Soak(different_calls)
@@ -112,7 +124,7 @@ def run(turns: int, warm_up: int, different_calls: int | None = None) -> dict[st
         asyncio.run(soak.run(turns // STEPS if step else warm_up))
         columns["alive"][step] = let_go(soak)
         columns["threads"][step] = threading.active_count()
-        columns["fds"][step] = sum(fd.exists() for fd in Path("/proc/self/fd").iterdir())
+        columns["fds"][step] = descriptors(columns["fds"][0])
         columns["blocks"][step] = sys.getallocatedblocks()
     return {
         **{name: list(column) for name, column in columns.items()},
