@@ -48,7 +48,7 @@ demo-stack: $(VENV)/.test ## the call of the demo, to be seen in those servers, 
 	@$(BIN)/python -m examples.callbot.demo_stack $(ARGS)
 
 bench: $(VENV)/.test ## what measuring costs, as ratios within one run
-	@$(BIN)/python -m benchmarks.cost $(ARGS)
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 bench-stack: $(VENV)/.test ## 2,000 measurements a second for 60 s through the real Collector
 	@$(BIN)/python -m benchmarks.sustained $(ARGS)
