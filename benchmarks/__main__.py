@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from .harness import ROUNDS, machine, say, table
 
-FAMILIES: Final = ("caller", "off", "cpu", "instructions", "memory", "reading", "imports")
+FAMILIES: Final = ("caller", "off", "cpu", "instructions", "compare", "memory", "reading", "imports")
 
 
 def figures_of(family: str) -> list[dict[str, Any]]:
