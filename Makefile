@@ -60,7 +60,7 @@ $(BENCH_VENV)/.bench: pyproject.toml
 bench: $(BENCH_VENV)/.bench ## what measuring costs, as ratios within one run
 	@$(BENCH_VENV)/bin/python -m benchmarks $(ARGS)
 
-bench-stack: $(VENV)/.test ## 2,000 measurements a second for 60 s through the real Collector
+bench-stack: $(VENV)/.test ## 2,000 measurements a second through the real Collector, and the highest rate
 	@$(BIN)/python -m benchmarks.sustained $(ARGS)
 
 soak: $(VENV)/.test ## 10 minutes in which everything goes wrong at random, and a verdict on what became of each measurement

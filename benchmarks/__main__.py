@@ -9,7 +9,18 @@ from typing import Any, Final
 
 from .harness import ROUNDS, machine, say, table
 
-FAMILIES: Final = ("caller", "off", "cpu", "instructions", "compare", "memory", "reading", "imports")
+FAMILIES: Final = (
+    "caller",
+    "off",
+    "cpu",
+    "instructions",
+    "compare",
+    "loop_lag",
+    "memory",
+    "reading",
+    "growth",
+    "imports",
+)
 
 
 def figures_of(family: str) -> list[dict[str, Any]]:

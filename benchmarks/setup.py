@@ -1,5 +1,6 @@
 """callbot_latency as a bot runs it, with exporters that send nothing; and the same of OpenTelemetry alone."""
 
+import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,6 +65,8 @@ def measuring(*, export: bool = True, **settings: Any) -> Iterator[None]:
     The exporters named ``console`` are replaced by those that do nothing; all else is as `init()` makes it.
     """
     exporters = ("console",) if export else ()
+    # Alerts are logged, and by nobody shown.
+    logging.getLogger("callbot_latency").addHandler(logging.NullHandler())
     with tempfile.TemporaryDirectory() as folder:
         config = LatencyConfig(
             metrics_file_path=Path(folder) / "metrics.jsonl",
