@@ -117,7 +117,9 @@ def lost(report: dict[str, Any]) -> int:
     measured: int = report["measured"]
     # One more span than operations: the call's own.
     arrived = (report["counted"], report["lines_in_the_file"], report["spans_accepted_by_the_collector"] - 1)
-    return max(measured - min(arrived), *report["dropped"].values(), 0)
+    missing: list[int] = [measured - each for each in arrived]
+    told: list[int] = [*report["dropped"].values()]
+    return max(*missing, *told)
 
 
 def holds(report: dict[str, Any]) -> bool:
