@@ -16,7 +16,8 @@ from callbot_latency import OperationType, call, measure_latency, measure_latenc
 from .harness import Chunk, Figure, difference, interleaved, pin, ratio, run_alone, say, timed, timed_async
 from .setup import ATTRIBUTES, SPAN_NAME, bare_tracer, measuring
 
-ITEMS: Final = 50
+ITEMS: Final = (50, 500)
+"""Of a short stream, and of a long one, whose span is shared by more."""
 PAUSE_S: Final = 0.12
 
 
@@ -28,12 +29,12 @@ async def plain_async() -> int:
     return 1
 
 
-def plain_items() -> Iterator[int]:
-    yield from range(ITEMS)
+def plain_items(amount: int) -> Iterator[int]:
+    yield from range(amount)
 
 
-async def plain_async_items() -> Any:
-    for item in range(ITEMS):
+async def plain_async_items(amount: int) -> Any:
+    for item in range(amount):
         yield item
 
 
@@ -69,29 +70,50 @@ def bare_functions(tracer: Tracer) -> tuple[Callable[[], int], Callable[[], Any]
     return bare, bare_async
 
 
-def consumed(items: Callable[[], Iterator[int]]) -> Callable[[], None]:
-    """A stream, read to its end."""
+def consumed(items: Callable[[int], Iterator[int]], amount: int) -> Chunk:
+    """A stream read to its end: microseconds an item."""
 
     def consume() -> None:
-        for _ in items():
+        for _ in items(amount):
             pass
 
-    return consume
+    chunk = timed(consume)
+    return lambda _: chunk(1) / amount
 
 
-def consumed_async(items: Callable[[], Any]) -> Callable[[], Any]:
-    """An async stream, read to its end."""
+def consumed_async(items: Callable[[int], Any], amount: int) -> Chunk:
+    """The same of an async stream."""
 
     async def consume() -> None:
-        async for _ in items():
+        async for _ in items(amount):
             pass
 
-    return consume
+    chunk = timed_async(consume)
+    return lambda _: chunk(1) / amount
 
 
-def per_item(chunk: Chunk) -> Chunk:
-    """A call's cost, shared by its items; as many items as others make calls."""
-    return lambda _: chunk(1) / ITEMS
+def item_figures() -> list[Figure]:
+    """Streams of both lengths, measured and not."""
+    variants: dict[str, Chunk] = {}
+    for amount in ITEMS:
+        variants |= {
+            f"bare generator {amount}": consumed(plain_items, amount),
+            f"generator {amount}": consumed(measured_items, amount),
+            f"bare async generator {amount}": consumed_async(plain_async_items, amount),
+            f"async generator {amount}": consumed_async(measured_async_items, amount),
+        }
+    with call("CA1", stream_sid="MZ1"):
+        values = interleaved(variants, pause_s=PAUSE_S, chunks=20)
+    return [
+        difference(
+            f"item of {kind} over the bare one, its span shared by {amount}",
+            values[f"{kind.split(' ', 1)[1]} {amount}"],
+            values[f"bare {kind.split(' ', 1)[1]} {amount}"],
+            2.0,
+        )
+        for amount in ITEMS
+        for kind in ("a generator", "an async generator")
+    ]
 
 
 def caller_figures(*, export: bool) -> list[Figure]:
@@ -103,31 +125,16 @@ def caller_figures(*, export: bool) -> list[Figure]:
         "context": timed(measured_block),
         "bare_async": timed_async(bare_async),
         "async": timed_async(measured_async),
-        "plain_items": per_item(timed(consumed(plain_items))),
-        "items": per_item(timed(consumed(measured_items))),
-        "plain_async_items": per_item(timed_async(consumed_async(plain_async_items))),
-        "async_items": per_item(timed_async(consumed_async(measured_async_items))),
     }
     with call("CA1", stream_sid="MZ1"):
         values = interleaved(variants, pause_s=PAUSE_S)
     how = "batch export" if export else "no export"
-    span, shared = "start_as_current_span", f"its span shared by {ITEMS}"
-    rows = [
+    span = "start_as_current_span"
+    return [
         ratio(f"decorated function / {span}, {how}", values["function"], values["bare"], 1.0),
         ratio(f"async function / {span}, {how}", values["async"], values["bare_async"], 1.0),
         ratio(f"context manager / {span}, {how}", values["context"], values["bare"], 1.0),
     ]
-    if export:
-        rows += [
-            difference(f"item of a generator over the bare one, {shared}", values["items"], values["plain_items"], 2.0),
-            difference(
-                f"item of an async generator over the bare one, {shared}",
-                values["async_items"],
-                values["plain_async_items"],
-                2.0,
-            ),
-        ]
-    return rows
 
 
 def timed_on_loop(runner: asyncio.Runner, *, in_turn: bool) -> Chunk:
@@ -162,7 +169,7 @@ def figures() -> Sequence[Figure]:
         say(f"  {'with' if export else 'without'} batch export")
         with measuring(export=export):
             rows += caller_figures(export=export)
-            rows += [turn_figure()] if export else []
+            rows += [*item_figures(), turn_figure()] if export else []
     return rows
 
 

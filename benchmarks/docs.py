@@ -38,8 +38,9 @@ def about(machine: dict[str, Any]) -> str:
     """The machine in a sentence or two."""
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
     clock = {"wall": "wall clock", "thread": "CPU time of the calling thread"}[machine["clock"]]
+    pinned = "not pinned" if machine.get("pinned_to_cpu") is None else "pinned to one"
     return (
-        f"{machine['cpus']} CPUs ({machine['cpu']}), {machine['platform']}, Python {machine['python']}; "
+        f"{machine['cpus']} CPUs ({machine['cpu']}), {pinned}; {machine['platform']}; Python {machine['python']}; "
         f"{machine['rounds']} rounds, {clock}.\n{packages}."
     )
 

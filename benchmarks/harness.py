@@ -104,10 +104,16 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def pinned_to() -> int | None:
+    """The CPU that `pin` chooses; None where there is no pinning."""
+    return max(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+
+
 def pin() -> None:
     """Keep this process and its threads on one CPU, the last of those it may use, where the system lets us."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    cpu = pinned_to()
+    if cpu is not None:
+        os.sched_setaffinity(0, {cpu})
 
 
 def interleaved(
@@ -175,6 +181,7 @@ def machine() -> dict[str, Any]:
         "platform": platform.platform(),
         "cpu": _cpu(),
         "cpus": os.cpu_count(),
+        "pinned_to_cpu": pinned_to(),
         "load_1_min": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "rounds": ROUNDS,
         "clock": CLOCK,

@@ -23,7 +23,7 @@ SECONDS: Final = 1.5
 RAMP_S: Final = 0.3
 """In which all calls begin."""
 TICK_S: Final = 0.002
-RATES: Final = (1_000, 2_000, 4_000, 8_000, 12_000, 16_000, 24_000, 32_000, 50_000)
+RATES: Final = (2_000, 4_000, 8_000, 12_000, 16_000, 32_000, 50_000)
 KEPT_SHARE: Final = 0.95
 """A rate is kept where so much of it is reached."""
 
