@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format stack demo-stack bench bench-stack soak picture clean
+.PHONY: help demo test test-matrix check audit format stack demo-stack bench bench-stack soak picture clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -23,7 +23,7 @@ $(VENV)/.example: pyproject.toml | $(BIN)/python
 
 $(VENV)/.test: pyproject.toml $(VENV)/.example
 	@echo "Installing what the tests need ..."
-	@$(PIP) -e '.[example,test]'
+	@$(PIP) -e '.[example,test,check]'
 	@touch $@
 
 demo: $(VENV)/.example ## one phone call, answered and measured; needs no server
@@ -33,10 +33,22 @@ test: $(VENV)/.test ## every test; says by name which servers are missing and wh
 	@$(BIN)/python -m deploy.stack --build-only $(if $(CALLBOT_REQUIRE_SERVERS),,--lenient)
 	@$(BIN)/python -m pytest -ra $(ARGS)
 
-check: $(VENV)/.test ## lint, formatting and types
+test-matrix: $(VENV)/.test ## the unit tests on each Python that is found here, with OpenTelemetry's oldest and newest
+	@$(BIN)/nox $(if $(PYTHONS),--pythons $(PYTHONS)) $(if $(OTEL),--tags $(OTEL)) $(if $(ARGS),-- $(ARGS))
+
+check: $(VENV)/.test ## lint, formatting, types, and what bandit finds
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/bandit --quiet -c pyproject.toml -r callbot_latency deploy examples
 	@$(BIN)/mypy
+	@$(BIN)/basedpyright
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/basedpyright --verifytypes callbot_latency --ignoreexternal > .mypy_cache/public \
+		|| { cat .mypy_cache/public; exit 1; }
+	@grep completeness .mypy_cache/public
+
+audit: $(VENV)/.test ## known vulnerabilities of what is installed; fails where their data are not to be had
+	@$(BIN)/python -m pip freeze --exclude-editable > $(VENV)/installed.txt
+	@$(BIN)/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r $(VENV)/installed.txt
 
 format: $(VENV)/.test ## put the code in form
 	@$(BIN)/ruff check --fix .

@@ -56,13 +56,13 @@ class _Attempt(AttemptHandle):
     token: "Token[Context]"
 
     def __init__(self, attempts: "_Attempts", measurement: Measurement, number: int) -> None:
-        self.attempts = attempts
-        self.measurement = measurement
-        self.number = number
-        self.context = measurement.context
+        self.attempts: _Attempts = attempts
+        self.measurement: Measurement = measurement
+        self.number: int = number
+        self.context: Context = measurement.context
         self.reason: str | None = None
         """Why it is no answer; None where it is one, or is not over."""
-        self.overtaken = False
+        self.overtaken: bool = False
         """Whether another one answered while it ran."""
         self.hedge: str | None = None
         self.outer: _Attempt | None = None

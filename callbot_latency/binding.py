@@ -109,8 +109,8 @@ class call:  # noqa: N801 - used as a verb, like contextlib.suppress
             raise TypeError(f"call_sid: expected a string such as 'CA...', got {type(call_sid).__name__}")
         if not call_sid:
             raise ValueError("call_sid: expected a string such as 'CA...', got an empty one")
-        self.call_sid = well_formed(call_sid)
-        self.stream_sid = checked_text("stream_sid", stream_sid)
+        self.call_sid: str = well_formed(call_sid)
+        self.stream_sid: str | None = checked_text("stream_sid", stream_sid)
         self._metadata = kept_facts(checked_metadata(metadata))
         # Of each entry of this object that is not left yet: it may be entered again, also by another task.
         self._opened: list[_Opened] = []

@@ -48,7 +48,7 @@ class Buffer:
         self._amount = 0
         self._when_idle = when_idle and interval_s > 0
         self._since_s = monotonic()
-        self.hurry = False
+        self.hurry: bool = False
         """Whether an incomplete batch waits no longer; until nothing waits."""
         self._owes_batch = False
 

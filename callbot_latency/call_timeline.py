@@ -39,7 +39,7 @@ class Turn:
         self.metadata = metadata
         self.operations: list[Measurement] = []
         self.speech: SpeechEnd | None = None
-        self.began_ns = perf_counter_ns()
+        self.began_ns: int = perf_counter_ns()
         self.sent_ns: int | None = None
         self.answer_ns: int | None = None
         self.silence_ns: int | None = None
@@ -49,7 +49,7 @@ class Turn:
         self.barge_in: BargeIn | None = None
         self.is_broken_into = False
         """Whether the caller speaks while the bot does, and what became of that is not told yet."""
-        self.is_over = timeline is None
+        self.is_over: bool = timeline is None
         """Whether it is told, or another one has begun, or nobody measures it: what happens then is not its own."""
         self.hung_up_ns: int | None = None
         self.ended_ns: int | None = None

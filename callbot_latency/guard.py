@@ -23,7 +23,7 @@ class _Switch:
     __slots__ = ("on",)
 
     def __init__(self) -> None:
-        self.on = False
+        self.on: bool = False
 
 
 reraise: Final = _Switch()

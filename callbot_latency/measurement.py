@@ -268,7 +268,7 @@ class Measurement(Handle):
     def __init__(self, operation: Operation, call_sid: str | None, stream_sid: str | None) -> None:
         self.operation = operation
         self.provider = operation.provider
-        self.metadata = operation.metadata
+        self.metadata: Mapping[str, Any] = operation.metadata
         self.call_sid = call_sid
         self.stream_sid = stream_sid
 

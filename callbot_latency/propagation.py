@@ -152,9 +152,9 @@ class bound_from_headers:  # noqa: N801 - used as a verb, like call()
         if isinstance(headers, str | bytes) or not hasattr(headers, "__iter__"):
             raise TypeError(f"headers: expected a mapping or a list of pairs, got {type(headers).__name__}")
         ids, self._trace_context = contained(read_headers, headers) or (CallIds(), {})
-        self.call_sid = ids.call_sid
-        self.stream_sid = ids.stream_sid
-        self.turn = ids.turn
+        self.call_sid: str | None = ids.call_sid
+        self.stream_sid: str | None = ids.stream_sid
+        self.turn: int | None = ids.turn
         self._call: call | None = None
         self._entered: list[ExitStack] = []
 

@@ -27,7 +27,7 @@ class Retry:
 
     def wait_s(self, failed: int) -> float:
         """Seconds to wait after so many failures in a row."""
-        return random.uniform(0.0, min(self.cap_s, self.base_s * 2 ** min(failed - 1, 32)))  # noqa: S311 - no secret
+        return random.uniform(0.0, min(self.cap_s, self.base_s * 2 ** min(failed - 1, 32)))  # noqa: S311 # nosec B311 # no secret
 
     def asked_s(self, error: TransientError) -> float | None:
         """Seconds that the server asked for; None where it asked for nothing that makes sense."""

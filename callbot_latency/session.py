@@ -55,10 +55,10 @@ class Session:
 
     def __init__(self, spans: SpanOpener, thresholds: Thresholds, pipeline: "Pipeline") -> None:
         self.spans = spans
-        self.open_measurements = OpenMeasurements()
-        self.submit = pipeline.submit
-        self.flush = pipeline.flush
-        self.turn_numbers = TurnNumbers()
+        self.open_measurements: OpenMeasurements = OpenMeasurements()
+        self.submit: Callable[[Any], None] = pipeline.submit
+        self.flush: Callable[[float], bool] = pipeline.flush
+        self.turn_numbers: TurnNumbers = TurnNumbers()
         self.opened_calls: deque[tuple[str, int | None, Mapping[str, Any]]] | None = None
         """Where `call()` leaves its call_sid and metadata, and `turn()` its number too, when somebody behind the queue
         asks for them.

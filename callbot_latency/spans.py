@@ -5,7 +5,7 @@ import copy
 import hashlib
 import random
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import Token
 from typing import Any, Final
 
@@ -28,7 +28,7 @@ from .semconv import CALL_PART_SPAN, CALL_SID, CALL_SPAN, SCOPE
 
 __all__ = ["FEW", "SPAN", "DerivedIds", "SpanOpener", "Writing", "attach", "detach", "detach_abandoned", "hash_key"]
 
-attach = otel_context.attach
+attach: Callable[[Context], "Token[Context]"] = otel_context.attach
 
 (SPAN,) = trace.set_span_in_context(INVALID_SPAN, Context())
 """Where a context holds its span; OpenTelemetry has no public name for it."""
@@ -91,11 +91,11 @@ class DerivedIds:
 
     def generate_trace_id(self) -> int:
         """128 random bits."""
-        return random.getrandbits(128) or 1
+        return random.getrandbits(128) or 1  # nosec B311 # an id, no secret
 
     def generate_span_id(self) -> int:
         """64 random bits."""
-        return random.getrandbits(64) or 1
+        return random.getrandbits(64) or 1  # nosec B311 # an id, no secret
 
     def is_trace_id_random(self) -> bool:
         """True: these are; see `_RootIds` for those that are derived."""
@@ -126,7 +126,7 @@ class Writing:
     __slots__ = ("direct",)
 
     def __init__(self, *, direct: bool = False) -> None:
-        self.direct = direct
+        self.direct: bool = direct
 
 
 _CHECKED: Final = Writing()

@@ -21,7 +21,9 @@ class Tally:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self.accepted = self.delivered = self.retried = 0
+        self.accepted: int = 0
+        self.delivered: int = 0
+        self.retried: int = 0
         self._dropped: Counter[str] = Counter()
         self._untold: Counter[str] = Counter()
         self._last_error: tuple[str, datetime] | None = None

@@ -21,10 +21,10 @@ class Task:
     __slots__ = ("act", "failed", "left", "work")
 
     def __init__(self, act: Callable[[Any], Any], work: Any, left: int) -> None:
-        self.act = act
-        self.work = work
-        self.left = left
-        self.failed = 0
+        self.act: Callable[[Any], Any] = act
+        self.work: Any = work
+        self.left: int = left
+        self.failed: int = 0
 
     def shrink(self, error: TransientError) -> tuple[int, int]:
         """Keep what is to be tried again; how many of the beginning arrived, and how many were refused."""

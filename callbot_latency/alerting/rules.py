@@ -2,7 +2,7 @@
 
 from functools import cached_property
 from math import isfinite
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, field_validator, model_validator
@@ -64,7 +64,7 @@ Globs = Annotated[tuple[str, ...], BeforeValidator(_globs)]
 class _Table(BaseModel):
     """A table of the file: TOML's own types, and no key that is not known."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Match(_Table):

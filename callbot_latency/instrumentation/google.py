@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from ..measurement import Measurement
 from ..metric import OperationType
@@ -23,7 +23,7 @@ class GoogleInstrumentor(ClientInstrumentor):
     of their APIs.
     """
 
-    requires = (_SPEECH, _TEXT_TO_SPEECH)
+    requires: ClassVar[tuple[str, ...]] = (_SPEECH, _TEXT_TO_SPEECH)
     any_of = True
 
     def targets(self) -> Iterable[Target]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from ..measurement import Measurement, Operation
 from ..metric import OperationType
@@ -21,7 +21,7 @@ _PCM_BYTES_PER_S: Final = 48_000.0
 class OpenAIInstrumentor(ClientInstrumentor):
     """`OpenAIInstrumentor().instrument()` measures every `OpenAI` and `AsyncOpenAI` client of the process."""
 
-    requires = ("openai >= 1.99",)
+    requires: ClassVar[tuple[str, ...]] = ("openai >= 1.99",)
 
     def targets(self) -> Iterable[Target]:
         from openai.resources.audio.speech import AsyncSpeech, Speech

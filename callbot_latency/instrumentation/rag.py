@@ -1,7 +1,7 @@
 """Requests of httpx to the RAG API: those whose URL begins with what `instrument(rag_url=...)` was given."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from ..config import ConfigError
 from ..measurement import Measurement
@@ -21,7 +21,7 @@ class RagInstrumentor(ClientInstrumentor):
     either nothing is wrapped.
     """
 
-    requires = ("httpx >= 0.27",)
+    requires: ClassVar[tuple[str, ...]] = ("httpx >= 0.27",)
 
     def _instrument(self, **kwargs: Any) -> None:
         urls = kwargs.get("rag_url") or _url_of_the_settings() or {}

@@ -1,7 +1,7 @@
 """The `simple-salesforce` client: queries, records of an object, Apex and the other REST calls."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from ..metric import OperationType
 from .instrumentor import ClientInstrumentor
@@ -42,7 +42,7 @@ class SalesforceInstrumentor(ClientInstrumentor):
     works between them.
     """
 
-    requires = ("simple-salesforce >= 1.12.6",)
+    requires: ClassVar[tuple[str, ...]] = ("simple-salesforce >= 1.12.6",)
 
     def targets(self) -> Iterable[Target]:
         from simple_salesforce.api import Salesforce, SFType

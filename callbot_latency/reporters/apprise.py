@@ -56,7 +56,7 @@ class AppriseReporter:
         self._severity = checked_severity(severity)
         self._language = checked(language)
         self._services = _services(urls)
-        self.target = SecretStr(" ".join(sorted(service[0].url() for service in self._services)))
+        self.target: SecretStr = SecretStr(" ".join(sorted(service[0].url() for service in self._services)))
         self._alert: Alert | None = None
         self._left: list[Any] = []
 

@@ -68,7 +68,7 @@ class InfluxDBReporter:
         if isinstance(timeout_ms, bool) or not isinstance(timeout_ms, (int, float)) or not 0 < timeout_ms < 1e9:
             raise ValueError(f"timeout_ms: expected a number of milliseconds above 0, got {timeout_ms!r}")
         self._timeout_ms = timeout_ms
-        self.target = self._url, self._org, self._bucket
+        self.target: tuple[str, str, str] = self._url, self._org, self._bucket
         self._advice = _advice(self._org, self._bucket)
         self._process = os.getpid()
         self._reset()

@@ -97,7 +97,8 @@ class PrometheusReporter:
         address = address_of("url", url)
         if auth is not None and address.basic is not None:
             raise ValueError("auth: the address has a user and password already; give one of the two")
-        self._url = self.target = address.url
+        self.target: str = address.url
+        self._url = self.target
         self._auth = _checked_auth(auth) if auth is not None else address.basic
         self._job = _checked_job(job)
         self._labels = _checked_labels(grouping_key or {})

@@ -97,7 +97,7 @@ class Rotation:
         self._on = max_mb > 0
         self._looked = False
         self._not_before_s = float("-inf")
-        self.backups = Backups(path, backups)
+        self.backups: Backups = Backups(path, backups)
 
     def start(self) -> None:
         """Once: finish what an earlier process left; where nothing is left, nothing but a look at the folder."""

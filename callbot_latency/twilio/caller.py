@@ -31,7 +31,7 @@ class Caller:
     """What the bot reports of the caller's speech, checked, on the one clock."""
 
     def __init__(self, began_ns: int, tell: Telling) -> None:
-        self.clock = MediaClock()
+        self.clock: MediaClock = MediaClock()
         self._tell = tell
         self._began_ns = began_ns
         self._onset_ns: int | None = None

@@ -33,11 +33,11 @@ class MediaClock:
     __slots__ = ("_base_ns", "_least_before_ns", "_least_ns", "_window_ns", "arrived_ns", "frame_ns", "position_ns")
 
     def __init__(self) -> None:
-        self.position_ns = 0
+        self.position_ns: int = 0
         """End of the audio that has come, in nanoseconds since the stream began."""
         self.arrived_ns: int | None = None
         """When the last of it came."""
-        self.frame_ns = 0
+        self.frame_ns: int = 0
         """How much of it came last."""
         self._base_ns: int | None = None
         self._least_ns: int | None = None

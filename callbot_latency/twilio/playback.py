@@ -37,13 +37,13 @@ class Cleared:
     __slots__ = ("at_ns", "is_settled", "marks", "silenced_ns", "utterance", "was_speaking")
 
     def __init__(self, at_ns: int, utterance: Utterance | None, marks: list[Mark], was_speaking: bool) -> None:
-        self.at_ns = at_ns
-        self.utterance = utterance
-        self.marks = marks
-        self.was_speaking = was_speaking
+        self.at_ns: int = at_ns
+        self.utterance: Utterance | None = utterance
+        self.marks: list[Mark] = marks
+        self.was_speaking: bool = was_speaking
         self.silenced_ns: int | None = None
         """When the last of its marks came back."""
-        self.is_settled = not marks
+        self.is_settled: bool = not marks
 
     @property
     def heard_share(self) -> float | None:
@@ -70,9 +70,9 @@ class Playback:
         self._told_ns = 0
         self._cleared: deque[Cleared] = deque()
         self.is_filler = False
-        self.begins_anew = False
+        self.begins_anew: bool = False
         """Whether the next audio begins something new, whatever was before it."""
-        self.answers = False
+        self.answers: bool = False
         """Whether the caller has said something since the bot began to speak."""
 
     @property

@@ -21,23 +21,23 @@ class Utterance:
     )
 
     def __init__(self, sent_ns: int, scheduled_ns: int, is_filler: bool) -> None:
-        self.sent_ns = sent_ns
+        self.sent_ns: int = sent_ns
         """When its first audio was sent."""
-        self.scheduled_ns = scheduled_ns
+        self.scheduled_ns: int = scheduled_ns
         """When that would be played, if nothing took time: at once, or after the audio before it."""
-        self.is_filler = is_filler
-        self.audio_ns = 0
+        self.is_filler: bool = is_filler
+        self.audio_ns: int = 0
         """How much of it was sent."""
-        self.silence_ns = 0
+        self.silence_ns: int = 0
         """How much of it was inaudible before the first audible sample."""
-        self.audible = False
-        self.marked_ns = 0
+        self.audible: bool = False
+        self.marked_ns: int = 0
         """How much of it lies before its last mark."""
-        self.acked_ns = 0
+        self.acked_ns: int = 0
         """How much of it was played, as its marks tell."""
-        self.acked_at_ns = 0
-        self.is_started = False
-        self.is_ended = False
+        self.acked_at_ns: int = 0
+        self.is_started: bool = False
+        self.is_ended: bool = False
 
     @property
     def is_played(self) -> bool:
@@ -51,13 +51,13 @@ class Mark:
     __slots__ = ("name", "played_ns", "scheduled_ns", "sent_ns", "utterance")
 
     def __init__(self, name: str, utterance: Utterance | None, sent_ns: int, scheduled_ns: int) -> None:
-        self.name = name
-        self.utterance = utterance
+        self.name: str = name
+        self.utterance: Utterance | None = utterance
         """None where nothing was left to be played: such a mark comes back at once."""
-        self.sent_ns = sent_ns
-        self.scheduled_ns = scheduled_ns
+        self.sent_ns: int = sent_ns
+        self.scheduled_ns: int = scheduled_ns
         """When it would come back, if nothing but the playing took time."""
-        self.played_ns = utterance.audio_ns if utterance is not None else 0
+        self.played_ns: int = utterance.audio_ns if utterance is not None else 0
         """How much of its utterance lies before it."""
 
     @property

@@ -81,7 +81,7 @@ class SalesforceStub:
         return JSONResponse({"id": record["Id"], "success": True, "errors": []}, status_code=201)
 
     async def _admit(self, request: Request) -> Response | None:
-        usual_s = random.uniform(*self._delay_ms) / 1_000  # noqa: S311 - nothing secret hangs on it
+        usual_s = random.uniform(*self._delay_ms) / 1_000  # noqa: S311 # nosec B311 # no secret
         await asyncio.sleep(usual_s + self._slow.salesforce)
         if request.headers.get("authorization") != f"Bearer {SESSION_ID}":
             return _error(401, "INVALID_SESSION_ID", "Session expired or invalid")

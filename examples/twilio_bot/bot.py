@@ -5,7 +5,7 @@ from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
-from xml.sax.saxutils import quoteattr
+from xml.sax.saxutils import quoteattr  # nosec B406 # it writes, and parses nothing
 
 from starlette.applications import Starlette
 from starlette.requests import Request
