@@ -257,8 +257,12 @@ class Pipeline:
             teller = threading.Thread(
                 target=contained, args=(self._say_what_was_dropped,), kwargs={"last": True}, daemon=True
             )
-            teller.start()
-            teller.join(timeout_s)
+            try:
+                teller.start()
+            except RuntimeError:  # from Python 3.12 on no thread starts once the interpreter ends: then here
+                self._say_what_was_dropped(last=True)
+            else:
+                teller.join(timeout_s)
 
     def _run(self) -> None:
         while self._is_current() and not self._closing:

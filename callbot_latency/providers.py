@@ -76,18 +76,25 @@ class Providers:
         self.meters = meters
         self._closers = tuple(closers)
         self._closing: list[threading.Thread] = []
+        self._begin = threading.Event()
 
-    def begin_close(self) -> None:
-        """Start to flush and shut down what is ours.
+    def start(self) -> None:
+        """Start the threads that will flush and shut down what is ours; also in a forked child, which has none.
 
         The SDK's own shutdown has no bound of its own, so each runs on a daemon thread that `wait_closed` waits for.
+        They wait from the beginning, since from Python 3.12 on none can be started once the interpreter ends.
         """
+        self._begin = begin = threading.Event()
         self._closing = [
-            threading.Thread(target=contained, args=(close,), name="callbot_latency.shutdown", daemon=True)
+            threading.Thread(target=_close_on, args=(begin, close), name="callbot_latency.shutdown", daemon=True)
             for close in self._closers
         ]
         for thread in self._closing:
             thread.start()
+
+    def begin_close(self) -> None:
+        """Let those threads begin."""
+        self._begin.set()
 
     def wait_closed(self, timeout_s: float) -> bool:
         """Wait for what `begin_close` began; False when a server kept us longer than `timeout_s`."""
@@ -95,6 +102,11 @@ class Providers:
         for thread in self._closing:
             thread.join(max(0.0, deadline_s - monotonic()))
         return not any(thread.is_alive() for thread in self._closing)
+
+
+def _close_on(begin: threading.Event, close: Callable[[], Any]) -> None:
+    begin.wait()
+    contained(close)
 
 
 def open_providers(config: LatencyConfig) -> Providers:

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from time import monotonic, sleep
 from types import FrameType
 from typing import Any, Final
@@ -104,6 +105,7 @@ class _Runtime:
         return [*consumers, *([self.rules] if rules else []), *lanes, report_manager]
 
     def start(self) -> None:
+        self.providers.start()
         for reporter in self._from_environment:
             report_manager.add_from_environment(reporter)
         self.pipeline.start()
@@ -127,7 +129,7 @@ class _Runtime:
         self.session.open_measurements.clear()
         self.on_deadline.restart_after_fork()
         self.deadlines.restart_after_fork()
-        self.pipeline.restart_after_fork(self.deadlines.start)
+        self.pipeline.restart_after_fork(self.deadlines.start, self.providers.start)
 
 
 def _from_environment(config: LatencyConfig) -> list[LatencyReporter | Notifier]:
@@ -327,7 +329,9 @@ def _hook_sigterm() -> None:
         else:
             # Elsewhere, since the code that the signal interrupted may hold a lock that the worker needs: unless all
             # is over at once, it goes on meanwhile. Not a threading.Thread, whose start takes a lock too.
-            _thread.start_new_thread(end, (number,))
+            # Python 3.12 starts none once the interpreter ends: then the shutdown() of the exit is at work already.
+            with suppress(RuntimeError):
+                _thread.start_new_thread(end, (number,))
             if not is_in_hub():
                 sleep(SIGTERM_WAIT_S)
 

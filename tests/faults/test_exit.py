@@ -278,6 +278,26 @@ def test_sigterm_in_the_middle_of_shutdown_or_a_read(tmp_path: Path) -> None:
     assert len(written(tmp_path)) > 2_000
 
 
+def test_the_end_starts_no_thread(tmp_path: Path) -> None:
+    """Python 3.12 starts none while it ends: all is written all the same, also where SIGTERM comes meanwhile."""
+    done = run_python(
+        """
+        import _thread
+        init()
+        for _ in range(500): listen()
+        def refuse(*arguments, **named):
+            raise RuntimeError("can't create new thread at interpreter shutdown")
+        def ending():
+            _thread.start_new_thread = threading._start_new_thread = threading._start_joinable_thread = refuse
+            os.kill(os.getpid(), signal.SIGTERM)
+        atexit.register(ending)
+        """,
+        tmp_path,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(written(tmp_path)) == 500
+
+
 def test_a_hundred_calls_at_once_and_ctrl_c(tmp_path: Path) -> None:
     """100 tasks measure when Ctrl-C comes: the application's KeyboardInterrupt, whole lines, cancelled ones told."""
     code, out, err = end_by(
