@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from enum import Enum
 from itertools import islice
 from operator import attrgetter
-from typing import Any, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 from . import semconv
 from .text import text_of_any, well_formed
@@ -28,8 +28,8 @@ class ThresholdsMs(NamedTuple):
 class Severity(Enum):
     """How bad a breach is."""
 
-    # Members are one of a kind; Enum would hash their names, in Python, at each look-up.
-    __hash__ = object.__hash__
+    if not TYPE_CHECKING:  # members are one of a kind; Enum would hash their names, in Python, at each look-up
+        __hash__ = object.__hash__
 
     WARNING = "warning"
     CRITICAL = "critical"
@@ -38,7 +38,8 @@ class Severity(Enum):
 class OperationStatus(Enum):
     """How an operation ended. Cancelled ones are counted, and kept out of percentiles and thresholds."""
 
-    __hash__ = object.__hash__
+    if not TYPE_CHECKING:
+        __hash__ = object.__hash__
 
     SUCCESS = "success"
     ERROR = "error"
@@ -54,7 +55,8 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 class OperationType(Enum):
     """What kind of work was measured. The four of a phone callbot, and those added by `register`."""
 
-    __hash__ = object.__hash__
+    if not TYPE_CHECKING:
+        __hash__ = object.__hash__
 
     STT = "speech_to_text"
     TTS = "text_to_speech"
