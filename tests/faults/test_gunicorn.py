@@ -22,7 +22,7 @@ from tests.faults.servers import LOCALHOST, free_port
 from tests.rotated import whole_rows_of
 from tests.subprocesses import ROOT, clean_environment, written
 
-UNWRITTEN_S = 1.0
+UNWRITTEN_S = 2.0
 """What SIGKILL may lose finished so shortly before: the worker looks every 0.1 s, on a machine that is busy."""
 
 WSGI = """
