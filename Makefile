@@ -34,7 +34,7 @@ test: $(VENV)/.test ## every test; says by name which servers are missing and wh
 	@$(BIN)/python -m pytest -ra $(ARGS)
 
 test-matrix: $(VENV)/.test ## the unit tests on each Python that is found here, with OpenTelemetry's oldest and newest
-	@$(BIN)/nox $(if $(PYTHONS),--pythons $(PYTHONS)) $(if $(OTEL),--tags $(OTEL)) $(if $(ARGS),-- $(ARGS))
+	@$(BIN)/nox $(if $(PYTHONS),--pythons $(PYTHONS)) $(if $(OTEL),--session $(OTEL)) $(if $(ARGS),-- $(ARGS))
 
 check: $(VENV)/.test ## lint, formatting, types, and what bandit finds
 	@$(BIN)/ruff check .
