@@ -1,12 +1,14 @@
 """What the sampler of our tracer answers for a span beneath a sampled one, said without asking it."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
-from opentelemetry.context import Context
+from opentelemetry.context import Context, get_current
 from opentelemetry.sdk.trace.sampling import Decision, ParentBased, Sampler, SamplingResult, StaticSampler
-from opentelemetry.trace import Link, SpanKind, TraceState, get_current_span
+from opentelemetry.trace import Link, SpanContext, SpanKind, TraceState
 from opentelemetry.util.types import Attributes
+
+from .spans import SPAN
 
 __all__ = ["with_parent_at_once"]
 
@@ -28,6 +30,8 @@ def with_parent_at_once(sampler: Sampler) -> Sampler:
 class _WithParent(Sampler):
     def __init__(self, sampler: Sampler) -> None:
         self._sampler = sampler
+        self._known: SpanContext | None = None
+        """The last that was found to be sampled, of this process and without a trace state: most have siblings."""
 
     def should_sample(  # noqa: PLR0917 - as the SDK has it
         self,
@@ -39,12 +43,20 @@ class _WithParent(Sampler):
         links: Sequence[Link] | None = None,
         trace_state: TraceState | None = None,
     ) -> SamplingResult:
-        parent = get_current_span(parent_context).get_span_context()
-        if parent.is_valid and not parent.is_remote and parent.trace_flags.sampled:
-            if not (attributes or parent.trace_state):
+        span: Any = (get_current() if parent_context is None else parent_context).get(SPAN)
+        parent = None if span is None else span.get_span_context()
+        if parent is not None and (parent is self._known or self._is_sampled_here(parent)):
+            if not attributes and parent is self._known:
                 return _SAMPLED
             return SamplingResult(Decision.RECORD_AND_SAMPLE, attributes, parent.trace_state)
         return self._sampler.should_sample(parent_context, trace_id, name, kind, attributes, links, trace_state)
+
+    def _is_sampled_here(self, parent: SpanContext) -> bool:
+        if not (parent.is_valid and not parent.is_remote and parent.trace_flags.sampled):
+            return False
+        if not parent.trace_state:
+            self._known = parent
+        return True
 
     def get_description(self) -> str:
         return self._sampler.get_description()
