@@ -156,6 +156,23 @@ def test_an_earlier_measurement_keeps_its_time() -> None:
     assert late // 1000 == NOON_US - 86_400_000_000
 
 
+def test_a_clock_that_is_set_back_overwrites_no_point() -> None:
+    """Instants that are forgotten by then come again, several times: each time they are points of their own."""
+    points = Points()
+
+    def times(first: int, last: int) -> list[int]:
+        """The nanoseconds of so many microseconds, one after the other."""
+        instants = (NOON + timedelta(microseconds=i) for i in range(first, last))
+        return [time_of(points.line(metric(timestamp=at)).decode()) for at in instants]
+
+    written = times(0, MAX_INSTANTS + 50)
+    assert {time_ns % 1000 for time_ns in written} == {points._first_ns}
+    for _ in range(3):
+        written += times(0, 50)
+        written += times(50, MAX_INSTANTS + 50)
+    assert len(set(written)) == len(written)
+
+
 def test_names_providers_and_instants_are_bounded() -> None:
     """Tags never grow without end, nor does memory."""
     points = Points()

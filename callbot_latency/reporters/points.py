@@ -1,5 +1,6 @@
 """A measurement, or a turn, as one point of InfluxDB, in line protocol."""
 
+import itertools
 import os
 import re
 import socket
@@ -39,6 +40,7 @@ class Points:
 
     Points of one series with the same time would overwrite each other. What is measured is timed to the microsecond,
     so points of one instant are told apart by nanoseconds, which begin at a number that differs between processes.
+    Where the clock was set back, instants that are forgotten by then may come again: each begins at another number.
     """
 
     def __init__(self) -> None:
@@ -47,8 +49,10 @@ class Points:
         self._point: Any = Point
         self._names = NameLabels()
         self._providers = NameLabels()
-        self._instants: OrderedDict[tuple[tuple[str, ...], int], int] = OrderedDict()
+        self._instants: OrderedDict[tuple[tuple[str, ...], int], tuple[int, int]] = OrderedDict()
+        self._newest_forgotten_us = -_MAX_INT
         self._first_ns = zlib.crc32(f"{socket.gethostname()}:{os.getpid()}".encode()) % 1000
+        self._again_ns = itertools.cycle(range(self._first_ns + 1, self._first_ns + 1000))
 
     def line(self, metric: LatencyMetric | TurnMetric) -> bytes:
         """Its line, without an end of line; each call makes another point.
@@ -83,13 +87,16 @@ class Points:
 
     def _time_ns(self, tags: dict[str, str], timestamp: datetime) -> int:
         series, microsecond = tuple(tags.values()), (timestamp - _EPOCH) // _MICROSECOND
-        while (points := self._instants.get((series, microsecond), 0)) >= 1000:
+        while (known := self._instants.get((series, microsecond))) is not None and known[1] >= 1000:
             microsecond += 1
-        self._instants[series, microsecond] = points + 1
+        is_new = microsecond > self._newest_forgotten_us
+        first_ns, points = known or (self._first_ns if is_new else next(self._again_ns), 0)
+        self._instants[series, microsecond] = first_ns, points + 1
         self._instants.move_to_end((series, microsecond))
         if len(self._instants) > MAX_INSTANTS:
-            self._instants.popitem(last=False)
-        time_ns = microsecond * 1000 + (self._first_ns + points) % 1000
+            (_, forgotten_us), _ = self._instants.popitem(last=False)
+            self._newest_forgotten_us = max(self._newest_forgotten_us, forgotten_us)
+        time_ns = microsecond * 1000 + (first_ns + points) % 1000
         if abs(time_ns) > _MAX_NS:
             raise ValueError(f"timestamp: InfluxDB holds the years 1677 to 2262, not {timestamp.year}")
         return time_ns

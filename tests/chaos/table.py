@@ -7,6 +7,7 @@ from typing import Any
 from tests.chaos.judge import Evidence
 from tests.chaos.reading import BOT, Exposed, tag_of
 
+MOST_SAID = 5
 Row = tuple[str, ...]
 
 
@@ -31,6 +32,7 @@ def table(seen: Evidence, events: Counter[str]) -> str:
             f"{events.total()} events: " + ", ".join(f"{name} {n}" for name, n in sorted(events.items())),
             f"{len(seen.calls)} calls, {harmed} harmed; {len(seen.bot['exceptions'])} exceptions; "
             f"slowest measurement {slowest_ms:.0f} ms, longest stop of an idle process {stop_ms:.0f} ms",
+            *(f"{n:,} x in the log: {said}" for said, n in list(seen.bot["others"].items())[:MOST_SAID]),
             f"children: {dict(ended)}; file: {lines.written.total():,} lines in {lines.files} files, "
             f"{len(lines.torn)} torn, {lines.twice} twice; {len(seen.bot['drop_lines'])} lines of the log on drops",
         ]
