@@ -66,7 +66,7 @@ def write_docs(folder: Path) -> None:
     for name, report in found.items():
         if name == "profile":
             text = put(text, name, report["markdown"])
-        elif f"<!-- begin {name} " in text or f"<!-- begin {name} -->" in text:
+        elif f"<!-- begin {name}:" in text:
             text = put(text, name, markdown(report["figures"]))
     text = put(text, "missed", missed([row for report in found.values() for row in report.get("figures", ())]))
     if "caller" in found:

@@ -54,12 +54,12 @@ def draw_costs(caller: Sequence[Row], compare: Sequence[Row], path: Path) -> Non
         right.barh([name for name, _ in bars], [cost for _, cost in bars])
         for patch, (name, cost) in zip(right.patches, bars, strict=True):
             patch.set_color(OURS if name == "ours" else OTHERS)
-            right.annotate(f" {cost:.2f}", (cost, patch.get_y() + patch.get_height() / 2), va="center")
+            right.annotate(f"  {cost:.2f}", (cost, patch.get_y() + patch.get_height() / 2), va="center")
         right.set_title("span, histogram and threshold")
     for axes in (left, right):
         axes.axvline(1, color="black", linewidth=1, linestyle="--")
         axes.invert_yaxis()
-        axes.set_xlabel("times a bare OpenTelemetry span of the same process")
+        axes.set_xlabel("times a bare OpenTelemetry span")
         axes.spines[["top", "right"]].set_visible(False)
     _save(figure, path)
 

@@ -1,5 +1,6 @@
 """What the benchmarks are made of, without measuring anything."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -70,3 +71,14 @@ def test_a_missed_goal_says_by_how_much_and_what_it_would_take() -> None:
     rows = [Figure("ours / ddtrace", "x", [1.5], 1.0).to_dict(), Figure("get_stats", "ms", [1.0], 2.0).to_dict()]
     assert docs.missed(rows).startswith("- **ours / ddtrace**: 1.5 x, goal <= 1 x. It would take: its span")
     assert "get_stats" not in docs.missed(rows)
+
+
+def test_the_figures_of_a_folder_are_written_into_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A family's JSON file becomes its table."""
+    page = tmp_path / "performance.md"
+    page.write_text(PAGE)
+    monkeypatch.setattr(docs, "PAGE", page)
+    report = {"figures": [Figure("nothing over nothing", "us", [0.125], 0.2).to_dict()]}
+    (tmp_path / "off.json").write_text(json.dumps(report))
+    docs.write_docs(tmp_path)
+    assert "| nothing over nothing |  |  | 0.125 us | 0.125 us | <= 0.2 us | yes |" in page.read_text()
