@@ -20,8 +20,8 @@ from .setup import ATTRIBUTES, SPAN_NAME, bare_tracer, flush, measuring
 TASKS: Final = 1_000
 RATE: Final = 2_000
 SECONDS: Final = 1.5
-RAMP_S: Final = 0.3
-"""In which all calls begin."""
+SETTLE_S: Final = 0.2
+"""From when all calls are open to their first operation."""
 TICK_S: Final = 0.002
 RATES: Final = (2_000, 4_000, 8_000, 12_000, 16_000, 32_000, 50_000)
 KEPT_SHARE: Final = 0.95
@@ -35,6 +35,9 @@ async def plain() -> None:
     await asyncio.sleep(0)
 
 
+measured = measure_latency(OperationType.STT, "transcribe", provider="google")(plain)
+
+
 def operations() -> dict[str, Operation]:
     """The same, three ways."""
     tracer = bare_tracer()
@@ -43,14 +46,15 @@ def operations() -> dict[str, Operation]:
         with tracer.start_as_current_span(SPAN_NAME, attributes=ATTRIBUTES):
             await asyncio.sleep(0)
 
-    measured = measure_latency(OperationType.STT, "transcribe", provider="google")(plain)
     return {"plain": plain, "ours": measured, "bare": bare}
 
 
-async def one_call(operation: Operation, number: int, every_s: float, start_s: float, *, is_ours: bool) -> int:
-    """A call's operations, at its rate; how many they were."""
-    done, due_s, until_s = 0, start_s + random.random() * every_s, start_s + SECONDS
+async def one_call(operation: Operation, number: int, every_s: float, start: "asyncio.Future[float]") -> int:
+    """A call's operations, at its rate, from when all calls are open; how many they were."""
+    is_ours = operation is measured
     with call(f"CA{number}", stream_sid=f"MZ{number}") if is_ours else nullcontext():
+        start_s = await asyncio.shield(start)
+        done, due_s, until_s = 0, start_s + random.random() * every_s, start_s + SECONDS
         while due_s < until_s:
             await asyncio.sleep(max(0.0, due_s - time.perf_counter()))
             if time.perf_counter() >= until_s:
@@ -70,13 +74,15 @@ async def ticked(until_s: float) -> list[float]:
     return late_ms
 
 
-async def calls_at_once(operation: Operation, rate: int, *, is_ours: bool) -> tuple[float, float]:
+async def calls_at_once(operation: Operation, rate: int) -> tuple[float, float]:
     """The 99th percentile of the delay in milliseconds, and the rate that was reached."""
-    start_s, every_s = time.perf_counter() + RAMP_S, TASKS / rate
-    tasks = [
-        asyncio.create_task(one_call(operation, number, every_s, start_s, is_ours=is_ours)) for number in range(TASKS)
-    ]
-    await asyncio.sleep(start_s - time.perf_counter())
+    start: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+    tasks = [asyncio.create_task(one_call(operation, number, TASKS / rate, start)) for number in range(TASKS)]
+    # In the next pass of the loop each of them opens its call, and waits.
+    await asyncio.sleep(0)
+    start_s = time.perf_counter() + SETTLE_S
+    start.set_result(start_s)
+    await asyncio.sleep(SETTLE_S)
     late_ms = sorted(await ticked(start_s + SECONDS))
     done = sum(await asyncio.gather(*tasks))
     return late_ms[int(len(late_ms) * 0.99)], done / SECONDS
@@ -87,7 +93,7 @@ def at_rate(ways: dict[str, Operation], rate: int, rounds: int) -> dict[str, lis
     results: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, operation in ways.items():
-            results[name].append(asyncio.run(calls_at_once(operation, rate, is_ours=name == "ours")))
+            results[name].append(asyncio.run(calls_at_once(operation, rate)))
             flush()
     return results
 
