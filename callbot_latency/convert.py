@@ -1,5 +1,6 @@
 """From what the queue holds to the one event; runs on the worker or on a reader's thread."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +9,7 @@ from opentelemetry.trace import format_span_id, format_trace_id
 from . import semconv
 from .foreign import ForeignSpan, metric_of
 from .measurement import NS_PER_MS, Fate, Measurement, at
-from .metric import LatencyMetric, OperationStatus, Severity
+from .metric import LatencyMetric, OperationStatus, Severity, known_metric
 from .outcome import kept_facts
 from .phones import NEVER, PhoneNumbers
 from .scrub import scrub
@@ -83,31 +84,40 @@ def _of_measurement(m: Measurement) -> LatencyMetric:
 
 
 def _metric(m: Measurement, elapsed_ns: int, status: OperationStatus, severity: Severity | None) -> LatencyMetric:
-    context = m.span_context
-    return LatencyMetric(
-        m.operation.type,
-        m.operation.name,
-        elapsed_ns / NS_PER_MS,
-        status,
-        at(m.start_wall_ns + elapsed_ns),
-        m.call_sid,
-        m.stream_sid,
-        m.provider,
-        m.error_message,
-        m.metadata,
-        severity,
-        _ms(m.first_output_ns),
-        _ms(m.largest_gap_ns),
-        m.items,
-        format_trace_id(context.trace_id) if context.is_valid else None,
+    context, operation = m.span_context, m.operation
+    values = {
+        semconv.OPERATION_TYPE: operation.type,
+        semconv.OPERATION_NAME: operation.name,
+        semconv.LATENCY_MS: elapsed_ns / NS_PER_MS,
+        semconv.STATUS: status,
+        semconv.TIMESTAMP: at(m.start_wall_ns + elapsed_ns),
+        semconv.CALL_SID: m.call_sid,
+        semconv.STREAM_SID: m.stream_sid,
+        semconv.PROVIDER: m.provider,
+        semconv.METADATA: m.metadata,
+        semconv.SEVERITY: severity,
+        semconv.TRACE_ID: format_trace_id(context.trace_id) if context.is_valid else None,
         # A span that is not sampled is nowhere to be found, and one that does not record may have its parent's id.
-        format_span_id(context.span_id) if m.key > 0 and context.trace_flags.sampled else None,
-        turn=m.turn,
-        told_in_flight=m.told_in_flight or None,
-        busy_ms=_ms(m.busy_ns),
+        semconv.SPAN_ID: format_span_id(context.span_id) if m.key > 0 and context.trace_flags.sampled else None,
+        semconv.TURN: m.turn,
+        semconv.TOLD_IN_FLIGHT: m.told_in_flight or None,
+    }
+    return known_metric(values, _facts(m, elapsed_ns, status))
+
+
+def _facts(m: Measurement, elapsed_ns: int, status: OperationStatus) -> Mapping[str, Any]:
+    """What is known of few operations."""
+    if m.error_message is None and not (m.has_output or m.facts):
+        return m.facts
+    return {
+        semconv.ERROR_MESSAGE: m.error_message,
+        semconv.TIME_TO_FIRST_OUTPUT_MS: _ms(m.first_output_ns),
+        semconv.LARGEST_GAP_MS: _ms(m.largest_gap_ns),
+        semconv.ITEMS: m.items,
+        semconv.BUSY_MS: _ms(m.busy_ns),
         **m.audio_facts(elapsed_ns, status),
         **m.facts,
-    )
+    }
 
 
 def _of_span(span: Any) -> LatencyMetric:
