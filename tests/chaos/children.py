@@ -63,8 +63,11 @@ class Children:
     def _watch(self, tag: str, pid: int, for_s: float, kill: bool) -> None:
         deadline_s = time.monotonic() + for_s + (0 if kill else PATIENCE_S)
         while time.monotonic() < deadline_s:
-            if os.waitpid(pid, os.WNOHANG)[0]:
-                self.ended[tag] = "ended"
+            over, how = os.waitpid(pid, os.WNOHANG)
+            if over:
+                code = os.waitstatus_to_exitcode(how)
+                # gRPC knows no fork beside its threads: a child may crash in it, and is then as one who was killed.
+                self.ended[tag] = "ended" if code == 0 else "crashed" if code < 0 else f"exit status {code}"
                 return
             time.sleep(0.02)
         os.kill(pid, signal.SIGKILL)

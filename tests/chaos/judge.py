@@ -17,6 +17,7 @@ STOPS = 3
 """Where the machine is overloaded, so many times the longest stop of a process that does nothing are added: a process
 of many threads stops whenever the one that holds Python's lock does."""
 PIPELINE = "callbot_latency.pipeline"
+KILLED = ("killed", "crashed")
 LANE = "callbot_latency.reporters."
 
 
@@ -147,11 +148,13 @@ def held_up(began: float, ended: float, gaps: Sequence[tuple[float, float]]) -> 
 def _of_the_children(seen: Evidence) -> Iterator[str]:
     for tag, ended in seen.bot["children"].items():
         child = seen.children.get(tag)
-        if ended == "hung":
-            yield f"{tag}: hung"
+        if ended not in ("ended", *KILLED):
+            yield f"{tag}: {ended}, {child}"
         elif child is None or "error" in child:
-            if ended != "killed":
+            if ended not in KILLED:
                 yield f"{tag}: told nothing, {child}"
+        elif ended == "ended" and "told" not in child:
+            yield f"{tag}: ended without an account, {child}"
         elif ended == "ended":
             yield from _law(tag, child)
             yield from (f"{tag}: exception: {error}" for error in child["exceptions"])
@@ -168,12 +171,12 @@ def _of_the_file(seen: Evidence) -> Iterator[str]:
         yield f"{lines.twice} lines stand in the file again"
     for tag, ended in {BOT: "ended", **seen.bot["children"]}.items():
         child, written = seen.children.get(tag, {}), lines.written[tag]
-        if ended == "ended" and (account := seen.bot if tag == BOT else child):
+        if ended == "ended" and "status" in (account := seen.bot if tag == BOT else child):
             delivered = account["status"]["jsonl"]["delivered"]
             unsure = account["status"]["jsonl"]["dropped"].get("jsonl_unconfirmed", 0)
             if not delivered <= written <= delivered + unsure:
                 yield f"{tag}: {written} lines in the file, {delivered} delivered and {unsure} unconfirmed"
-        elif ended == "killed" and not child.get("delivered", 0) <= written <= child.get("measured", 0):
+        elif ended in KILLED and not child.get("delivered", 0) <= written <= child.get("measured", 0):
             yield f"{tag}: killed; {written} lines in the file, it had told of {child}"
 
 
@@ -198,7 +201,9 @@ def of_the_bot(page: Exposed, account: dict[str, Any]) -> dict[str, tuple[int, i
 
 def _ended(seen: Evidence) -> dict[str, dict[str, Any]]:
     return {
-        tag: seen.children[tag] for tag, how in seen.bot["children"].items() if how == "ended" and tag in seen.children
+        tag: seen.children[tag]
+        for tag, how in seen.bot["children"].items()
+        if how == "ended" and "told" in seen.children.get(tag, {})
     }
 
 

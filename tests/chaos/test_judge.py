@@ -122,6 +122,8 @@ BREAKS = {
     "a call broke off": _set("calls", [Call("CA1", ANSWERS, 20.0, "ConnectionClosedError()")]),
     "nobody rang": _set("calls", []),
     "a child hung": _set("bot/children/c1", "hung"),
+    "a child ended by a fault of its own": _set("bot/children/c1", "exit status 1"),
+    "a child ended without an account": _set("children/c1", {"tag": "c1", "measured": 10, "delivered": 9}),
     "a child told nothing": _set("children", {"c2": evidence().children["c2"]}),
     "a child lost one": _set("children/c1/measured", 11),
     "a line is torn": _set("lines/torn", ["{"]),
