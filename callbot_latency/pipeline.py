@@ -26,8 +26,8 @@ __all__ = ["CAPACITY", "Pipeline"]
 
 CAPACITY: Final = 16_384
 """How many measurements may wait for the worker."""
-AT_ONCE: Final = 25
-"""How many are converted and reported before the worker gives way: less than a millisecond's work."""
+AT_ONCE: Final = 10
+"""How many are converted and reported before the worker gives way: less than half a millisecond's work."""
 GIVE_WAY_S: Final = 0.0001
 """How long it then sleeps, so that whoever waits for the interpreter's lock gets it at once.
 
