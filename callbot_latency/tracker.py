@@ -1,11 +1,9 @@
 """The newest measurements in memory, with statistics on demand."""
 
-import csv
-import json
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, overload
@@ -13,7 +11,9 @@ from typing import Any, Final, overload
 from . import semconv
 from .alerting.alert import Alert
 from .alerting.callbacks import add_alert_callback
+from .exports import EXPORTS
 from .metric import LatencyMetric, OperationStatus, OperationType, Severity
+from .statistics import Table
 from .switch import switch
 from .turn_metric import TurnMetric
 
@@ -26,66 +26,8 @@ KEPT: Final = 10_000
 KEPT_TURNS: Final = 2_000
 """How many turns are kept."""
 _MOST_MINUTES: Final = 100 * 366 * 24 * 60
-MAX_KEYS: Final = 1_000
-"""How many operations have counts of their own; later ones share ``<type>/other``."""
-
-# An Enum's member is slow to get at by its class, and these are asked for ten thousand times at once.
+# An Enum's member is slow to get at by its class, and this one is asked for ten thousand times at once.
 _CANCELLED: Final = OperationStatus.CANCELLED
-
-_CSV_COLUMNS: Final = tuple(LatencyMetric.__dataclass_fields__)
-
-
-class _Counts:
-    __slots__ = ("by_status", "last_seen")
-
-    def __init__(self) -> None:
-        self.by_status = dict.fromkeys(OperationStatus, 0)
-        self.last_seen: datetime | None = None
-
-    def add(self, metric: LatencyMetric) -> None:
-        self.by_status[metric.status] += 1
-        if self.last_seen is None or metric.timestamp > self.last_seen:
-            self.last_seen = metric.timestamp
-
-
-class _Table:
-    """The counts by operation, or by operation and provider; an unknown provider is no part of the key."""
-
-    def __init__(self, by_provider: bool) -> None:
-        self._by_provider = by_provider
-        self.counts: dict[str, _Counts] = {}
-        self.stats: dict[str, dict[str, Any]] | None = None
-
-    def _key(self, metric: LatencyMetric) -> str:
-        # _value_ is what .value reads, without the cost of Enum's descriptor.
-        key = f"{metric.operation_type._value_}/{metric.operation_name}"
-        return f"{key}/{metric.provider}" if self._by_provider and metric.provider else key
-
-    def add(self, metric: LatencyMetric) -> None:
-        key = self._key(metric)
-        counts = self.counts.get(key)
-        if counts is None:
-            if len(self.counts) >= MAX_KEYS:
-                key = _other(metric)
-            counts = self.counts.setdefault(key, _Counts())
-        counts.add(metric)
-
-    def computed(self, kept: Iterable[LatencyMetric]) -> dict[str, dict[str, Any]]:
-        if self.stats is None:
-            latencies: dict[str, list[float]] = {key: [] for key in self.counts}
-            key_of, list_of = self._key, latencies.get
-            for metric in kept:
-                if metric.status is not _CANCELLED:
-                    of_key = list_of(key_of(metric))
-                    if of_key is None:
-                        of_key = latencies.setdefault(_other(metric), [])
-                    of_key.append(metric.latency_ms)
-            self.stats = {key: _statistics(self.counts[key], sorted(latencies[key])) for key in self.counts}
-        return self.stats
-
-
-def _other(metric: LatencyMetric) -> str:
-    return f"{metric.operation_type.value}/{semconv.OTHER}"
 
 
 class KeptMetrics(Sequence[LatencyMetric]):
@@ -128,7 +70,7 @@ class LatencyTracker:
         self._lock = threading.RLock()
         self._kept: deque[LatencyMetric] = deque(maxlen=KEPT)
         self._turns: deque[TurnMetric] = deque(maxlen=KEPT_TURNS)
-        self._counts = {by_provider: _Table(by_provider) for by_provider in (False, True)}
+        self._counts = {by_provider: Table(by_provider) for by_provider in (False, True)}
         self._snapshot: list[LatencyMetric] | None = None
         self._drain: Callable[[], None] = _nothing
         self._discard: Callable[[], None] = _nothing
@@ -330,11 +272,11 @@ class LatencyTracker:
             OSError: the file cannot be written.
 
         """
-        if format not in _EXPORTS:
-            raise ValueError(f"format: expected one of {', '.join(_EXPORTS)}, got {format!r}")
+        if format not in EXPORTS:
+            raise ValueError(f"format: expected one of {', '.join(EXPORTS)}, got {format!r}")
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        _EXPORTS[format](target, [metric.to_dict() for metric in self.snapshot()])
+        EXPORTS[format](target, [metric.to_dict() for metric in self.snapshot()])
 
     def add_alert_callback(self, function: Callable[[Alert], Any], severity: Severity | str | None = None) -> None:
         """The same as `callbot_latency.add_alert_callback`."""
@@ -344,50 +286,5 @@ class LatencyTracker:
 def _nothing() -> None:
     """What a tracker drains while nothing is started."""
 
-
-def _statistics(counts: _Counts, latencies: list[float]) -> dict[str, Any]:
-    by_status = counts.by_status
-    return {
-        "count": sum(by_status.values()),
-        "errors": by_status[OperationStatus.ERROR],
-        "timeouts": by_status[OperationStatus.TIMEOUT],
-        "cancelled": by_status[OperationStatus.CANCELLED],
-        "mean_ms": sum(latencies) / len(latencies) if latencies else None,
-        "min_ms": latencies[0] if latencies else None,
-        "max_ms": latencies[-1] if latencies else None,
-        "p50_ms": percentile(latencies, 0.50),
-        "p95_ms": percentile(latencies, 0.95),
-        "p99_ms": percentile(latencies, 0.99),
-        "last_seen": counts.last_seen.isoformat().replace("+00:00", "Z") if counts.last_seen else None,
-    }
-
-
-def percentile(ordered: Sequence[float], share: float) -> float | None:
-    """The `share` (0 to 1) of ascending values, interpolated linearly (type 7 of Hyndman and Fan, 1996)."""
-    if not ordered:
-        return None
-    position = (len(ordered) - 1) * share
-    below = int(position)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
-
-
-def _write_json(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-
-
-def _write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
-
-def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, _CSV_COLUMNS)
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({**row, semconv.METADATA: json.dumps(row[semconv.METADATA])})
-
-
-_EXPORTS: Final = {"json": _write_json, "jsonl": _write_jsonl, "csv": _write_csv}
 
 latency_tracker: Final = LatencyTracker()

@@ -24,8 +24,9 @@ from callbot_latency import (
     record,
     shutdown,
 )
-from callbot_latency import tracker as tracker_module
-from callbot_latency.tracker import KEPT, MAX_KEYS, percentile
+from callbot_latency import statistics as statistics_module
+from callbot_latency.statistics import MAX_KEYS, percentile
+from callbot_latency.tracker import KEPT
 
 from . import measured
 from .conftest import Start
@@ -87,8 +88,8 @@ def test_statistics_are_computed_once_until_something_arrives(
 ) -> None:
     """A dashboard may ask often; what it changes in an answer is its own."""
     computed: list[int] = []
-    compute = tracker_module._statistics
-    monkeypatch.setattr(tracker_module, "_statistics", lambda *of: (computed.append(1), compute(*of))[1])
+    compute = statistics_module._statistics
+    monkeypatch.setattr(statistics_module, "_statistics", lambda *of: (computed.append(1), compute(*of))[1])
     tracker.report([metric()])
     tracker.get_stats()["speech_to_text/f"]["count"] = 99
     for _ in range(3):

@@ -240,7 +240,7 @@ def test_sigterm_while_statistics_are_read_loses_no_line(app_handler: str, tmp_p
     measuring = threading.Thread(target=measure)
     measuring.start()
     while True:
-        latency_tracker._stats = None
+        latency_tracker._forget_stats()
         latency_tracker.get_stats()
     """
     began_s = monotonic()
