@@ -1,6 +1,5 @@
 """The one event: a finished operation, its type and its outcome."""
 
-import itertools
 import math
 import re
 import sys
@@ -8,14 +7,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from enum import Enum
-from itertools import islice
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 from . import semconv
+from .plain import plain
 from .text import text_of_any, well_formed
 
-__all__ = ["LatencyMetric", "OperationStatus", "OperationType", "Severity", "ThresholdsMs", "known_metric", "plain"]
+__all__ = ["LatencyMetric", "OperationStatus", "OperationType", "Severity", "ThresholdsMs", "known_metric"]
 
 
 class ThresholdsMs(NamedTuple):
@@ -132,10 +131,6 @@ class OperationType(Enum):
                 "or add it with OperationType.register(name, warning_ms=..., critical_ms=...)"
             ) from None
 
-
-_MAX_DEPTH: Final = 8
-_MAX_PARTS: Final = 1_000
-"""How deep, and of how many texts, lists and mappings, one fact of the metadata may be in a file."""
 
 _registered: Final[dict[str, tuple[OperationType, ThresholdsMs]]] = {}
 
@@ -353,33 +348,3 @@ def known_metric(values: Mapping[str, Any], facts: Mapping[str, Any]) -> Latency
     for put, value in zip(_PUT, {**_UNKNOWN, **values, **checked}.values(), strict=True):
         put(metric, value)
     return metric
-
-
-def plain(value: Any) -> Any:
-    """`value` in JSON's own types: keys become strings, what JSON has no word for becomes its text.
-
-    Of a thing that is deep, endless or contains itself, what is beyond `_MAX_DEPTH` or `_MAX_PARTS` is left out.
-    """
-    parts = itertools.count()
-
-    def inner(value: Any, depth: int) -> Any:
-        if isinstance(value, Enum):
-            value = value.value
-        if value is None or isinstance(value, (bool, int, float)):
-            return _plain_number(value)
-        if next(parts) >= _MAX_PARTS or not depth:
-            return "…"
-        if isinstance(value, Mapping):
-            return {text_of_any(key): inner(item, depth - 1) for key, item in islice(value.items(), _MAX_PARTS)}
-        if isinstance(value, (list, tuple, set, frozenset)):
-            return [inner(item, depth - 1) for item in islice(value, _MAX_PARTS)]
-        return text_of_any(value)
-
-    return inner(value, _MAX_DEPTH)
-
-
-def _plain_number(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    # Python itself refuses to write an integer of more than 4,300 digits.
-    return hex(value) if isinstance(value, int) and value.bit_length() > 14_000 else value

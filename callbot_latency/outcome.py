@@ -9,7 +9,8 @@ from typing import Any, Final
 from opentelemetry.trace import Span, Status, StatusCode
 
 from . import semconv
-from .metric import OperationStatus, plain
+from .metric import OperationStatus
+from .plain import plain
 from .scrub import scrub
 from .text import text_of_any
 
