@@ -33,10 +33,10 @@ GIVE_WAY_S: Final = 0.0001
 
 Otherwise an event loop that wakes meanwhile waits for `sys.getswitchinterval()`, which is 5 ms.
 """
-BEHIND: Final = 16
-"""Where a sixteenth of the capacity waits, the worker gives way no more: busy threads would never let it catch up."""
-AT_ONCE_BEHIND: Final = 1_000
-"""How many it converts at once then."""
+LONG_S: Final = 0.002
+"""Where the worker slept longer than this, busy threads kept the lock: it then does twice as much before the next."""
+MOST_AT_ONCE: Final = 1_000
+"""The most that it does, and what it does where somebody waits for it."""
 INTERVAL_S: Final = 0.1
 """How often the worker looks without being woken."""
 LAST_WORD_S: Final = 0.1
@@ -135,7 +135,7 @@ class Pipeline:
     def submit(self, item: Any) -> None:
         """Take in a Measurement, a LatencyMetric or a finished span; when full or closed, drop it and count."""
         waiting = len(self._queue)
-        if waiting + len(self._unreported) >= self._capacity:
+        if waiting + len(self._in_hand) + len(self._unreported) >= self._capacity:
             dropped.add(semconv.DROPPED_QUEUE_FULL)
             return
         self._queue.append(item)
@@ -235,7 +235,26 @@ class Pipeline:
         if not self._has_resumed(timeout_s):
             return False
         self._thread.join(max(0.0, deadline_s - monotonic()))
-        return not self._thread.is_alive()
+        if self._thread.is_alive():
+            self._leave_the_rest()
+            return False
+        return True
+
+    def _leave_the_rest(self) -> None:
+        """Count what the worker has had no time for: it ends with what it has taken out already."""
+        if not self._lock.acquire(timeout=LAST_WORD_S):
+            return
+        try:
+            if self._draining:  # by the thread that this one interrupts
+                return
+            self._let_go_of_what_is_kept()
+            for waiting in (self._in_hand, self._queue):
+                with suppress(IndexError):
+                    while True:
+                        waiting.popleft()
+                        dropped.add(semconv.DROPPED_NO_TIME)
+        finally:
+            self._lock.release()
 
     def close_reporters(self, timeout_s: float) -> bool:
         """End every reporter and its thread, after the worker; False when `timeout_s` was too short."""
@@ -266,38 +285,46 @@ class Pipeline:
 
     def _run(self) -> None:
         while self._is_current() and not self._closing:
-            try:
-                asked = self._wake.get(timeout=INTERVAL_S)
-            except Empty:
-                asked = None
-            contained(self._cycle)
-            if asked is not None:
-                asked.set()
+            asked = self._woken()
+            contained(self._cycle, hurry=bool(asked))
+            for done in asked:
+                done.set()
         if not self._is_current():
             return
         contained(self._cycle)
         self._closed = True
         contained(self._cycle)
+        for done in self._woken(0.0):
+            done.set()
+
+    def _woken(self, timeout_s: float = INTERVAL_S) -> list[threading.Event]:
+        """Wait to be woken, and take along every other call there is: who waits for this to be done."""
+        asked = []
         with suppress(Empty):
+            asked.append(self._wake.get(timeout=timeout_s))
             while True:
-                asked = self._wake.get_nowait()
-                if asked is not None:
-                    asked.set()
+                asked.append(self._wake.get_nowait())
+        return [done for done in asked if done is not None]
 
     def _is_current(self) -> bool:
         """Not so for a greenlet of gevent's that went along with a fork: another one is the worker there."""
         return threading.current_thread() is self._thread
 
-    def _cycle(self) -> None:
-        """Report all that finished before, part by part: what a part holds is safe, whatever goes on measuring."""
-        left = len(self._queue) + len(self._in_hand)
+    def _cycle(self, *, hurry: bool = False) -> None:
+        """Report all that finished before, part by part: what a part holds is safe, whatever goes on measuring.
+
+        Between two parts it gives way, in no `hurry` to whoever waits for the interpreter's lock; a greenlet of
+        gevent's gives others their turns by that.
+        """
+        left, at_once = len(self._queue) + len(self._in_hand), AT_ONCE
         while True:
-            behind = len(self._queue) + len(self._in_hand) > self._capacity // BEHIND
-            left -= self._report_a_part(AT_ONCE_BEHIND if behind else AT_ONCE)
+            hurry = hurry or self._closing
+            left -= self._report_a_part(MOST_AT_ONCE if hurry else at_once)
             if left <= 0 or not (self._queue or self._in_hand):
                 break
-            # Not even where it is behind does it keep gevent, whose greenlet this may be, from its loop.
-            sleep(0.0 if behind else GIVE_WAY_S)
+            before_s = monotonic()
+            sleep(0.0 if hurry else GIVE_WAY_S)
+            at_once = min(2 * at_once, MOST_AT_ONCE) if monotonic() - before_s > LONG_S else AT_ONCE
         for tick in self._ticks:
             contained(tick)
         self._say_what_was_dropped()

@@ -220,6 +220,7 @@ DROPPED_GAVE_UP_SUFFIX: Final = "_gave_up"
 DROPPED_UNCONFIRMED_SUFFIX: Final = "_unconfirmed"
 DROPPED_CALLBACKS_LOOP_FULL: Final = "callbacks_loop_full"
 DROPPED_AFTER_SHUTDOWN: Final = "after_shutdown"
+DROPPED_NO_TIME: Final = "no_time"
 
 # Environment.
 ENV_TRACKING_ENABLED: Final = "LATENCY_TRACKING_ENABLED"

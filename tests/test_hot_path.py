@@ -102,11 +102,11 @@ RUNS: dict[str, Callable[[], object]] = {
 @pytest.mark.parametrize(
     ("name", "most"),
     [
-        ("a function", 56),
-        ("a coroutine", 56),
-        ("a block", 57),
-        ("a generator", 72 + 10 * ITEMS),
-        ("an async generator", 75 + 11 * ITEMS),
+        ("a function", 57),
+        ("a coroutine", 57),
+        ("a block", 58),
+        ("a generator", 73 + 10 * ITEMS),
+        ("an async generator", 76 + 11 * ITEMS),
     ],
 )
 def test_a_measurement_makes_few_calls(name: str, most: int, measuring: LatencyConfig) -> None:

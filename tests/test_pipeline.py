@@ -131,25 +131,126 @@ def test_threads_that_overrun_the_queue_lose_no_count(make: Make) -> None:
     assert set(_new_drops(before)) <= {"queue_full", "after_shutdown"}
 
 
-@pytest.mark.parametrize(("waiting", "expected"), [(200, [10] * 20), (1_100, [1_000] + [10] * 10), (10, [10])])
-def test_the_worker_gives_way_unless_it_is_behind(
-    waiting: int, expected: list[int], make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class Sizes(Collector):
+    """Notes how many came at once."""
+
+    def __init__(self, expected: int) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+        self.has_all = threading.Event()
+        self._expected = expected
+
+    def report(self, batch: Sequence[LatencyMetric]) -> None:
+        self.sizes.append(len(batch))
+        if sum(self.sizes) == self._expected:
+            self.has_all.set()
+
+
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long the worker slept each time, by a clock that stands still but for these sleeps."""
+    sleeps: list[float] = []
+    monkeypatch.setattr("callbot_latency.pipeline.sleep", sleeps.append)
+    monkeypatch.setattr("callbot_latency.pipeline.monotonic", lambda: sum(sleeps))
+    return sleeps
+
+
+def test_the_worker_gives_way_after_every_few(make: Make, slept: list[float]) -> None:
     """An event loop that wakes while the worker is busy waits for a small part of the work alone."""
-    did: list[int | str] = []
-
-    class Sizes(Collector):
-        def report(self, batch: Sequence[LatencyMetric]) -> None:
-            did.append(len(batch))
-
-    monkeypatch.setattr("callbot_latency.pipeline.sleep", lambda wait_s: wait_s and did.append("gave way"))
-    pipeline = make(Sizes())
-    for n in range(waiting):
+    pipeline = make(sizes := Sizes(205))
+    for n in range(205):
         pipeline.submit(metric(n))
     pipeline.start()
-    assert pipeline.flush(5)
-    assert [step for step in did if step != "gave way"] == expected
-    assert did.count("gave way") == expected.count(10) - 1
+    assert sizes.has_all.wait(10)
+    assert sizes.sizes == [10] * 20 + [5]
+    assert slept == [0.0001] * 20
+
+
+def test_the_worker_does_more_at_once_where_it_has_to_wait(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that are busy keep the interpreter's lock for long, and would never let it catch up."""
+    now_s = 0.0
+
+    def wait_long(_: float) -> None:
+        nonlocal now_s
+        now_s += 0.02
+
+    monkeypatch.setattr("callbot_latency.pipeline.sleep", wait_long)
+    monkeypatch.setattr("callbot_latency.pipeline.monotonic", lambda: now_s)
+    pipeline = make(sizes := Sizes(3_000))
+    for n in range(3_000):
+        pipeline.submit(metric(n))
+    pipeline.start()
+    assert sizes.has_all.wait(10)
+    assert sizes.sizes == [10, 20, 40, 80, 160, 320, 640, 1_000, 730]
+
+
+def test_the_worker_gives_no_way_where_somebody_waits_for_it(make: Make, slept: list[float]) -> None:
+    """`flush()` and the end."""
+    pipeline = make(sizes := Sizes(1_500))
+    for n in range(1_500):
+        pipeline.submit(metric(n))
+    pipeline._closing = True
+    pipeline.start()
+    assert sizes.has_all.wait(10)
+    assert sizes.sizes == [1_000, 500]
+    assert set(slept) == {0.0}
+
+
+def test_busy_threads_do_not_keep_the_worker_from_its_end(make: Make) -> None:
+    """Four of them compute for as long as it takes."""
+    stop, counted = threading.Event(), [0] * 4
+
+    def compute(n: int) -> None:
+        while not stop.is_set():
+            counted[n] += 1
+
+    threads = [threading.Thread(target=compute, args=(n,)) for n in range(4)]
+    pipeline = make(seen := Collector())
+    pipeline.start()
+    try:
+        for thread in threads:
+            thread.start()
+        for n in range(1_000):
+            pipeline.submit(metric(n))
+        assert pipeline.end_worker(20)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert len(seen.metrics) == 1_000
+
+
+def test_what_the_worker_has_taken_counts_as_waiting(make: Make) -> None:
+    """The bound holds over all that is not reported yet."""
+    before = dropped.by_reason()
+    pipeline = make(hanging := Hanging(), capacity=100)
+    for n in range(50):
+        pipeline.submit(metric(n))
+    pipeline.start()
+    assert hanging.entered.wait(10)
+    for n in range(200):
+        pipeline.submit(metric(n))
+    # Ten are with the reporter, forty are taken: there is room for sixty.
+    assert _new_drops(before) == {"queue_full": 140}
+    hanging.may_go.set()
+    assert pipeline.flush(10)
+    assert len(hanging.metrics) == 110
+
+
+def test_what_the_end_has_no_time_for_is_counted(make: Make) -> None:
+    before = dropped.by_reason()
+    pipeline = make(hanging := Hanging())
+    for n in range(50):
+        pipeline.submit(metric(n))
+    pipeline.start()
+    assert hanging.entered.wait(10)
+    for n in range(7):
+        pipeline.submit(metric(n))
+    assert not pipeline.end_worker(0.05)
+    assert _new_drops(before) == {"no_time": 47}
+    hanging.may_go.set()
+    pipeline._thread.join(10)
+    assert len(hanging.metrics) == 10
 
 
 def test_holds_a_burst_before_the_worker_wakes(make: Make) -> None:
