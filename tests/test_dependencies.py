@@ -48,7 +48,7 @@ def package_of(module: str) -> str:
             return "opentelemetry-exporter-prometheus"
         case ["opentelemetry", "instrumentation", *_]:
             return "opentelemetry-instrumentation"
-        case ["opentelemetry", "context" | "metrics" | "trace", *_]:
+        case ["opentelemetry", "context" | "metrics" | "trace" | "util", *_]:
             return "opentelemetry-api"
         case [top, *_]:
             return OTHERWISE.get(plain(top), plain(top))
@@ -72,4 +72,4 @@ def test_each_dependency_has_its_reason() -> None:
     assert named - {"package", "-"} == declared()
     extras = PROJECT["optional-dependencies"]
     assert set(re.findall(r"\(extra `(\w+)`\)", text)) == set(OFFERED)
-    assert {"example", "test", "check"} == set(extras) - set(OFFERED)
+    assert {"example", "test", "check", "bench"} == set(extras) - set(OFFERED)

@@ -36,7 +36,7 @@ def test_parent_and_child_both_measure(exporter: str, tmp_path: Path) -> None:
             for _ in range(200): in_child()
             cl.runtime._runtime.pipeline.flush(10)
             names = sorted(thread.name for thread in threading.enumerate() if thread.name.startswith("callbot"))
-            assert len(names) == 5, names
+            assert len(names) == 7, names
             sys.exit(9)
         for _ in range(200): in_parent()
         tell(code=os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), dropped=dropped.by_reason())
