@@ -222,7 +222,7 @@ def _our_tracers(config: LatencyConfig, resource: Resource) -> TracerProvider:
     provider = _OurTracerProvider(resource)
     # Each exporter first: one that cannot be made leaves no thread of another's behind.
     exporters = [_span_exporter(name, config) for name in config.traces_exporters()]
-    _relay.targets = tuple(BatchSpanProcessor(exporter, meter_provider=None) for exporter in exporters)
+    _relay.targets = tuple(BatchSpanProcessor(exporter) for exporter in exporters)
     if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         trace.set_tracer_provider(provider)
     return provider

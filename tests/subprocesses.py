@@ -35,7 +35,9 @@ def clean_environment(environment: Mapping[str, str] | None = None) -> dict[str,
         for name, value in os.environ.items()
         if not name.startswith(("OTEL_", "LATENCY_")) and name not in ENVIRONMENT
     }
-    return {**kept, "PYTHONPATH": str(ROOT), **(environment or {})}
+    # From Python 3.12 on it warns the program that forks itself while it has threads, as ours do in tests.
+    forks = {"PYTHONWARNINGS": "ignore:This process:DeprecationWarning"}
+    return {**kept, **forks, "PYTHONPATH": str(ROOT), **(environment or {})}
 
 
 def command(code: str) -> list[str]:

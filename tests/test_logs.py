@@ -109,10 +109,12 @@ def test_what_the_application_says_itself_stays(measuring: LatencyConfig) -> Non
 
 def test_the_processor_in_structlog(measuring: LatencyConfig) -> None:
     """As an application uses it."""
-    with structlog.testing.capture_logs(processors=[add_call_context]) as captured, call("CA1"):
-        structlog.get_logger().info("hello")
+    captured = structlog.testing.LogCapture()
+    log = structlog.wrap_logger(None, processors=[add_call_context, captured])
+    with call("CA1"):
+        log.info("hello")
         span = trace.get_current_span().get_span_context()
-    (entry,) = captured
+    (entry,) = captured.entries
     assert entry["call_sid"] == "CA1"
     assert entry["span_id"] == trace.format_span_id(span.span_id)
 

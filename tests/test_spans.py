@@ -31,9 +31,6 @@ from callbot_latency.spans import DerivedIds, SpanOpener, attach, detach, detach
 
 from .subprocesses import facts_of, run_python
 
-RANDOM: int = getattr(TraceFlags, "RANDOM_TRACE_ID", 0)
-"""OpenTelemetry's oldest that we claim has no such flag."""
-
 
 def open_root(opener: SpanOpener, call_sid: str) -> Any:
     return opener.open_call(Context(), {}, 1, call_sid)
@@ -71,9 +68,9 @@ def test_the_random_flag_is_honest() -> None:
     derived = open_root(opener, "CA1").get_span_context()
     part = open_in_call(opener, "CA1").get_span_context()
     drawn = opener.open("x", Context(), {}, 1).get_span_context()
-    assert not derived.trace_flags & RANDOM
-    assert not part.trace_flags & RANDOM
-    assert drawn.trace_flags & RANDOM == RANDOM
+    assert not derived.trace_flags & TraceFlags.RANDOM_TRACE_ID
+    assert not part.trace_flags & TraceFlags.RANDOM_TRACE_ID
+    assert drawn.trace_flags & TraceFlags.RANDOM_TRACE_ID
     assert derived.trace_flags.sampled
     assert drawn.trace_flags.sampled
 
@@ -101,7 +98,7 @@ def test_other_tracers_of_the_same_provider_keep_their_ids() -> None:
     for theirs in started:
         assert theirs.trace_id != root.trace_id
         assert theirs.span_id != root.span_id
-        assert theirs.trace_flags & RANDOM == RANDOM
+        assert theirs.trace_flags & TraceFlags.RANDOM_TRACE_ID
     assert other.id_generator is before  # type: ignore[attr-defined]
     assert isinstance(provider.get_tracer(SCOPE + ".other").id_generator, type(before))  # type: ignore[attr-defined]
 
