@@ -61,8 +61,8 @@ tell(failed=failed, running=running, seen=seen, left=state()["threads"])
             "callbot_latency.deadlines",
             "callbot_latency.jsonl",
             "callbot_latency.log",
-            "callbot_latency.shutdown",  # two that wait: one for the spans' exporter, one for the metrics'
-            "callbot_latency.shutdown",
+            "callbot_latency.shutdown",  # of the tracer provider
+            "callbot_latency.shutdown",  # of the meter provider
             "callbot_latency.worker",
         ]
     )
