@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from opentelemetry.context import Context, get_current
-from opentelemetry.sdk.trace.sampling import Decision, ParentBased, Sampler, SamplingResult, StaticSampler
-from opentelemetry.trace import Link, SpanContext, SpanKind, TraceState
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Decision, ParentBased, Sampler, SamplingResult
+from opentelemetry.trace import Link, Span, SpanContext, SpanKind, TraceState
 from opentelemetry.util.types import Attributes
 
 from .spans import SPAN
@@ -20,11 +20,12 @@ def with_parent_at_once(sampler: Sampler) -> Sampler:
 
     Nearly every operation is; the SDK's own answer to that is a tenth of what a span costs its caller.
     """
-    described = sampler.get_description()
-    is_known = isinstance(sampler, StaticSampler) and described == "AlwaysOnSampler"
-    if type(sampler) is ParentBased and ",localParentSampled:AlwaysOnSampler," in described:
-        is_known = True
-    return _WithParent(sampler) if is_known else sampler
+    # By identity: a subclass may decide otherwise, and a description may say anything, or raise.
+    if sampler is ALWAYS_ON or (
+        type(sampler) is ParentBased and getattr(sampler, "_local_parent_sampled", None) is ALWAYS_ON
+    ):
+        return _WithParent(sampler)
+    return sampler
 
 
 class _WithParent(Sampler):
@@ -44,15 +45,19 @@ class _WithParent(Sampler):
         trace_state: TraceState | None = None,
     ) -> SamplingResult:
         span: Any = (get_current() if parent_context is None else parent_context).get(SPAN)
-        parent = None if span is None else span.get_span_context()
-        if parent is not None and (parent is self._known or self._is_sampled_here(parent)):
+        try:
+            parent = None if span is None else span.get_span_context()
+        except Exception:  # noqa: BLE001 - no span at all, or a broken one: the sampler says what it makes of that
+            parent = None
+        if parent is not None and (parent is self._known or self._is_sampled_here(span, parent)):
             if not attributes and parent is self._known:
                 return _SAMPLED
             return SamplingResult(Decision.RECORD_AND_SAMPLE, attributes, parent.trace_state)
         return self._sampler.should_sample(parent_context, trace_id, name, kind, attributes, links, trace_state)
 
-    def _is_sampled_here(self, parent: SpanContext) -> bool:
-        if not (parent.is_valid and not parent.is_remote and parent.trace_flags.sampled):
+    def _is_sampled_here(self, span: Any, parent: SpanContext) -> bool:
+        # To the SDK, what is no Span is no parent.
+        if not (isinstance(span, Span) and parent.is_valid and not parent.is_remote and parent.trace_flags.sampled):
             return False
         if not parent.trace_state:
             self._known = parent
