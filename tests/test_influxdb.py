@@ -173,6 +173,20 @@ def test_a_clock_that_is_set_back_overwrites_no_point() -> None:
     assert len(set(written)) == len(written)
 
 
+def test_an_instant_of_several_points_that_comes_again_overwrites_none() -> None:
+    """Up to 250 points of a series, each time."""
+    points = Points()
+
+    def times(first: int, count: int = 1) -> list[int]:
+        at = NOON + timedelta(microseconds=first)
+        return [time_of(points.line(metric(timestamp=at)).decode()) for _ in range(count)]
+
+    written = times(0, 250) + [time_ns for i in range(1, MAX_INSTANTS + 500) for time_ns in times(i)]
+    written += [time_ns for i in range(499) for time_ns in times(MAX_INSTANTS + 500 + i)]
+    written += times(0, 250)
+    assert len(set(written)) == len(written)
+
+
 def test_names_providers_and_instants_are_bounded() -> None:
     """Tags never grow without end, nor does memory."""
     points = Points()

@@ -24,6 +24,8 @@ MAX_CHARS: Final = 256
 MAX_INSTANTS: Final = 16_384
 """Of how many instants is remembered how many points they have."""
 
+_APART_NS: Final = 250
+"""How far from the numbers of an instant's points those are, at least, that it has when it comes again."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _MAX_NS: Final = 2**63 - 2
@@ -40,7 +42,9 @@ class Points:
 
     Points of one series with the same time would overwrite each other. What is measured is timed to the microsecond,
     so points of one instant are told apart by nanoseconds, which begin at a number that differs between processes.
-    Where the clock was set back, instants that are forgotten by then may come again: each begins at another number.
+    Where the clock was set back, instants that are forgotten by then may come again: each begins at a number a quarter
+    of a microsecond or more away, so that an instant that comes again once overwrites nothing where it had, and gets,
+    up to 250 points in its series. Where one comes again several times, that is likely and not certain.
     """
 
     def __init__(self) -> None:
@@ -52,7 +56,7 @@ class Points:
         self._instants: OrderedDict[tuple[tuple[str, ...], int], tuple[int, int]] = OrderedDict()
         self._newest_forgotten_us = -_MAX_INT
         self._first_ns = zlib.crc32(f"{socket.gethostname()}:{os.getpid()}".encode()) % 1000
-        self._again_ns = itertools.cycle(range(self._first_ns + 1, self._first_ns + 1000))
+        self._again_ns = itertools.cycle(range(self._first_ns + _APART_NS, self._first_ns + 3 * _APART_NS - 1))
 
     def line(self, metric: LatencyMetric | TurnMetric) -> bytes:
         """Its line, without an end of line; each call makes another point.
