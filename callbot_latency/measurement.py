@@ -39,6 +39,7 @@ __all__ = [
     "at",
     "cached_operation_of",
     "checked_metadata",
+    "checked_name",
     "checked_text",
     "operation_of",
 ]
@@ -130,12 +131,9 @@ def operation_of(
     kind = OperationType.of(operation_type)
     if on_deadline is not None and not callable(on_deadline):
         raise TypeError(f"on_deadline: expected a function of one alert, got {type(on_deadline).__name__}")
-    operation_name = checked_text("operation_name", operation_name) or ""
-    if not operation_name:
-        raise ValueError("operation_name: expected a non-empty string")
     return Operation(
         kind,
-        operation_name,
+        checked_name(operation_name),
         checked_text("provider", provider),
         _getter("call_sid_attr", call_sid_attr),
         _getter("stream_sid_attr", stream_sid_attr),
@@ -145,6 +143,19 @@ def operation_of(
         owner,
         audio_bytes_per_s=checked_rate(audio_bytes_per_s),
     )
+
+
+def checked_name(operation_name: Any) -> str:
+    """A name in well-formed Unicode, not empty.
+
+    Raises:
+        TypeError, ValueError: anything else.
+
+    """
+    name = checked_text("operation_name", operation_name)
+    if not name:
+        raise ValueError("operation_name: expected a non-empty string")
+    return name
 
 
 def checked_text(name: str, value: Any) -> str | None:

@@ -38,7 +38,7 @@ def instrument(*clients: str, rag_url: str | Mapping[str, str] | None = None) ->
     """
     named: list[tuple[ClientInstrumentor, dict[str, Any]]] = [(_instrumentor(name), {}) for name in _checked(clients)]
     if rag_url is not None:
-        named.append((_instrumentor("rag"), {"rag_url": _checked_urls(rag_url)}))
+        named.append((_instrumentor("rag"), {"rag_url": checked_urls(rag_url)}))
     for instrumentor, _ in named:
         instrumentor.check()
     for instrumentor, settings in named:
@@ -69,7 +69,13 @@ def _checked(clients: tuple[str, ...], *also: str) -> tuple[str, ...]:
     return clients
 
 
-def _checked_urls(rag_url: Any) -> dict[str, str]:
+def checked_urls(rag_url: Any) -> dict[str, str]:
+    """The URLs of `rag_url` by name.
+
+    Raises:
+        ValueError: no URL, or a name that is empty or no text.
+
+    """
     urls = {"request": rag_url} if isinstance(rag_url, str) else rag_url
     if not isinstance(urls, Mapping) or not urls:
         raise ValueError(f"rag_url: expected a URL, or URLs by name, got {type(rag_url).__name__}")

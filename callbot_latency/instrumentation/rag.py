@@ -8,6 +8,7 @@ from ..measurement import Measurement
 from ..metric import OperationType
 from ..runtime import effective_config
 from ..session import Session
+from . import checked_urls
 from .instrumentor import ClientInstrumentor
 from .wrapping import Plan, Planner, ReportedError, Target, body_measured, measured, measured_async, operation
 
@@ -18,14 +19,14 @@ class RagInstrumentor(ClientInstrumentor):
     """`RagInstrumentor().instrument(rag_url=...)` measures every `Client` and `AsyncClient` of httpx.
 
     Without a `rag_url`, as `opentelemetry-instrument` calls it, the setting `LATENCY_RAG_URL` is taken; without
-    either nothing is wrapped.
+    either nothing is wrapped. A `rag_url` that is none, or a name of one that is empty or no text, is a ValueError.
     """
 
     requires: ClassVar[tuple[str, ...]] = ("httpx >= 0.27",)
 
     def _instrument(self, **kwargs: Any) -> None:
-        urls = kwargs.get("rag_url") or _url_of_the_settings() or {}
-        self._urls: Mapping[str, str] = {"request": urls} if isinstance(urls, str) else urls
+        urls = kwargs.get("rag_url") or _url_of_the_settings()
+        self._urls: Mapping[str, str] = checked_urls(urls) if urls else {}
         if self._urls:
             super()._instrument()
 

@@ -11,7 +11,7 @@ import wrapt
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, create_key, get_value, set_value
 
 from ..guard import contained
-from ..measurement import Measurement, Operation
+from ..measurement import Measurement, Operation, checked_name
 from ..metric import OperationType
 from ..returned import PLAIN, ReturnedStream
 from ..session import Session
@@ -69,8 +69,13 @@ def _texts(code: Any) -> list[str]:
 
 @lru_cache(maxsize=1024)
 def operation(kind: OperationType, name: str, provider: str | None, *, is_awaited: bool = False) -> Operation:
-    """The operation of a client's method."""
-    return Operation(kind, name, provider, error_text=reason, is_awaited=is_awaited)
+    """The operation of a client's method.
+
+    Raises:
+        TypeError, ValueError: `name` is no text, or empty.
+
+    """
+    return Operation(kind, checked_name(name), provider, error_text=reason, is_awaited=is_awaited)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import pytest
 from openai import OpenAI
 
 from callbot_latency import LatencyConfig, OperationStatus, OperationType, instrument, latency_tracker, uninstrument
+from callbot_latency.instrumentation.rag import RagInstrumentor
 
 from ..conftest import FinishedSpans
 from .http_server import Answer, Server, whole
@@ -66,6 +67,25 @@ def test_several_urls_have_names(measuring: LatencyConfig, server: Server) -> No
         client.get(f"{server.url}/search/deep")
         client.get(f"{server.url}/ingest")
     assert [metric.operation_name for metric in latency_tracker.metrics] == ["search", "search", "request"]
+
+
+@pytest.mark.parametrize("name", ["", 7, None])
+def test_a_name_that_is_none_is_one_clear_error(name: Any, measuring: LatencyConfig) -> None:
+    """However it is instrumented; nothing is wrapped then."""
+    before = vars(httpx.Client)["send"]
+    for begin in (instrument, RagInstrumentor().instrument):
+        with pytest.raises(ValueError, match="^rag_url: expected a non-empty name for each URL$"):
+            begin(rag_url={name: "http://rag.internal/"})
+    assert vars(httpx.Client)["send"] is before
+
+
+def test_a_name_is_well_formed(measuring: LatencyConfig, server: Server) -> None:
+    """Half of a surrogate pair would cost the whole batch that it is exported in."""
+    instrument(rag_url={"bad\udc80": server.url})
+    server.answers(whole(b"{}"))
+    with httpx.Client() as client:
+        client.get(server.url)
+    assert only().operation_name == "bad\ufffd"
 
 
 def test_a_status_that_is_no_success_is_an_error(wrapped: FinishedSpans, server: Server) -> None:

@@ -160,3 +160,11 @@ def test_uninstrument_restores_exactly(wrapped: FinishedSpans, server: Server, c
     assert (dict(vars(Salesforce)), dict(vars(SFType))) == before
     client.query(SOQL)
     assert names() == ["query"]
+
+
+def test_the_name_of_an_object_is_well_formed(wrapped: FinishedSpans, server: Server) -> None:
+    """Half of a surrogate pair would cost the whole batch that it is exported in."""
+    named = SFType("Bad\udc80", session_id=SESSION, sf_instance="127.0.0.1:9", session=requests.Session())
+    with pytest.raises(requests.RequestException):
+        named.describe()
+    assert names() == ["Bad\ufffd.describe"]
