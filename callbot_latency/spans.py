@@ -41,6 +41,20 @@ def detach(token: "Token[Context]", attached: Context | None = None) -> None:
     except ValueError:
         if attached is not None and otel_context.get_current() is attached:
             attach(Context() if token.old_value is Token.MISSING else token.old_value)
+    except AttributeError:
+        _detach_otherwise(token, attached)
+
+
+def _detach_otherwise(token: "Token[Context]", attached: Context | None) -> None:
+    """Detach where OTEL_PYTHON_CONTEXT names a context whose tokens are its own.
+
+    Whether such a token is of this task or thread nobody can say: it is, where what it attached is current.
+    """
+    if attached is not None:
+        current, span = otel_context.get_current(), attached.get(SPAN)
+        if current is not attached and (span is None or current.get(SPAN) is not span):
+            return
+    otel_context.detach(token)
 
 
 def detach_abandoned(token: "Token[Context]", attached: Context) -> None:
@@ -50,8 +64,12 @@ def detach_abandoned(token: "Token[Context]", attached: Context) -> None:
     and the context that it belonged to is gone with its task.
     """
     if otel_context.get_current() is attached:
-        with contextlib.suppress(ValueError):
+        try:
             token.var.reset(token)
+        except ValueError:
+            return
+        except AttributeError:
+            otel_context.detach(token)
 
 
 FEW: Final = 64
@@ -225,9 +243,15 @@ class SpanOpener:
         """A copy of our tracer that gives these ids: what a signal handler opens meanwhile has others."""
         if not hasattr(self._tracer, "id_generator"):
             return self._tracer
-        tracer = copy.copy(self._tracer)
-        tracer.id_generator = _RootIds(trace_id, span_id)
-        return tracer
+        for own in (self._tracer, getattr(self._tracer, "__wrapped__", None)):
+            # wrapt's proxies have no copy. What one adds when a span starts is missing from the root alone then.
+            with contextlib.suppress(Exception):
+                copied: Any = copy.copy(own)
+                copied.id_generator = _RootIds(trace_id, span_id)
+                tracer: Tracer = copied
+                return tracer
+        # Nothing could be copied: this root has random ids, so that parts in other processes do not hang beneath it.
+        return self._tracer
 
     def _is_first(self, trace_id: int) -> bool:
         """Whether the root of this call was not opened here before; without a lock, true for one thread alone."""
