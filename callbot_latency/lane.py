@@ -221,7 +221,10 @@ class Lane:
                 self._close_reporter()
 
     def _is_current(self) -> bool:
-        """Not so for a greenlet of gevent's that went along with a fork: another one does its work here."""
+        """Not so for what went along with a fork, a greenlet of gevent's or a reporter that forks.
+
+        Another thread does its work here. What it has in hand is the parent's: it takes and settles nothing any more.
+        """
         return threading.current_thread() is self._thread
 
     def _go_on(self) -> bool:
@@ -255,24 +258,24 @@ class Lane:
         if error is not None:
             self._settle(error, 0)
         with self._changed:
-            if not self._abandoned:
+            if not self._abandoned and self._is_current():
                 lost = self._tally.take_back(suffix, lost)
                 self._ended_badly = error is not None or lost > 0
         self._tell_drops(last=True)
 
     def _next(self) -> Task | None:
         with self._changed:
-            self._is_at_work = False
-            self._changed.notify_all()
-            while not (task := self._taken()):
+            while self._is_current():
+                task = self._taken()
+                self._is_at_work = task is not None
+                if task is not None:
+                    return task
+                self._changed.notify_all()
                 if self._closing and not self._buffer:
-                    return None
+                    break
                 due_s = self._buffer.wait_s()
                 self._changed.wait(None if due_s is None else min(due_s, threading.TIMEOUT_MAX))
-                if not self._is_current():
-                    return None
-            self._is_at_work = True
-            return task
+            return None
 
     def _taken(self) -> Task | None:
         if (alert := self._buffer.take_alert()) is not None:
@@ -300,7 +303,7 @@ class Lane:
         if isinstance(error, TransientError):
             arrived, refused = task.shrink(error)
             self._settle(error, arrived, semconv.DROPPED_REFUSED_SUFFIX, refused)
-            return error if task.left else None
+            return error if task.left and self._is_current() else None
         if isinstance(error, PermanentError):
             refused = task.refused(error)
             self._settle(error, task.left - refused, semconv.DROPPED_REFUSED_SUFFIX, refused)
@@ -313,6 +316,8 @@ class Lane:
     def _settle(self, error: BaseException | None, arrived: int, suffix: str = "", lost: int = 0) -> None:
         """Take `arrived` and `lost` out of hand, in one step; nothing once it was given up as unconfirmed."""
         with self._changed:
+            if not self._is_current():
+                return
             if error is not None:
                 self._tally.fail(error)
             if not self._abandoned:
@@ -332,10 +337,12 @@ class Lane:
         wait_s = self._retry.wait_s(task.failed) if asked_s is None else asked_s
         self._say(logging.DEBUG, "%d again in %.1f s: %s", task.left, wait_s, text_of(busy))
         with self._changed:
-            if self._is_worth(wait_s, asked=asked_s is not None):
-                return True
-            self._abandon()
-            return False
+            is_worth = self._is_worth(wait_s, asked=asked_s is not None)
+            if not self._is_current():
+                return False
+            if not is_worth:
+                self._abandon()
+            return is_worth
 
     def _is_worth(self, wait_s: float, *, asked: bool) -> bool:
         """Wait, and say whether to try again: while closing only where the server named a time that is near."""

@@ -950,3 +950,71 @@ def test_a_close_that_hangs_has_not_ended(lane_of: LaneOf) -> None:
     assert lane.flush(5)
     assert not lane.close(0.05)
     may_go.set()
+
+
+# -- a fork -----------------------------------------------------------------------------------------------------------
+
+
+class Slow:
+    """Keeps the thread of before the fork until it `may_go`, then answers; notes which thread brought what."""
+
+    def __init__(self, answer: Exception | None) -> None:
+        self.lane = Lane("forked", self, retry=QUICK)
+        self.inherited = self.lane._thread
+        self.entered, self.may_go, self.seen = threading.Event(), threading.Event(), list[tuple[bool, int]]()
+        self._answer = answer
+
+    def report(self, batch: Sequence[LatencyMetric]) -> None:
+        is_old = threading.current_thread() is self.inherited
+        self.seen.append((is_old, len(batch)))
+        if is_old:
+            self.entered.set()
+            self.may_go.wait(20)
+            if self._answer is not None:
+                raise self._answer
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [None, TransientError("busy"), TransientError("busy", delivered=2), PermanentError("never"), OSError()],
+    ids=["arrived", "busy", "in_part", "refused", "failed"],
+)
+def test_what_is_in_hand_at_a_fork_is_the_parents(answer: Exception | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that comes along, as a greenlet does, settles nothing in the child, takes nothing, and ends."""
+    monkeypatch.setattr(reraise, "on", False)
+    slow, before = Slow(answer), dropped.by_reason()
+    lane = slow.lane
+    lane.start()
+    lane.report(metrics(7))
+    assert slow.entered.wait(5)
+    lane.report(metrics(4))
+    lane.restart_after_fork()
+    lane.report(metrics(2))
+    slow.may_go.set()
+    slow.inherited.join(5)
+    assert not slow.inherited.is_alive()
+    assert (lane.status().accepted, lane.status().delivered, lane.status().pending) == (2, 0, 2)
+    lane.resume()
+    assert lane.flush(5)
+    assert (lane.status().accepted, lane.status().delivered, lane.status().pending) == (2, 2, 0)
+    assert slow.seen == [(True, 7), (False, 2)]
+    assert (lane.status().dropped, lane.status().last_error, _new_drops(before)) == ({}, None, {})
+    assert lane.close(5)
+
+
+def test_what_waits_to_be_tried_again_at_a_fork_is_the_parents() -> None:
+    """The wait goes on where it came along, and nothing comes of it."""
+    slow = Slow(TransientError("busy", retry_after_s=0.2))
+    lane = slow.lane
+    slow.may_go.set()
+    lane.start()
+    lane.report(metrics(7))
+    while lane.status().last_error is None:
+        slow.entered.wait(5)
+    lane.restart_after_fork()
+    slow.inherited.join(5)
+    assert not slow.inherited.is_alive()
+    assert slow.seen == [(True, 7)]
+    assert (lane.status().pending, lane.status().retried, lane.status().dropped) == (0, 0, {})
+    lane.resume()
+    assert lane.close(5)

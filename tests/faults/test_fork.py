@@ -483,3 +483,46 @@ def test_a_session_that_is_ended_while_another_thread_forks_ends(tmp_path: Path)
         tmp_path,
     )
     assert facts_of(done) == {"alive": False, "seen": 1}
+
+
+def test_a_reporter_that_forks_leaves_the_child_its_own_counts(tmp_path: Path) -> None:
+    """The lane's thread goes on in the child, out of `report()`: it ends there, and what it had is the parent's."""
+    done = run_python(
+        """
+        children = []
+        class Forking:
+            def report(self, batch):
+                if children:
+                    seen.append((threading.get_ident(), len(batch)))
+                    return
+                children.append(os.fork())
+                if children == [0]:
+                    threading.Thread(target=goes_on, args=(threading.current_thread(), threading.get_ident())).start()
+
+        def goes_on(inherited, ident):
+            signal.alarm(20)
+            inherited.join(5)
+            alive = inherited.is_alive()
+            for _ in range(20): listen()
+            flushed = cl.runtime._runtime.pipeline.flush(10)
+            status = cl.report_manager.status()["forking"]
+            tell(
+                alive=alive, flushed=flushed, elsewhere=all(each != ident for each, _ in seen),
+                counts=[status.accepted, status.delivered, status.pending, sum(n for _, n in seen)],
+            )
+            os._exit(0 if shutdown(5) else 8)
+
+        seen = []
+        init()
+        cl.report_manager.add_reporter(Forking(), name="forking")
+        listen()
+        assert cl.runtime._runtime.pipeline.flush(20)
+        status = cl.report_manager.status()["forking"]
+        code = os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1])
+        print("PARENT", code, status.accepted, status.delivered, status.pending)
+        """,
+        tmp_path,
+    )
+    assert facts_of(done) == {"alive": False, "flushed": True, "elsewhere": True, "counts": [20, 20, 0, 20]}
+    assert "PARENT 0 1 1 0" in done.stdout
+    assert by_name(tmp_path) == {"listen": 21}

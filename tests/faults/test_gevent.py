@@ -125,6 +125,44 @@ tell(codes=codes)
     assert len({line["span_id"] for line in lines}) == 400
 
 
+def test_a_fork_amid_a_report_leaves_the_child_its_own_counts(tmp_path: Path) -> None:
+    """The greenlet goes on in the child, out of its I/O: it settles nothing there, and takes nothing of the child's."""
+    done = run_patched(
+        """
+class Slow:
+    def __init__(self):
+        self.began, self.may_go, self.seen = threading.Event(), threading.Event(), []
+    def report(self, batch):
+        self.seen.append((os.getpid(), len(batch)))
+        self.thread = self.thread if self.began.is_set() else threading.current_thread()
+        self.began.set()
+        self.may_go.wait(20)
+init()
+slow = Slow()
+cl.report_manager.add_reporter(slow, name="slow")
+for _ in range(7): listen()
+assert slow.began.wait(10)
+child = os.fork()
+slow.may_go.set()
+if child == 0:
+    slow.thread.join(10)
+    alive = slow.thread.is_alive()
+for _ in range(3): listen()
+flushed = cl.runtime._runtime.pipeline.flush(10)
+status = cl.report_manager.status()["slow"]
+counts = [status.accepted, status.delivered, status.pending, sum(n for pid, n in slow.seen if pid == os.getpid())]
+if child == 0:
+    tell(alive=alive, flushed=flushed, counts=counts)
+    os._exit(0 if shutdown(5) else 8)
+print("PARENT", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flushed, *counts)
+""",
+        tmp_path,
+    )
+    assert facts_of(done) == {"alive": False, "flushed": True, "counts": [3, 3, 0, 3]}
+    assert "PARENT 0 True 10 10 0 10" in done.stdout
+    assert len(written(tmp_path)) == 13
+
+
 def test_sigterm_writes_what_waits(tmp_path: Path) -> None:
     """The handler runs in gevent's own loop, where nothing may wait: the process ends by the signal all the same."""
     done = run_patched(
