@@ -167,6 +167,7 @@ class call:  # noqa: N801 - used as a verb, like contextlib.suppress
         outer = otel_context.get_current()
         self._span = span = spans.open_call(outer, attributes, start_wall_ns, self.call_sid, joins=self._joins)
         self.timeline = timeline = CallTimeline(session.turn_numbers.of(self.call_sid))
+        session.timelines.add(timeline)
         binding = otel_context.set_value(BINDING, Binding(self.call_sid, self.stream_sid, timeline), outer)
         context = trace.set_span_in_context(span, binding)
         return _Opened(span, context, attach(context), start_wall_ns, start_ns, timeline)

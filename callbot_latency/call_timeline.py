@@ -260,6 +260,14 @@ class CallTimeline:
                 unmeasured.add(self._rejected)
                 self._rejected = None
 
+    def restart_after_fork(self) -> None:
+        """In a forked child: a turn that is open, or not told yet, is the parent's to tell; the next is the child's."""
+        self._lock = threading.RLock()
+        for opened in filter(None, (self._open, self._before)):
+            opened.turn.is_over = True
+            self._leave(opened.turn)
+        self._open = self._before = self._silent = self._broken_into = None
+
     def _finish(self) -> None:
         opened, self._open, self._silent = self._open, None, None
         if opened is not None:

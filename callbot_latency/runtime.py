@@ -127,6 +127,8 @@ class _Runtime:
     def restart_after_fork(self) -> None:
         # What runs in the parent ends in the parent.
         self.session.open_measurements.clear()
+        for timeline in self.session.timelines:
+            contained(timeline.restart_after_fork)
         self.on_deadline.restart_after_fork()
         self.deadlines.restart_after_fork()
         self.pipeline.restart_after_fork(self.deadlines.start, self.providers.start)

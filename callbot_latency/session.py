@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet
 
 from opentelemetry.context import Context, get_current
 from opentelemetry.trace import INVALID_SPAN, get_current_span
@@ -22,7 +23,7 @@ from .thresholds import Thresholds
 from .turn_numbers import TurnNumbers
 
 if TYPE_CHECKING:
-    from .call_timeline import Turn
+    from .call_timeline import CallTimeline, Turn
     from .phones import PhoneNumbers
     from .pipeline import Pipeline
 
@@ -59,6 +60,8 @@ class Session:
         self.submit: Callable[[Any], None] = pipeline.submit
         self.flush: Callable[[float], bool] = pipeline.flush
         self.turn_numbers: TurnNumbers = TurnNumbers()
+        self.timelines: WeakSet[CallTimeline] = WeakSet()
+        """Of the calls that are bound, for a fork to find."""
         self.opened_calls: deque[tuple[str, int | None, Mapping[str, Any]]] | None = None
         """Where `call()` leaves its call_sid and metadata, and `turn()` its number too, when somebody behind the queue
         asks for them.

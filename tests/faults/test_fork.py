@@ -113,6 +113,56 @@ def test_an_operation_that_is_open_at_the_fork_is_told_once(tmp_path: Path) -> N
     assert done.stderr == ""
 
 
+def test_a_turn_that_is_open_at_the_fork_is_told_once(tmp_path: Path) -> None:
+    """It ends in both processes; the parent tells it, the child does not, and hangs on no lock of the call's.
+
+    What the child opens itself, it tells.
+    """
+    done = run_python(
+        """
+        from opentelemetry import trace
+        from opentelemetry.sdk.trace import SpanProcessor
+        ended = []
+        class Ends(SpanProcessor):
+            def on_end(self, span):
+                if span.name == cl.semconv.TURN_SPAN: ended.append(span.context.span_id)
+
+        init()
+        trace.get_tracer_provider().add_span_processor(Ends())
+        held, leave = threading.Event(), threading.Event()
+        def hold(lock):
+            with lock:
+                held.set()
+                leave.wait(20)
+        bound = cl.call("CA1")
+        with bound:
+            with cl.turn() as opened:
+                with measure_latency_context("rag_inference", "before"): pass
+                holding = threading.Thread(target=hold, args=(bound.timeline._lock,))
+                holding.start()
+                held.wait(10)
+                child = os.fork()
+                if child == 0: signal.alarm(10)
+                leave.set()
+                opened.audio_sent()
+                with measure_latency_context("rag_inference", "after"): pass
+            with cl.turn():
+                pass
+        if child == 0:
+            os._exit(len(ended) if shutdown(5) else 8)
+        holding.join()
+        tell(code=os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), ended=len(ended))
+        """,
+        tmp_path,
+    )
+    assert facts_of(done) == {"code": 1, "ended": 2}
+    assert done.stderr == ""
+    turns = [line for line in written(tmp_path) if line.get("kind") == "turn"]
+    assert sorted(turn["turn"] for turn in turns) == [1, 2, 2]
+    assert len({turn["span_id"] for turn in turns}) == 3
+    assert [turn["operations"] for turn in turns if turn["turn"] == 1] == [2]
+
+
 def test_a_child_that_starts_and_ends_measuring_itself(tmp_path: Path) -> None:
     """`shutdown()` and `init()` in the child are its own; also where the parent ended before the fork."""
     done = run_python(
