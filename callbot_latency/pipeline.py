@@ -14,6 +14,7 @@ from typing import Any, Final
 from . import semconv
 from .convert import to_metric
 from .drops import dropped
+from .greenlets import is_patched
 from .guard import AtMostOncePer, contained
 from .metric import LatencyMetric
 from .phones import NEVER, PhoneNumbers
@@ -36,7 +37,9 @@ Otherwise an event loop that wakes meanwhile waits for `sys.getswitchinterval()`
 LONG_S: Final = 0.002
 """Where the worker slept longer than this, busy threads kept the lock: it then does twice as much before the next."""
 MOST_AT_ONCE: Final = 1_000
-"""The most that it does, and what it does where somebody waits for it."""
+"""The most that it does before it gives way, and what it does where somebody waits for it."""
+MOST_BETWEEN_GREENLETS: Final = 100
+"""That where gevent has made it a greenlet, and nobody else runs meanwhile."""
 INTERVAL_S: Final = 0.1
 """How often the worker looks without being woken."""
 LAST_WORD_S: Final = 0.1
@@ -313,18 +316,21 @@ class Pipeline:
     def _cycle(self, *, hurry: bool = False) -> None:
         """Report all that finished before, part by part: what a part holds is safe, whatever goes on measuring.
 
-        Between two parts it gives way, in no `hurry` to whoever waits for the interpreter's lock; a greenlet of
-        gevent's gives others their turns by that.
+        Between two parts it gives way to whoever waits for the interpreter's lock, and in a `hurry` to other greenlets
+        alone, where gevent has made it one.
         """
-        left, at_once = len(self._queue) + len(self._in_hand), AT_ONCE
+        left, at_once = len(self._queue) + len(self._in_hand), 0
+        most = MOST_BETWEEN_GREENLETS if is_patched() else MOST_AT_ONCE
         while True:
             hurry = hurry or self._closing
-            left -= self._report_a_part(MOST_AT_ONCE if hurry else at_once)
+            least = most if hurry else AT_ONCE
+            at_once = max(at_once, least)
+            left -= self._report_a_part(at_once)
             if left <= 0 or not (self._queue or self._in_hand):
                 break
             before_s = monotonic()
             sleep(0.0 if hurry else GIVE_WAY_S)
-            at_once = min(2 * at_once, MOST_AT_ONCE) if monotonic() - before_s > LONG_S else AT_ONCE
+            at_once = min(2 * at_once, most) if monotonic() - before_s > LONG_S else least
         for tick in self._ticks:
             contained(tick)
         self._say_what_was_dropped()

@@ -184,7 +184,7 @@ def test_the_worker_does_more_at_once_where_it_has_to_wait(make: Make, monkeypat
     assert sizes.sizes == [10, 20, 40, 80, 160, 320, 640, 1_000, 730]
 
 
-def test_the_worker_gives_no_way_where_somebody_waits_for_it(make: Make, slept: list[float]) -> None:
+def test_the_worker_does_more_at_once_where_somebody_waits_for_it(make: Make, slept: list[float]) -> None:
     """`flush()` and the end."""
     pipeline = make(sizes := Sizes(1_500))
     for n in range(1_500):
