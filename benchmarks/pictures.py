@@ -55,7 +55,7 @@ def draw_costs(caller: Sequence[Row], compare: Sequence[Row], path: Path) -> Non
         for patch, (name, cost) in zip(right.patches, bars, strict=True):
             patch.set_color(OURS if name == "ours" else OTHERS)
             right.annotate(f"  {cost:.2f}", (cost, patch.get_y() + patch.get_height() / 2), va="center")
-        right.set_title("span, histogram and threshold")
+        right.set_title("span, histogram and threshold: least of the rounds")
     for axes in (left, right):
         axes.axvline(1, color="black", linewidth=1, linestyle="--")
         axes.invert_yaxis()

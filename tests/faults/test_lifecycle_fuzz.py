@@ -25,7 +25,7 @@ def test_whatever_a_hundred_threads_do_nothing_raises_hangs_or_stays_behind(tmp_
     )
     facts = facts_of(done)
     print(facts["done"], facts["dropped"])  # noqa: T201 - shown by -rP
-    assert facts["faults"] == []
+    assert facts["faults"] == [], done.stderr
     assert "Traceback" not in done.stderr, done.stderr
     assert "Failed to detach" not in done.stderr
     assert facts["after"] == facts["before"]
