@@ -108,7 +108,7 @@ def _metric(m: Measurement, elapsed_ns: int, status: OperationStatus, severity: 
 def _facts(m: Measurement, elapsed_ns: int, status: OperationStatus) -> Mapping[str, Any]:
     """What is known of few operations."""
     if m.error_message is None and not (m.has_output or m.facts):
-        return m.facts
+        return {}
     return {
         semconv.ERROR_MESSAGE: m.error_message,
         semconv.TIME_TO_FIRST_OUTPUT_MS: _ms(m.first_output_ns),

@@ -127,7 +127,7 @@ class _Runtime:
     def restart_after_fork(self) -> None:
         # What runs in the parent ends in the parent.
         self.session.open_measurements.clear()
-        for timeline in self.session.timelines:
+        for timeline in list(self.session.timelines):
             contained(timeline.restart_after_fork)
         self.on_deadline.restart_after_fork()
         self.deadlines.restart_after_fork()
