@@ -3,7 +3,6 @@
 import difflib
 import os
 from collections.abc import Iterable
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -249,7 +248,8 @@ class LatencyConfig(BaseSettings):
                 )
         return self
 
-    @cached_property
+    # Not a cached_property: in Python 3.11 that has a lock for all of its class, which a fork would leave held.
+    @property
     def thresholds(self) -> Thresholds:
         """The thresholds of every operation type, registered ones included."""
         return Thresholds(

@@ -1,6 +1,5 @@
 """What the file of LATENCY_ALERT_RULES_FILE may say."""
 
-from functools import cached_property
 from math import isfinite
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 from zoneinfo import ZoneInfo, available_timezones
@@ -205,7 +204,7 @@ class Hours(_Table):
             raise ValueError("from: expected a time of day from 00:00 to 23:59, got '24:00'")
         return self
 
-    @cached_property
+    @property
     def business_hours(self) -> BusinessHours:
         """What decides."""
         days = frozenset(DAYS.index(day) for day in self.days)

@@ -576,3 +576,35 @@ def test_a_reporter_that_forks_leaves_the_child_its_own_counts(tmp_path: Path) -
     assert facts_of(done) == {"alive": False, "flushed": True, "elsewhere": True, "counts": [20, 20, 0, 20]}
     assert "PARENT 0 1 1 0" in done.stdout
     assert by_name(tmp_path) == {"listen": 21}
+
+
+def test_a_fork_while_another_thread_reads_the_settings(tmp_path: Path) -> None:
+    """The child reads them too: nothing of theirs is locked for all of a class."""
+    done = run_python(
+        """
+        from callbot_latency import config
+        real, entered, leave = config.Thresholds, threading.Event(), threading.Event()
+
+        def slow(by_type):
+            if threading.current_thread().name == "slow":
+                entered.set()
+                leave.wait(20)
+            return real(by_type)
+
+        config.Thresholds = slow
+        reading = threading.Thread(target=lambda: config.LatencyConfig().thresholds, name="slow")
+        reading.start()
+        entered.wait(10)
+        child = os.fork()
+        if child == 0:
+            signal.alarm(5)
+            config.LatencyConfig().thresholds
+            os._exit(7)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        leave.set()
+        reading.join()
+        tell(code=code)
+        """,
+        tmp_path,
+    )
+    assert facts_of(done) == {"code": 7}
