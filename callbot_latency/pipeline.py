@@ -14,9 +14,9 @@ from typing import Any, Final
 from . import semconv
 from .convert import to_metric
 from .drops import dropped
-from .greenlets import is_patched
 from .guard import AtMostOncePer, contained
 from .metric import LatencyMetric
+from .pace import Pace
 from .phones import NEVER, PhoneNumbers
 from .reporters import Buffered, Consumer, Ticking, TurnReporter
 from .thresholds import Thresholds
@@ -29,17 +29,6 @@ CAPACITY: Final = 16_384
 """How many measurements may wait for the worker."""
 AT_ONCE: Final = 10
 """How many are converted and reported before the worker gives way: less than half a millisecond's work."""
-GIVE_WAY_S: Final = 0.0001
-"""How long it then sleeps, so that whoever waits for the interpreter's lock gets it at once.
-
-Otherwise an event loop that wakes meanwhile waits for `sys.getswitchinterval()`, which is 5 ms.
-"""
-LONG_S: Final = 0.002
-"""Where the worker slept longer than this, busy threads kept the lock: it then does twice as much before the next."""
-MOST_AT_ONCE: Final = 1_000
-"""The most that it does before it gives way, and what it does where somebody waits for it."""
-MOST_BETWEEN_GREENLETS: Final = 100
-"""That where gevent has made it a greenlet, and nobody else runs meanwhile."""
 INTERVAL_S: Final = 0.1
 """How often the worker looks without being woken."""
 LAST_WORD_S: Final = 0.1
@@ -316,21 +305,16 @@ class Pipeline:
     def _cycle(self, *, hurry: bool = False) -> None:
         """Report all that finished before, part by part: what a part holds is safe, whatever goes on measuring.
 
-        Between two parts it gives way to whoever waits for the interpreter's lock, and in a `hurry` to other greenlets
-        alone, where gevent has made it one.
+        Between two parts it gives way, and in a `hurry` does more at once.
         """
-        left, at_once = len(self._queue) + len(self._in_hand), 0
-        most = MOST_BETWEEN_GREENLETS if is_patched() else MOST_AT_ONCE
+        left, pace = len(self._queue) + len(self._in_hand), Pace(AT_ONCE)
         while True:
-            hurry = hurry or self._closing
-            least = most if hurry else AT_ONCE
-            at_once = max(at_once, least)
-            left -= self._report_a_part(at_once)
+            if hurry or self._closing:
+                pace.hurry()
+            left -= self._report_a_part(pace.at_once)
             if left <= 0 or not (self._queue or self._in_hand):
                 break
-            before_s = monotonic()
-            sleep(0.0 if hurry else GIVE_WAY_S)
-            at_once = min(2 * at_once, most) if monotonic() - before_s > LONG_S else least
+            pace.give_way()
         for tick in self._ticks:
             contained(tick)
         self._say_what_was_dropped()

@@ -6,11 +6,13 @@ import os
 import stat
 import subprocess
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
 
 from callbot_latency import LatencyMetric, TransientError, measure_latency, record, shutdown
+from callbot_latency.lane import Lane
 from callbot_latency.reporters.jsonl import JsonlReporter
 
 from .conftest import Start
@@ -67,6 +69,35 @@ def test_the_file_is_private_and_folders_are_made(tmp_path: Path) -> None:
         os.umask(umask)
         reporter.close()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.fixture
+def writes(monkeypatch: pytest.MonkeyPatch) -> "SimpleQueue[int]":
+    """How many lines each write had, as they come."""
+    lines, write = SimpleQueue[int](), os.write
+
+    def counted(file: int, data: bytes) -> int:
+        done = write(file, data)
+        lines.put(data.count(b"\n"))
+        return done
+
+    monkeypatch.setattr("callbot_latency.reporters.jsonl.os.write", counted)
+    return lines
+
+
+@pytest.mark.parametrize(("interval_s", "batches"), [(60, 20), (JsonlReporter.interval_s, 1)])
+def test_lines_of_many_batches_are_one_write(
+    tmp_path: Path, writes: "SimpleQueue[int]", interval_s: float, batches: int
+) -> None:
+    """The worker hands over ten at a time, and each write may hold up an event loop. Few wait for a moment alone."""
+    reporter = JsonlReporter(tmp_path / "m.jsonl")
+    lane = Lane("jsonl", reporter, batch_size=reporter.batch_size, interval_s=interval_s)
+    lane.start()
+    for _ in range(batches):
+        lane.report([metric(n) for n in range(10)])
+    assert writes.get(timeout=10) == 10 * batches
+    assert lane.close()
+    assert writes.empty()
 
 
 def test_a_file_is_appended_to(tmp_path: Path) -> None:

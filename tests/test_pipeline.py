@@ -150,8 +150,8 @@ class Sizes(Collector):
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """How long the worker slept each time, by a clock that stands still but for these sleeps."""
     sleeps: list[float] = []
-    monkeypatch.setattr("callbot_latency.pipeline.sleep", sleeps.append)
-    monkeypatch.setattr("callbot_latency.pipeline.monotonic", lambda: sum(sleeps))
+    monkeypatch.setattr("callbot_latency.pace.sleep", sleeps.append)
+    monkeypatch.setattr("callbot_latency.pace.monotonic", lambda: sum(sleeps))
     return sleeps
 
 
@@ -174,8 +174,8 @@ def test_the_worker_does_more_at_once_where_it_has_to_wait(make: Make, monkeypat
         nonlocal now_s
         now_s += 0.02
 
-    monkeypatch.setattr("callbot_latency.pipeline.sleep", wait_long)
-    monkeypatch.setattr("callbot_latency.pipeline.monotonic", lambda: now_s)
+    monkeypatch.setattr("callbot_latency.pace.sleep", wait_long)
+    monkeypatch.setattr("callbot_latency.pace.monotonic", lambda: now_s)
     pipeline = make(sizes := Sizes(3_000))
     for n in range(3_000):
         pipeline.submit(metric(n))

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any, ClassVar, Final, NamedTuple
 
 from ..metric import LatencyMetric
+from ..pace import paced
 from ..turn_metric import TurnMetric
 from .delivery import PermanentError, TransientError
 from .http import AnswerError, Attempts, address_of
@@ -125,7 +126,8 @@ class InfluxDBReporter:
         kept = self._kept[len(self._kept) - len(batch) :] if len(batch) <= len(self._kept) else []
         if kept and all(metric is before for metric, (before, _) in zip(batch, kept, strict=True)):
             return kept
-        return [(metric, self._line(metric)) for metric in batch]
+        metrics: Sequence[LatencyMetric | TurnMetric] = batch
+        return [(metric, self._line(metric)) for metric in paced(metrics)]
 
     def _line(self, metric: LatencyMetric | TurnMetric) -> bytes | None:
         if self._points is None:

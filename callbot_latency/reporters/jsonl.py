@@ -8,10 +8,11 @@ import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 from ..guard import AtMostOncePer
 from ..metric import LatencyMetric
+from ..pace import paced
 from ..turn_metric import TurnMetric
 from .delivery import PermanentError, TransientError
 from .rotation import Rotation, locked
@@ -43,7 +44,10 @@ class JsonlReporter:
 
     """
 
-    name = NAME
+    name: ClassVar[str] = NAME
+    batch_size: ClassVar[int] = 200
+    interval_s: ClassVar[float] = 0.05
+    """So long lines wait for more: one write for many, between two times that the worker is busy."""
 
     def __init__(self, path: Path, *, max_mb: float = 0, backups: int = 14) -> None:
         # Where even the working folder is gone, each write says so.
@@ -78,7 +82,7 @@ class JsonlReporter:
         self._write(turns)
 
     def _write(self, batch: Sequence[LatencyMetric | TurnMetric]) -> None:
-        lines = [line for metric in batch if (line := _line(metric)) is not None]
+        lines = [line for metric in paced(batch) if (line := _line(metric)) is not None]
         refused = len(batch) - len(lines)
         try:
             if lines:

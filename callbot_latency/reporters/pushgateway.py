@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, delete_from_gateway, push_to_ga
 from .. import semconv
 from ..guard import contained
 from ..metric import LatencyMetric
+from ..pace import paced
 from ..thresholds import Thresholds
 from ..turn_metric import TurnMetric
 from .delivery import PermanentError, TransientError
@@ -133,7 +134,7 @@ class PrometheusReporter:
             PermanentError: it refuses; the message says what to do.
 
         """
-        for metric in batch:
+        for metric in paced(batch):
             contained(self._counts.count, metric)
         self._unpushed += len(batch)
         if monotonic() < self._not_before_s:

@@ -99,7 +99,7 @@ def test_every_task_stands_in_the_file_once(tmp_path: Path) -> None:
     """One child is killed, the others are replaced after 25 tasks; then the worker ends, and tells its children to."""
     with working(tmp_path) as worker:
         worker.work(0, 30)
-        threading.Event().wait(0.5)  # what SIGKILL finds finished in the last 0.1 s would be lost
+        threading.Event().wait(0.5)  # what SIGKILL finds finished in the last 0.15 s would be lost
         worker.replace_a_child()
         worker.work(30, 110)
         worker.process.terminate()

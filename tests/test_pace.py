@@ -1,0 +1,50 @@
+"""How much a thread of ours does before it gives way."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from callbot_latency import pace
+from callbot_latency.pace import Pace, paced
+
+
+@pytest.fixture
+def sleeps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long each sleep was to be, by a clock that stands still but for these sleeps."""
+    asked: list[float] = []
+    monkeypatch.setattr("callbot_latency.pace.sleep", asked.append)
+    monkeypatch.setattr("callbot_latency.pace.monotonic", lambda: sum(asked))
+    return asked
+
+
+@given(st.lists(st.integers(), max_size=200))
+def test_paced_yields_each_in_order(items: list[int]) -> None:
+    assert list(paced(items)) == items
+
+
+@pytest.mark.parametrize(("amount", "times"), [(0, 0), (1, 0), (20, 0), (21, 1), (40, 1), (205, 10)])
+def test_paced_gives_way_between_every_twenty(sleeps: list[float], amount: int, times: int) -> None:
+    """Not after the last: nothing of ours holds the lock then."""
+    for _ in paced(range(amount)):
+        pass
+    assert sleeps == [0.0001] * times
+
+
+def test_who_waited_long_does_twice_as_much_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And as little as before once nobody keeps the lock."""
+    waits = [0.02, 0.02, 0.0]
+    times = iter([0.0, waits[0], 1.0, 1.0 + waits[1], 2.0, 2.0 + waits[2]])
+    monkeypatch.setattr("callbot_latency.pace.sleep", lambda _: None)
+    monkeypatch.setattr("callbot_latency.pace.monotonic", lambda: next(times))
+    of_the_worker, sizes = Pace(10), []
+    for _ in waits:
+        of_the_worker.give_way()
+        sizes.append(of_the_worker.at_once)
+    assert sizes == [20, 40, 10]
+
+
+def test_in_a_hurry_it_does_a_thousand_at_once(sleeps: list[float]) -> None:
+    hurried = Pace(10)
+    hurried.hurry()
+    hurried.give_way()
+    assert (hurried.at_once, sleeps) == (pace.MOST_AT_ONCE, [0.0])
