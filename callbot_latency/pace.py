@@ -10,15 +10,15 @@ __all__ = ["Pace", "paced"]
 
 T = TypeVar("T")
 
-AT_ONCE: Final = 20
-"""How many things a reporter makes of its batch before it gives way: less than half a millisecond's work."""
-GIVE_WAY_S: Final = 0.0001
+AT_ONCE: Final = 5
+"""How many things a reporter makes of its batch before it gives way: a tenth of a millisecond's work."""
+GIVE_WAY_S: Final = 0.0002
 """How long a thread then sleeps, so that whoever waits for the interpreter's lock gets it at once.
 
 Otherwise an event loop that wakes meanwhile waits for `sys.getswitchinterval()`, which is 5 ms.
 """
-LONG_S: Final = 0.002
-"""Where it slept longer than this, busy threads kept the lock: it then does twice as much before the next."""
+LONG_S: Final = 0.004
+"""Where it slept longer, nearly a switch interval, busy threads kept the lock: then it does twice as much at once."""
 MOST_AT_ONCE: Final = 1_000
 """The most that is done before giving way, and what is done where somebody waits for it."""
 MOST_BETWEEN_GREENLETS: Final = 100

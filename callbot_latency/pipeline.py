@@ -27,8 +27,12 @@ __all__ = ["CAPACITY", "Pipeline"]
 
 CAPACITY: Final = 16_384
 """How many measurements may wait for the worker."""
-AT_ONCE: Final = 10
-"""How many are converted and reported before the worker gives way: less than half a millisecond's work."""
+PARTS: Final = 128
+MOST_AT_ONCE: Final = 10
+"""Of what waits the worker converts and reports one of so many parts, one to ten, before it gives way.
+
+One takes some 50 microseconds, and whoever wants the interpreter's lock waits for all of them.
+"""
 INTERVAL_S: Final = 0.1
 """How often the worker looks without being woken."""
 LAST_WORD_S: Final = 0.1
@@ -307,7 +311,8 @@ class Pipeline:
 
         Between two parts it gives way, and in a `hurry` does more at once.
         """
-        left, pace = len(self._queue) + len(self._in_hand), Pace(AT_ONCE)
+        left = len(self._queue) + len(self._in_hand)
+        pace = Pace(max(1, min(left // PARTS, MOST_AT_ONCE)))
         while True:
             if hurry or self._closing:
                 pace.hurry()

@@ -22,12 +22,12 @@ def test_paced_yields_each_in_order(items: list[int]) -> None:
     assert list(paced(items)) == items
 
 
-@pytest.mark.parametrize(("amount", "times"), [(0, 0), (1, 0), (20, 0), (21, 1), (40, 1), (205, 10)])
-def test_paced_gives_way_between_every_twenty(sleeps: list[float], amount: int, times: int) -> None:
+@pytest.mark.parametrize(("amount", "times"), [(0, 0), (1, 0), (5, 0), (6, 1), (10, 1), (52, 10)])
+def test_paced_gives_way_between_every_five(sleeps: list[float], amount: int, times: int) -> None:
     """Not after the last: nothing of ours holds the lock then."""
     for _ in paced(range(amount)):
         pass
-    assert sleeps == [0.0001] * times
+    assert sleeps == [0.0002] * times
 
 
 def test_who_waited_long_does_twice_as_much_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:

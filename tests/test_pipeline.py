@@ -162,8 +162,21 @@ def test_the_worker_gives_way_after_every_few(make: Make, slept: list[float]) ->
         pipeline.submit(metric(n))
     pipeline.start()
     assert sizes.has_all.wait(10)
-    assert sizes.sizes == [10] * 20 + [5]
-    assert slept == [0.0001] * 20
+    assert sizes.sizes == [1] * 205
+    assert slept == [0.0002] * 204
+
+
+@pytest.mark.parametrize(("waiting", "at_once"), [(1, 1), (255, 1), (256, 2), (1_279, 9), (1_280, 10), (3_000, 10)])
+def test_the_more_waits_the_more_the_worker_does_at_once(
+    make: Make, slept: list[float], waiting: int, at_once: int
+) -> None:
+    """It keeps up with what comes, and a loop waits for half a millisecond's work at most."""
+    pipeline = make(sizes := Sizes(waiting))
+    for n in range(waiting):
+        pipeline.submit(metric(n))
+    pipeline.start()
+    assert sizes.has_all.wait(10)
+    assert max(sizes.sizes) == sizes.sizes[0] == at_once
 
 
 def test_the_worker_does_more_at_once_where_it_has_to_wait(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,11 +243,11 @@ def test_what_the_worker_has_taken_counts_as_waiting(make: Make) -> None:
     assert hanging.entered.wait(10)
     for n in range(200):
         pipeline.submit(metric(n))
-    # Ten are with the reporter, forty are taken: there is room for sixty.
-    assert _new_drops(before) == {"queue_full": 140}
+    # One is with the reporter, 49 are taken: there is room for 51.
+    assert _new_drops(before) == {"queue_full": 149}
     hanging.may_go.set()
     assert pipeline.flush(10)
-    assert len(hanging.metrics) == 110
+    assert len(hanging.metrics) == 101
 
 
 def test_what_the_end_has_no_time_for_is_counted(make: Make) -> None:
@@ -247,10 +260,10 @@ def test_what_the_end_has_no_time_for_is_counted(make: Make) -> None:
     for n in range(7):
         pipeline.submit(metric(n))
     assert not pipeline.end_worker(0.05)
-    assert _new_drops(before) == {"no_time": 47}
+    assert _new_drops(before) == {"no_time": 56}
     hanging.may_go.set()
     pipeline._thread.join(10)
-    assert len(hanging.metrics) == 10
+    assert len(hanging.metrics) == 1
 
 
 def test_holds_a_burst_before_the_worker_wakes(make: Make) -> None:
