@@ -14,6 +14,7 @@ from .harness import ROUNDS, machine, say, table
 FAMILIES: Final = (
     "caller",
     "off",
+    "tail",
     "cpu",
     "instructions",
     "compare",

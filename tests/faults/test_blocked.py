@@ -1,6 +1,6 @@
 """While a reporter hangs, a measured call waits for nobody and does no I/O: shown without a clock.
 
-What it costs is in `python -m benchmarks.blocked`.
+What it costs is in `make bench ARGS="--only tail"`.
 """
 
 import gc
