@@ -24,6 +24,7 @@ from callbot_latency import runtime as runtime_module
 from callbot_latency.drops import dropped
 from callbot_latency.metric import OperationStatus, OperationType, Severity
 from callbot_latency.reporters.manager import _snake_case
+from callbot_latency.retry import Retry
 
 Start = Callable[..., Any]
 
@@ -387,6 +388,23 @@ def test_a_slow_one_delays_none_of_the_others(manager: ReportManager) -> None:
     for each in status.values():
         assert each.accepted == 100 == each.delivered + sum(each.dropped.values()) + each.pending
     hanging.may_go.set()
+
+
+@pytest.mark.parametrize(("retry", "tries"), [(Retry(attempts=3), 3), (object(), 16)])
+def test_a_reporter_may_be_more_patient_than_others(manager: ReportManager, retry: object, tries: int) -> None:
+    """As the file is, which waits two minutes for a full disk. What else is called so changes nothing."""
+
+    class Away(Kept):
+        def report(self, batch: Sequence[LatencyMetric]) -> None:
+            raise TransientError("away", retry_after_s=0)
+
+    away: Any = Away()
+    away.retry = retry
+    manager.add_reporter(away)
+    manager.report([a_metric()])
+    assert manager.flush(10)
+    status = manager.status()["away"]
+    assert (status.retried, status.dropped) == (tries - 1, {"away_gave_up": 1})
 
 
 def test_ten_that_hang_end_within_the_one_time_out(manager: ReportManager) -> None:

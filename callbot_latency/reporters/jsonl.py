@@ -13,6 +13,7 @@ from typing import ClassVar, Final
 from ..guard import AtMostOncePer
 from ..metric import LatencyMetric
 from ..pace import paced
+from ..retry import Retry
 from ..turn_metric import TurnMetric
 from .delivery import PermanentError, TransientError
 from .rotation import Rotation, locked
@@ -48,6 +49,8 @@ class JsonlReporter:
     batch_size: ClassVar[int] = 200
     interval_s: ClassVar[float] = 0.05
     """So long lines wait for more: one write for many, between two times that the worker is busy."""
+    retry: ClassVar[Retry] = Retry(attempts=240)
+    """Two minutes: what waits behind it could be written no more than this."""
 
     def __init__(self, path: Path, *, max_mb: float = 0, backups: int = 14) -> None:
         # Where even the working folder is gone, each write says so.

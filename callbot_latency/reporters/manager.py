@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..guard import contained
 from ..lane import CAPACITY, Lane
 from ..metric import LatencyMetric
+from ..retry import Retry
 from .status import ReporterStatus
 
 if TYPE_CHECKING:
@@ -252,8 +253,12 @@ class ReportManager:
                 return
             chosen = self._name(reporter, name, there)
 
+            retry = getattr(reporter, "retry", None)
+            # What somebody else's reporter calls so may be anything.
+            own = retry if isinstance(retry, Retry) else None
+
             def make_lane(before: Lane | None) -> Lane:
-                return Lane(chosen, reporter, capacity, batch_size=size, interval_s=interval, after=before)
+                return Lane(chosen, reporter, capacity, batch_size=size, interval_s=interval, retry=own, after=before)
 
             entry = _Entry(chosen, reporter, make_lane, by_hand=by_hand, after=self._lane_in(reporter))
             if there is not None:
