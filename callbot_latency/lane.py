@@ -17,6 +17,7 @@ from .buffer import Batch, Buffer, are_turns
 from .callee import Callee
 from .guard import AtMostOncePer, delivered, reraise
 from .metric import LatencyMetric
+from .pace import hurries
 from .reporters.delivery import PermanentError, TransientError, text_of
 from .reporters.status import ReporterStatus
 from .retry import Retry
@@ -211,6 +212,7 @@ class Lane:
     def _run(self) -> None:
         if self._suppressed:
             context.attach(context.set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
+        hurries(lambda: self._closing or self._buffer.hurry)
         with self.turn:
             if self._abandoned:
                 return

@@ -1,12 +1,13 @@
 """How much a thread of ours does before it gives way to whoever waits for the interpreter's lock."""
 
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from time import monotonic, sleep
 from typing import Final, TypeVar
 
 from .greenlets import is_patched
 
-__all__ = ["Pace", "paced"]
+__all__ = ["Pace", "hurries", "paced"]
 
 T = TypeVar("T")
 
@@ -17,8 +18,8 @@ GIVE_WAY_S: Final = 0.0002
 
 Otherwise an event loop that wakes meanwhile waits for `sys.getswitchinterval()`, which is 5 ms.
 """
-LONG_S: Final = 0.004
-"""Where it slept longer, nearly a switch interval, busy threads kept the lock: then it does twice as much at once."""
+LONG_S: Final = 0.002
+"""Where it slept longer, others kept the lock for long: it then does twice as much before the next time."""
 MOST_AT_ONCE: Final = 1_000
 """The most that is done before giving way, and what is done where somebody waits for it."""
 MOST_BETWEEN_GREENLETS: Final = 100
@@ -38,9 +39,14 @@ class Pace:
         self._most = MOST_BETWEEN_GREENLETS if is_patched() else MOST_AT_ONCE
         self.at_once: int = least
 
+    def at_least(self, amount: int) -> None:
+        """From now on so much at once, or more."""
+        self._least = max(self._least, min(amount, self._most))
+        self.at_once = max(self.at_once, self._least)
+
     def hurry(self) -> None:
         """Somebody waits for what is done: as much at once as there may be."""
-        self._least = self.at_once = self._most
+        self.at_least(self._most)
 
     def give_way(self) -> None:
         """Let others run: whoever waits for the interpreter's lock, in a hurry other greenlets alone."""
@@ -49,12 +55,33 @@ class Pace:
         self.at_once = min(2 * self.at_once, self._most) if monotonic() - before_s > LONG_S else self._least
 
 
+def hurries(is_hurried: Callable[[], bool]) -> None:
+    """Say for the running thread how to learn whether somebody waits for its work; `paced` asks it."""
+    _of_thread.is_hurried = is_hurried
+
+
 def paced(items: Iterable[T]) -> Iterator[T]:
-    """Each of `items`, giving way after every few: for a reporter that makes something of each in a loop."""
+    """Each of `items`, giving way after every few: for a reporter that makes something of each in a loop.
+
+    Not where gevent has made its thread a greenlet: one that sleeps goes along with a fork, and would go on there.
+    """
+    if is_patched():
+        yield from items
+        return
+    is_hurried = getattr(_of_thread, "is_hurried", _never)
     pace, left = Pace(AT_ONCE), AT_ONCE
     for item in items:
         if not left:
+            if is_hurried():
+                pace.hurry()
             pace.give_way()
             left = pace.at_once
         left -= 1
         yield item
+
+
+def _never() -> bool:
+    return False
+
+
+_of_thread: Final = threading.local()

@@ -28,10 +28,11 @@ __all__ = ["CAPACITY", "Pipeline"]
 CAPACITY: Final = 16_384
 """How many measurements may wait for the worker."""
 PARTS: Final = 128
-MOST_AT_ONCE: Final = 10
+LARGEST_PART: Final = 10
 """Of what waits the worker converts and reports one of so many parts, one to ten, before it gives way.
 
-One takes some 50 microseconds, and whoever wants the interpreter's lock waits for all of them.
+One takes some 50 microseconds, and whoever wants the interpreter's lock waits for all of them. Where it is called, as
+by a breach, its parts are the largest.
 """
 INTERVAL_S: Final = 0.1
 """How often the worker looks without being woken."""
@@ -83,7 +84,7 @@ class Pipeline:
         self._draining = False
         # SimpleQueue.put is documented as reentrant: it may wake the worker from a finaliser or a signal handler.
         self._wake: SimpleQueue[threading.Event | None] = SimpleQueue()
-        self._closing = self._closed = False
+        self._closing = self._closed = self._given_up = False
         self._drops_told = dropped.by_reason()
         self._telling = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="callbot_latency.worker", daemon=True)
@@ -189,7 +190,9 @@ class Pipeline:
             in_hand.extend(map(deque.popleft, repeat(self._queue)))
         self._let_go_of_what_is_kept()
         amount = len(in_hand) if at_most is None else min(at_most, len(in_hand))
-        for _ in range(amount):
+        for done in range(amount):
+            if self._given_up:
+                return done
             item = in_hand[0]
             self._keeping = True
             try:
@@ -237,7 +240,8 @@ class Pipeline:
         return True
 
     def _leave_the_rest(self) -> None:
-        """Count what the worker has had no time for: it ends with what it has taken out already."""
+        """Count what the worker has had no time for: it ends with the one that it converts."""
+        self._given_up = True
         if not self._lock.acquire(timeout=LAST_WORD_S):
             return
         try:
@@ -281,8 +285,9 @@ class Pipeline:
 
     def _run(self) -> None:
         while self._is_current() and not self._closing:
-            asked = self._woken()
-            contained(self._cycle, hurry=bool(asked))
+            calls = self._calls()
+            asked = [done for done in calls if done is not None]
+            contained(self._cycle, soon=bool(calls), hurry=bool(asked))
             for done in asked:
                 done.set()
         if not self._is_current():
@@ -290,32 +295,35 @@ class Pipeline:
         contained(self._cycle)
         self._closed = True
         contained(self._cycle)
-        for done in self._woken(0.0):
-            done.set()
+        for call in self._calls(0.0):
+            if call is not None:
+                call.set()
 
-    def _woken(self, timeout_s: float = INTERVAL_S) -> list[threading.Event]:
-        """Wait to be woken, and take along every other call there is: who waits for this to be done."""
-        asked = []
+    def _calls(self, timeout_s: float = INTERVAL_S) -> list[threading.Event | None]:
+        """Wait to be woken, and take along every other call there is: with an event by whom waits for the work."""
+        calls = []
         with suppress(Empty):
-            asked.append(self._wake.get(timeout=timeout_s))
+            calls.append(self._wake.get(timeout=timeout_s))
             while True:
-                asked.append(self._wake.get_nowait())
-        return [done for done in asked if done is not None]
+                calls.append(self._wake.get_nowait())
+        return calls
 
     def _is_current(self) -> bool:
         """Not so for a greenlet of gevent's that went along with a fork: another one is the worker there."""
         return threading.current_thread() is self._thread
 
-    def _cycle(self, *, hurry: bool = False) -> None:
+    def _cycle(self, *, soon: bool = False, hurry: bool = False) -> None:
         """Report all that finished before, part by part: what a part holds is safe, whatever goes on measuring.
 
-        Between two parts it gives way, and in a `hurry` does more at once.
+        Between two parts it gives way; its parts are larger where it is to be done `soon`, and most in a `hurry`.
         """
         left = len(self._queue) + len(self._in_hand)
-        pace = Pace(max(1, min(left // PARTS, MOST_AT_ONCE)))
-        while True:
+        pace = Pace(LARGEST_PART if soon else max(1, min(left // PARTS, LARGEST_PART)))
+        while not self._given_up:
             if hurry or self._closing:
                 pace.hurry()
+            elif not self._wake.empty():
+                pace.at_least(LARGEST_PART)
             left -= self._report_a_part(pace.at_once)
             if left <= 0 or not (self._queue or self._in_hand):
                 break

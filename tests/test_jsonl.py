@@ -85,7 +85,7 @@ def writes(monkeypatch: pytest.MonkeyPatch) -> "SimpleQueue[int]":
     return lines
 
 
-@pytest.mark.parametrize(("interval_s", "batches"), [(60, 20), (JsonlReporter.interval_s, 1)])
+@pytest.mark.parametrize(("interval_s", "batches"), [(60, 100), (JsonlReporter.interval_s, 1)])
 def test_lines_of_many_batches_are_one_write(
     tmp_path: Path, writes: "SimpleQueue[int]", interval_s: float, batches: int
 ) -> None:

@@ -1,11 +1,13 @@
 """How much a thread of ours does before it gives way."""
 
+import threading
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from callbot_latency import pace
-from callbot_latency.pace import Pace, paced
+from callbot_latency.pace import Pace, hurries, paced
 
 
 @pytest.fixture
@@ -41,6 +43,36 @@ def test_who_waited_long_does_twice_as_much_before_the_next(monkeypatch: pytest.
         of_the_worker.give_way()
         sizes.append(of_the_worker.at_once)
     assert sizes == [20, 40, 10]
+
+
+def test_paced_does_twice_as_much_where_others_keep_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For as long as they do: 5, 10, 20, and so on."""
+    now_s, given = 0.0, []
+
+    def wait_long(_: float) -> None:
+        nonlocal now_s
+        now_s += 0.01
+
+    monkeypatch.setattr("callbot_latency.pace.sleep", wait_long)
+    monkeypatch.setattr("callbot_latency.pace.monotonic", lambda: now_s)
+    for _ in paced(range(100)):
+        given.append(now_s)
+    assert [given.count(at_s) for at_s in dict.fromkeys(given)] == [5, 10, 20, 40, 25]
+
+
+def test_paced_hurries_where_somebody_waits_for_its_thread(sleeps: list[float]) -> None:
+    """As a lane says while it is flushed or closed; asked again and again, since that may begin in the middle."""
+    hurry = iter([False, True])
+
+    def run() -> None:
+        hurries(lambda: next(hurry))
+        for _ in paced(range(1_000)):
+            pass
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(10)
+    assert sleeps == [0.0002, 0.0]
 
 
 def test_in_a_hurry_it_does_a_thousand_at_once(sleeps: list[float]) -> None:

@@ -5,12 +5,14 @@ import logging
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from time import monotonic
 from typing import Any
 
 import pytest
 
-from callbot_latency import LatencyMetric, OperationType, latency_tracker, measure_latency, record
+from callbot_latency import LatencyMetric, OperationType, Severity, latency_tracker, measure_latency, record
+from callbot_latency import pipeline as pipeline_module
 from callbot_latency.drops import dropped
 from callbot_latency.guard import reraise
 from callbot_latency.lane import Lane
@@ -179,6 +181,34 @@ def test_the_more_waits_the_more_the_worker_does_at_once(
     assert max(sizes.sizes) == sizes.sizes[0] == at_once
 
 
+def test_a_breach_hurries_what_waits_before_it(make: Make, slept: list[float]) -> None:
+    """Somebody is to be told: parts are as large as they may be beside an event loop."""
+    pipeline = make(sizes := Sizes(101))
+    for n in range(100):
+        pipeline.submit(metric(n))
+    pipeline.submit(replace(metric(100), severity=Severity.CRITICAL))
+    pipeline.start()
+    assert sizes.has_all.wait(10)
+    assert sizes.sizes == [10] * 10 + [1]
+
+
+def test_a_breach_in_the_middle_hurries_what_is_left(make: Make, slept: list[float]) -> None:
+    pipeline = make(sizes := Sizes(105))
+    report = sizes.report
+
+    def breach(batch: Sequence[LatencyMetric]) -> None:
+        if not sizes.sizes:
+            pipeline._wake.put(None)
+        report(batch)
+
+    sizes.report = breach  # type: ignore[method-assign]
+    for n in range(105):
+        pipeline.submit(metric(n))
+    pipeline.start()
+    assert sizes.has_all.wait(10)
+    assert sizes.sizes == [1, *[10] * 10, 4]
+
+
 def test_the_worker_does_more_at_once_where_it_has_to_wait(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Threads that are busy keep the interpreter's lock for long, and would never let it catch up."""
     now_s = 0.0
@@ -243,11 +273,11 @@ def test_what_the_worker_has_taken_counts_as_waiting(make: Make) -> None:
     assert hanging.entered.wait(10)
     for n in range(200):
         pipeline.submit(metric(n))
-    # One is with the reporter, 49 are taken: there is room for 51.
-    assert _new_drops(before) == {"queue_full": 149}
+    # The worker was woken, so ten are with the reporter; forty are taken: there is room for sixty.
+    assert _new_drops(before) == {"queue_full": 140}
     hanging.may_go.set()
     assert pipeline.flush(10)
-    assert len(hanging.metrics) == 101
+    assert len(hanging.metrics) == 110
 
 
 def test_what_the_end_has_no_time_for_is_counted(make: Make) -> None:
@@ -264,6 +294,29 @@ def test_what_the_end_has_no_time_for_is_counted(make: Make) -> None:
     hanging.may_go.set()
     pipeline._thread.join(10)
     assert len(hanging.metrics) == 1
+
+
+def test_what_the_end_has_no_time_for_is_counted_amid_a_conversion(make: Make, monkeypatch: Any) -> None:
+    """The worker, which has the lock while it converts a thousand at once, gives it up after the one it has in hand."""
+    before, entered, may_go = dropped.by_reason(), threading.Event(), threading.Event()
+    convert = pipeline_module.to_metric
+
+    def slow(*args: Any) -> Any:
+        entered.set()
+        may_go.wait(0.05)
+        return convert(*args)
+
+    monkeypatch.setattr("callbot_latency.pipeline.to_metric", slow)
+    pipeline = make(seen := Collector())
+    for n in range(1_000):
+        pipeline.submit(metric(n))
+    pipeline.start()
+    assert entered.wait(10)
+    assert not pipeline.end_worker(0.01)
+    may_go.set()
+    pipeline._thread.join(10)
+    assert len(seen.metrics) + _new_drops(before)["no_time"] == 1_000
+    assert len(seen.metrics) < 1_000
 
 
 def test_holds_a_burst_before_the_worker_wakes(make: Make) -> None:
@@ -500,10 +553,11 @@ def test_the_end_tells_the_drops_that_no_line_told(make: Make, caplog: pytest.Lo
 
 def test_the_last_line_is_not_waited_for(make: Make) -> None:
     """A handler of the log that hangs holds the end up no longer than allowed."""
-    leave = threading.Event()
+    leave, tellers = threading.Event(), []
 
     class Hanging(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
+            tellers.append(threading.current_thread())
             leave.wait(20)
 
     logger, handler = logging.getLogger("callbot_latency.pipeline"), Hanging()
@@ -519,6 +573,8 @@ def test_the_last_line_is_not_waited_for(make: Make) -> None:
     finally:
         leave.set()
         logger.removeHandler(handler)
+        for teller in tellers:
+            teller.join(10)
 
 
 def test_a_restart_after_fork_forgets_what_is_the_parents(make: Make, caplog: pytest.LogCaptureFixture) -> None:

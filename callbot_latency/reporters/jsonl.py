@@ -46,7 +46,7 @@ class JsonlReporter:
     """
 
     name: ClassVar[str] = NAME
-    batch_size: ClassVar[int] = 200
+    batch_size: ClassVar[int] = 1_000
     interval_s: ClassVar[float] = 0.05
     """So long lines wait for more: one write for many, between two times that the worker is busy."""
     retry: ClassVar[Retry] = Retry(attempts=240)

@@ -163,6 +163,32 @@ print("PARENT", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flushed, *co
     assert len(written(tmp_path)) == 13
 
 
+def test_forks_while_the_file_is_written_write_no_line_twice(tmp_path: Path) -> None:
+    """The file's greenlet goes along: what it has in hand is the parent's, wherever it is with it."""
+    done = run_patched(
+        """
+init()
+def ask(name):
+    with measure_latency_context("rag_inference", "ask", metadata={"name": name}): pass
+for n in range(1000): ask(f"parent{n}")
+codes = []
+for n in range(6):
+    gevent.sleep(0.02)
+    child = os.fork()
+    if child == 0:
+        ask(f"child{n}")
+        gevent.sleep(0.3)
+        os._exit(0 if shutdown(5) else 8)
+    codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+tell(codes=codes, ended=shutdown(5))
+""",
+        tmp_path,
+    )
+    assert facts_of(done) == {"codes": [0] * 6, "ended": True}
+    names = sorted(row["metadata"]["name"] for row in written(tmp_path))
+    assert names == sorted([f"parent{n}" for n in range(1000)] + [f"child{n}" for n in range(6)])
+
+
 def test_sigterm_writes_what_waits(tmp_path: Path) -> None:
     """The handler runs in gevent's own loop, where nothing may wait: the process ends by the signal all the same."""
     done = run_patched(
