@@ -27,7 +27,7 @@ __all__ = ["CAPACITY", "Pipeline"]
 
 CAPACITY: Final = 16_384
 """How many measurements may wait for the worker."""
-PARTS: Final = 128
+PARTS: Final = 64
 LARGEST_PART: Final = 10
 """Of what waits the worker converts and reports one of so many parts, one to ten, before it gives way.
 
