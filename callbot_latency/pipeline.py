@@ -240,21 +240,27 @@ class Pipeline:
         return True
 
     def _leave_the_rest(self) -> None:
-        """Count what the worker has had no time for: it ends with the one that it converts."""
+        """Count what the worker has had no time for: it ends with the one that it converts.
+
+        Where that takes too long, and for what comes until then, the worker does so as it ends.
+        """
         self._given_up = True
-        if not self._lock.acquire(timeout=LAST_WORD_S):
+        if self._lock.acquire(timeout=LAST_WORD_S):
+            try:
+                self._count_the_rest()
+            finally:
+                self._lock.release()
+
+    def _count_the_rest(self) -> None:
+        """Drop all that waits; under the lock."""
+        if self._draining:  # by the thread that this one interrupts
             return
-        try:
-            if self._draining:  # by the thread that this one interrupts
-                return
-            self._let_go_of_what_is_kept()
-            for waiting in (self._in_hand, self._queue):
-                with suppress(IndexError):
-                    while True:
-                        waiting.popleft()
-                        dropped.add(semconv.DROPPED_NO_TIME)
-        finally:
-            self._lock.release()
+        self._let_go_of_what_is_kept()
+        for waiting in (self._in_hand, self._queue):
+            with suppress(IndexError):
+                while True:
+                    waiting.popleft()
+                    dropped.add(semconv.DROPPED_NO_TIME)
 
     def close_reporters(self, timeout_s: float) -> bool:
         """End every reporter and its thread, after the worker; False when `timeout_s` was too short."""
@@ -295,12 +301,15 @@ class Pipeline:
         contained(self._cycle)
         self._closed = True
         contained(self._cycle)
+        if self._given_up:
+            with self._lock:
+                self._count_the_rest()
         for call in self._calls(0.0):
             if call is not None:
                 call.set()
 
     def _calls(self, timeout_s: float = INTERVAL_S) -> list[threading.Event | None]:
-        """Wait to be woken, and take along every other call there is: with an event by whom waits for the work."""
+        """Wait to be woken, and take along every other call there is: an event by whoever waits for the work."""
         calls = []
         with suppress(Empty):
             calls.append(self._wake.get(timeout=timeout_s))

@@ -82,6 +82,15 @@ def fresh_callbacks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def sleeps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long our threads slept where they give way, by a clock that stands still but for these sleeps."""
+    asked: list[float] = []
+    monkeypatch.setattr("callbot_latency.pace.sleep", asked.append)
+    monkeypatch.setattr("callbot_latency.pace.monotonic", lambda: sum(asked))
+    return asked
+
+
+@pytest.fixture
 def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """No setting from the environment, none from a ``.env`` file; gives the empty folder that is the working one."""
     for name in list(os.environ):

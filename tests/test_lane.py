@@ -14,6 +14,7 @@ from callbot_latency import Alert, LatencyMetric, PermanentError, ReporterStatus
 from callbot_latency.drops import dropped
 from callbot_latency.guard import reraise
 from callbot_latency.lane import CAPACITY, Lane
+from callbot_latency.pace import paced
 from callbot_latency.retry import Retry
 
 from . import measured
@@ -77,6 +78,32 @@ def test_reports_in_order_and_closes(reporter: Reporter) -> None:
     assert reporter.batches == batches
     assert lane.close(5)
     assert reporter.events == ["start", "close"]
+
+
+@pytest.mark.parametrize("end", ["close", "flush"])
+def test_a_reporter_hurries_while_somebody_waits(end: str, sleeps: list[float]) -> None:
+    """Also one that is in the middle of its batch: it gives way to no event loop any more."""
+    entered, may_go = threading.Event(), threading.Event()
+
+    class Slow:
+        def report(self, batch: Sequence[LatencyMetric]) -> None:
+            entered.set()
+            may_go.wait(10)
+            for _ in paced(batch):
+                pass
+
+    lane = Lane("slow", Slow())
+    lane.start()
+    lane.report(metrics(100))
+    lane.report(metrics(100))
+    assert entered.wait(10)
+    if end == "close":
+        lane.begin_close(5)
+    else:
+        assert not lane.flush(0)
+    may_go.set()
+    assert lane.close(5)
+    assert sleeps == [0.0, 0.0]
 
 
 def test_what_waits_at_close_is_reported(reporter: Reporter) -> None:

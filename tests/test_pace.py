@@ -10,15 +10,6 @@ from callbot_latency import pace
 from callbot_latency.pace import Pace, hurries, paced
 
 
-@pytest.fixture
-def sleeps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """How long each sleep was to be, by a clock that stands still but for these sleeps."""
-    asked: list[float] = []
-    monkeypatch.setattr("callbot_latency.pace.sleep", asked.append)
-    monkeypatch.setattr("callbot_latency.pace.monotonic", lambda: sum(asked))
-    return asked
-
-
 @given(st.lists(st.integers(), max_size=200))
 def test_paced_yields_each_in_order(items: list[int]) -> None:
     assert list(paced(items)) == items

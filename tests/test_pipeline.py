@@ -148,16 +148,7 @@ class Sizes(Collector):
             self.has_all.set()
 
 
-@pytest.fixture
-def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """How long the worker slept each time, by a clock that stands still but for these sleeps."""
-    sleeps: list[float] = []
-    monkeypatch.setattr("callbot_latency.pace.sleep", sleeps.append)
-    monkeypatch.setattr("callbot_latency.pace.monotonic", lambda: sum(sleeps))
-    return sleeps
-
-
-def test_the_worker_gives_way_after_every_few(make: Make, slept: list[float]) -> None:
+def test_the_worker_gives_way_after_every_few(make: Make, sleeps: list[float]) -> None:
     """An event loop that wakes while the worker is busy waits for a small part of the work alone."""
     pipeline = make(sizes := Sizes(205))
     for n in range(205):
@@ -165,12 +156,12 @@ def test_the_worker_gives_way_after_every_few(make: Make, slept: list[float]) ->
     pipeline.start()
     assert sizes.has_all.wait(10)
     assert sizes.sizes == [3] * 68 + [1]
-    assert slept == [0.0002] * 68
+    assert sleeps == [0.0002] * 68
 
 
 @pytest.mark.parametrize(("waiting", "at_once"), [(1, 1), (127, 1), (128, 2), (639, 9), (640, 10), (3_000, 10)])
 def test_the_more_waits_the_more_the_worker_does_at_once(
-    make: Make, slept: list[float], waiting: int, at_once: int
+    make: Make, sleeps: list[float], waiting: int, at_once: int
 ) -> None:
     """It keeps up with what comes, and a loop waits for half a millisecond's work at most."""
     pipeline = make(sizes := Sizes(waiting))
@@ -181,7 +172,7 @@ def test_the_more_waits_the_more_the_worker_does_at_once(
     assert max(sizes.sizes) == sizes.sizes[0] == at_once
 
 
-def test_a_breach_hurries_what_waits_before_it(make: Make, slept: list[float]) -> None:
+def test_a_breach_hurries_what_waits_before_it(make: Make, sleeps: list[float]) -> None:
     """Somebody is to be told: parts are as large as they may be beside an event loop."""
     pipeline = make(sizes := Sizes(101))
     for n in range(100):
@@ -192,7 +183,7 @@ def test_a_breach_hurries_what_waits_before_it(make: Make, slept: list[float]) -
     assert sizes.sizes == [10] * 10 + [1]
 
 
-def test_a_breach_in_the_middle_hurries_what_is_left(make: Make, slept: list[float]) -> None:
+def test_a_breach_in_the_middle_hurries_what_is_left(make: Make, sleeps: list[float]) -> None:
     pipeline = make(sizes := Sizes(105))
     report = sizes.report
 
@@ -227,7 +218,7 @@ def test_the_worker_does_more_at_once_where_it_has_to_wait(make: Make, monkeypat
     assert sizes.sizes == [10, 20, 40, 80, 160, 320, 640, 1_000, 730]
 
 
-def test_the_worker_does_more_at_once_where_somebody_waits_for_it(make: Make, slept: list[float]) -> None:
+def test_the_worker_does_more_at_once_where_somebody_waits_for_it(make: Make, sleeps: list[float]) -> None:
     """`flush()` and the end."""
     pipeline = make(sizes := Sizes(1_500))
     for n in range(1_500):
@@ -236,7 +227,7 @@ def test_the_worker_does_more_at_once_where_somebody_waits_for_it(make: Make, sl
     pipeline.start()
     assert sizes.has_all.wait(10)
     assert sizes.sizes == [1_000, 500]
-    assert set(slept) == {0.0}
+    assert set(sleeps) == {0.0}
 
 
 def test_busy_threads_do_not_keep_the_worker_from_its_end(make: Make) -> None:
@@ -317,6 +308,47 @@ def test_what_the_end_has_no_time_for_is_counted_amid_a_conversion(make: Make, m
     pipeline._thread.join(10)
     assert len(seen.metrics) + _new_drops(before)["no_time"] == 1_000
     assert len(seen.metrics) < 1_000
+
+
+def test_what_comes_after_the_end_had_no_time_is_counted(make: Make) -> None:
+    """The worker is still with a reporter that hangs, and ends without another look at what it was to report."""
+    before = dropped.by_reason()
+    pipeline = make(hanging := Hanging())
+    pipeline.submit(metric())
+    pipeline.start()
+    assert hanging.entered.wait(10)
+    assert not pipeline.end_worker(0.05)
+    for n in range(7):
+        pipeline.submit(metric(n))
+    hanging.may_go.set()
+    pipeline._thread.join(10)
+    assert _new_drops(before) == {"no_time": 7}
+
+
+def test_what_the_end_cannot_take_the_worker_counts(make: Make) -> None:
+    """Whoever reads keeps the lock for longer than the end may wait."""
+    before = dropped.by_reason()
+    pipeline = make(hanging := Hanging())
+    for n in range(50):
+        pipeline.submit(metric(n))
+    pipeline.start()
+    assert hanging.entered.wait(10)
+    held, may_go = threading.Event(), threading.Event()
+
+    def read() -> None:
+        with pipeline._lock:
+            held.set()
+            may_go.wait(10)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    assert held.wait(10)
+    assert not pipeline.end_worker(0.05)
+    may_go.set()
+    reader.join(10)
+    hanging.may_go.set()
+    pipeline._thread.join(10)
+    assert len(hanging.metrics) + _new_drops(before)["no_time"] == 50
 
 
 def test_holds_a_burst_before_the_worker_wakes(make: Make) -> None:
