@@ -72,7 +72,7 @@ def test_a_query_is_one_measurement(wrapped: FinishedSpans, server: Server, clie
     assert (metric.provider, metric.status) == ("salesforce", OperationStatus.SUCCESS)
     assert metric.latency_ms >= 30
     (span,) = wrapped()
-    for secret in ("Contact", "336", SESSION, "secret"):
+    for secret in ("Contact", "33612345678", SESSION, "secret"):
         assert secret not in span.to_json()
 
 
