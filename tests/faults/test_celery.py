@@ -14,7 +14,7 @@ from time import monotonic
 from tests.subprocesses import ROOT, clean_environment, written
 
 TASKS = """
-import os
+import os, time
 from pathlib import Path
 from celery import Celery
 from callbot_latency import init, measure_latency_context
@@ -30,6 +30,12 @@ app.conf.broker_connection_retry_on_startup = True
 init()
 
 @app.task
+def stay():
+    with open("staying", "w") as staying:
+        staying.write(f"{os.getpid()}\\n")
+    time.sleep(60)
+
+@app.task
 def answer(n):
     with measure_latency_context("rag_inference", "answer", metadata={"task": n, "pid": os.getpid()}):
         pass
@@ -37,6 +43,7 @@ def answer(n):
         done.write(f"{n}\\n")
 """
 SEND = "import sys, tasks\nfor n in range(int(sys.argv[1]), int(sys.argv[2])): tasks.answer.delay(n)"
+STAY = "import tasks\ntasks.stay.delay()"
 WORKER = "-m celery -A tasks worker --pool=prefork --concurrency=3 --max-tasks-per-child=25 --loglevel=INFO"
 QUIET = "--without-gossip --without-mingle --without-heartbeat"
 
@@ -51,15 +58,8 @@ class Worker:
 
     def work(self, first: int, after: int) -> None:
         """Have these tasks done, and return at once when the last is."""
-        line = [sys.executable, "-c", SEND, str(first), str(after)]
-        subprocess.run(line, cwd=self._folder, env=self._environment, check=True)
-        # The broker that is a folder may be read in the middle of a message: each is put there as a whole.
-        for message in (self._folder / "sent").iterdir():
-            message.rename(self._folder / "queue" / message.name)
-        deadline_s, done = monotonic() + 60, self._folder / "done"
-        while not done.exists() or len(done.read_text().splitlines()) < after:
-            assert monotonic() < deadline_s, "a child hangs, or none follows"
-            threading.Event().wait(0.01)
+        self._send(SEND, str(first), str(after))
+        self._until_there_are(after, self._folder / "done")
 
     def children(self) -> list[int]:
         """The processes of the pool."""
@@ -67,11 +67,31 @@ class Worker:
         return [int(child) for thread in threads for child in thread.read_text().split()]
 
     def replace_a_child(self) -> None:
-        """Kill one that has nothing to do, and wait for the one that takes its place."""
+        """Kill one in the middle of a task, and wait for the one that takes its place.
+
+        One that waits for a task may hold the lock of Celery's queue, which its death would leave held for ever.
+        """
         before = self.children()
-        os.kill(before[0], signal.SIGKILL)
+        self._send(STAY)
+        self._until_there_are(1, self._folder / "staying")
+        threading.Event().wait(0.5)  # what SIGKILL finds finished in the last 0.15 s would be lost
+        killed = int((self._folder / "staying").read_text())
+        os.kill(killed, signal.SIGKILL)
         deadline_s = monotonic() + 30
-        while before[0] in (now := self.children()) or len(now) < len(before):
+        while killed in (now := self.children()) or len(now) < len(before):
+            assert monotonic() < deadline_s, "none follows"
+            threading.Event().wait(0.01)
+
+    def _send(self, code: str, *arguments: str) -> None:
+        line = [sys.executable, "-c", code, *arguments]
+        subprocess.run(line, cwd=self._folder, env=self._environment, check=True)
+        # The broker that is a folder may be read in the middle of a message: each is put there as a whole.
+        for message in (self._folder / "sent").iterdir():
+            message.rename(self._folder / "queue" / message.name)
+
+    def _until_there_are(self, lines: int, file: Path) -> None:
+        deadline_s = monotonic() + 60
+        while not file.exists() or file.read_text().count("\n") < lines:
             assert monotonic() < deadline_s, "a child hangs, or none follows"
             threading.Event().wait(0.01)
 
@@ -99,7 +119,6 @@ def test_every_task_stands_in_the_file_once(tmp_path: Path) -> None:
     """One child is killed, the others are replaced after 25 tasks; then the worker ends, and tells its children to."""
     with working(tmp_path) as worker:
         worker.work(0, 30)
-        threading.Event().wait(0.5)  # what SIGKILL finds finished in the last 0.15 s would be lost
         worker.replace_a_child()
         worker.work(30, 110)
         worker.process.terminate()
