@@ -16,6 +16,7 @@ from ..pace import paced
 from ..retry import Retry
 from ..turn_metric import TurnMetric
 from .delivery import PermanentError, TransientError
+from .held import opened
 from .rotation import Rotation, locked
 
 __all__ = ["JsonlReporter"]
@@ -57,7 +58,7 @@ class JsonlReporter:
         with suppress(OSError):
             path = path.absolute()
         self._path = path
-        self._file: int | None = None
+        self._held: set[int] = set()
         self._rotation = Rotation(path, max_mb, backups)
         self._complain = AtMostOncePer()
 
@@ -131,14 +132,12 @@ class JsonlReporter:
         raise OSError(errno.EBUSY, "it is replaced again and again")
 
     def _opened(self) -> int:
-        if self._file is not None:
-            return self._file
+        for file in self._held:
+            return file
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        file = os.open(self._path, _FLAGS, 0o600)
+        file = opened(self._path, _FLAGS, 0o600, self._held)
         if not stat.S_ISREG(os.fstat(file).st_mode):
-            os.close(file)
             raise OSError(errno.EINVAL, "not a regular file")
-        self._file = file
         self._rotation.start()
         return file
 
@@ -154,9 +153,8 @@ class JsonlReporter:
         return error.strerror or str(error)
 
     def _close(self) -> None:
-        file, self._file = self._file, None
-        if file is not None:
-            os.close(file)
+        while self._held:
+            os.close(self._held.pop())
 
 
 def _line(metric: LatencyMetric | TurnMetric) -> bytes | None:

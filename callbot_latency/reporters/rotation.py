@@ -26,6 +26,7 @@ from time import monotonic, time
 from typing import Final, NamedTuple
 
 from ..guard import AtMostOncePer, contained
+from .held import opened
 
 __all__ = ["Backup", "Backups", "Rotation", "backups_of", "locked"]
 
@@ -283,8 +284,7 @@ class Backups:
 
     @contextmanager
     def _open(self, path: Path, flags: int = 0) -> Iterator[int]:
-        file = os.open(path, _OPEN | flags, _PRIVATE)
-        self._held.add(file)
+        file = opened(path, _OPEN | flags, _PRIVATE, self._held)
         try:
             yield file
         finally:

@@ -350,12 +350,19 @@ def test_the_last_lines_at_exit_may_rotate(tmp_path: Path) -> None:
     assert len(rows_of(path)) == 240
 
 
+HAS_ENDED = """
+        def has_ended(pid):  # a zombie without further threads: nobody has its files any more
+            return os.listdir(f"/proc/{pid}/task") == [str(pid)] and " Z " in open(f"/proc/{pid}/stat").read()
+"""
+
+
 def test_a_fork_in_the_middle_of_an_archive_holds_it_up_for_nobody(tmp_path: Path) -> None:
     """The parent is killed while it compresses; its child lives on and does not keep the archive's lock."""
     line = json.dumps({"latency_ms": 1, "x": "y" * 900}) + "\n"
     (tmp_path / "m.jsonl.2025-01-01.1").write_text(line * 40_000)
     done = run_python(
-        """
+        HAS_ENDED
+        + """
         init()
         listen()
         from callbot_latency.reporters.rotation import backups_of
@@ -372,7 +379,7 @@ def test_a_fork_in_the_middle_of_an_archive_holds_it_up_for_nobody(tmp_path: Pat
         if os.fork():
             time.sleep(60)
         os.kill(parent, signal.SIGKILL)
-        until(lambda: os.getppid() != parent)
+        until(lambda: has_ended(parent))
         listen()
         cl.runtime._runtime.pipeline.flush(5)
         until(lambda: list(backups_of(path).values()) == [{".gz"}])
@@ -384,3 +391,48 @@ def test_a_fork_in_the_middle_of_an_archive_holds_it_up_for_nobody(tmp_path: Pat
     assert done.returncode == -signal.SIGKILL
     assert '"done": true' in done.stdout
     assert len(rows_of(tmp_path / "m.jsonl")) == 40_002
+
+
+@pytest.mark.parametrize("name", ["m.jsonl", "m.jsonl.2025-01-01.1", "m.jsonl.2025-01-01.1.gz.part"])
+def test_a_fork_while_a_file_is_opened_shares_no_lock_with_the_child(name: str, tmp_path: Path) -> None:
+    """The child cannot know a file that the parent's thread has just opened, and would keep its lock for ever."""
+    (tmp_path / "m.jsonl.2025-01-01.1").write_text('{"latency_ms": 1}\n')
+    done = run_python(
+        HAS_ENDED
+        + f"""
+        import fcntl
+        from callbot_latency.reporters import rotation
+        name = {name!r}
+        is_open, go_on, locked = threading.Event(), threading.Event(), threading.Event()
+        os_open, flock = os.open, fcntl.flock
+        def held_up(path, *arguments):
+            file = os_open(path, *arguments)
+            if str(path).endswith("/" + name) and not is_open.is_set():
+                is_open.set()
+                go_on.wait(10)
+            return file
+        def noticed(file, how):
+            flock(file, how)
+            if how != fcntl.LOCK_UN and os.readlink(f"/proc/self/fd/{{file}}").endswith("/" + name):
+                locked.set()
+                threading.Event().wait()
+        os.open, fcntl.flock = held_up, noticed
+        init()
+        listen()
+        assert is_open.wait(10)
+        parent = os.getpid()
+        if os.fork():
+            go_on.set()
+            assert locked.wait(10)
+            os.kill(parent, signal.SIGKILL)
+        while not has_ended(parent):
+            time.sleep(0.005)
+        flock(os_open(name, os.O_RDWR), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        tell(free=True)
+        os._exit(0)
+        """,
+        tmp_path,
+        {"LATENCY_METRICS_FILE_PATH": "m.jsonl"},
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert '"free": true' in done.stdout, done.stderr

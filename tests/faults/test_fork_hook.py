@@ -13,21 +13,34 @@ LONGEST_MS = 5.0
 """What our part of a fork may take."""
 
 
-def test_nothing_of_ours_runs_before_a_fork_nor_after_it_in_the_parent(tmp_path: Path) -> None:
+def test_before_a_fork_and_after_it_in_the_parent_we_count_and_no_more(tmp_path: Path) -> None:
     """So whatever a thread of ours holds, the parent's fork takes as long as without us."""
     done = run_python(
         """
+        import subprocess
+        code = '''
+        import json, os, sys
         hooks, real = [], os.register_at_fork
         def register(**given):
-            hooks.extend((when, hook.__module__ or "") for when, hook in given.items())
+            hooks.extend((when, hook) for when, hook in given.items() if "callbot" in (hook.__module__ or ""))
             real(**given)
         os.register_at_fork = register
+        from callbot_latency import init
         init()
-        tell(ours=[when for when, module in hooks if module.startswith("callbot_latency")])
+        called = []
+        ours = {when: hook for when, hook in hooks if when != "after_in_child"}
+        sys.setprofile(lambda frame, event, what: called.append(event) if "call" in event else None)
+        ours["before"](), ours["after_in_parent"]()
+        sys.setprofile(None)
+        print(json.dumps([[when for when, hook in hooks], called]))
+        '''
+        tell(seen=json.loads(subprocess.check_output([sys.executable, "-c", code])))
         """,
         tmp_path,
     )
-    assert facts_of(done) == {"ours": ["after_in_child"]}
+    hooks, called = facts_of(done)["seen"]
+    assert sorted(hooks) == ["after_in_child", "after_in_child", "after_in_parent", "before"]
+    assert called == ["call", "call", "c_call"]  # the hooks themselves, and `setprofile`
 
 
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "converting"])
