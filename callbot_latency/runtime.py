@@ -1,16 +1,10 @@
-"""`init()` and `shutdown()`: the wiring, and what happens at exit, at SIGTERM and in a forked child."""
+"""`init()` and `shutdown()`: the wiring, and what happens in a forked child."""
 
-import _thread
-import atexit
 import logging
 import os
-import signal
-import sys
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
-from time import monotonic, sleep
-from types import FrameType
+from time import monotonic
 from typing import Any, Final
 
 from .alerting import AlertPolicy
@@ -21,8 +15,8 @@ from .alerting.rules_file import load_rules
 from .config import ConfigError, LatencyConfig, adopt_dotenv, load_config
 from .deadlines import Deadlines
 from .drops import dropped, unmeasured
+from .exits import Exits
 from .gen_ai import GenAISession
-from .greenlets import is_in_hub, is_patched
 from .guard import contained
 from .headers import Hosts
 from .histograms import Histograms
@@ -53,8 +47,6 @@ _log = logging.getLogger(__name__)
 EXIT_TIMEOUT_S: Final = 2.0
 """How long exit, SIGTERM and, unless told otherwise, `shutdown()` wait for files and servers."""
 LONGEST_TIMEOUT_S: Final = 3_600.0
-SIGTERM_WAIT_S: Final = 0.25
-"""How long the code that SIGTERM interrupts, and an application's own handler, are kept waiting for the file."""
 WORKER_SHARE: Final = 0.75
 """The most of this that the worker may take."""
 
@@ -159,7 +151,6 @@ def _from_environment(config: LatencyConfig) -> list[LatencyReporter | Notifier]
 _lifecycle = threading.Lock()
 _runtime: _Runtime | None = None
 _hooked = False
-_sigterm_hooked = False
 
 
 def init(config: LatencyConfig | None = None) -> None:
@@ -246,18 +237,12 @@ def effective_config() -> LatencyConfig:
 
 
 def _hook() -> None:
-    """Once a process: at exit, at SIGTERM, after a fork."""
-    global _hooked, _sigterm_hooked
+    """After a fork, once a process; and at its end."""
+    global _hooked
     if not _hooked:
         _hooked = True
-        atexit.register(shutdown)
         os.register_at_fork(after_in_child=_after_fork_in_child)
-        _flush_at_end_of_multiprocessing_children()
-        _flush_at_end_of_celery_children()
-    # Python lets the main thread alone set handlers.
-    if not _sigterm_hooked and threading.current_thread() is threading.main_thread():
-        _sigterm_hooked = True
-        _hook_sigterm()
+    _exits.hook()
 
 
 def _after_fork_in_child() -> None:
@@ -275,69 +260,17 @@ def _after_fork_in_child() -> None:
         contained(report_manager.restart_after_fork, running=False)
 
 
-def _flush_at_end_of_multiprocessing_children() -> None:
-    """A child of multiprocessing leaves by os._exit, past atexit, but runs multiprocessing's own finalizers."""
-    from multiprocessing import parent_process, util
-
-    util.register_after_fork(_lifecycle_anchor, lambda _: util.Finalize(None, shutdown, exitpriority=0))
-    if parent_process() is not None:
-        util.Finalize(None, shutdown, exitpriority=0)
+def _flush(timeout_s: float) -> None:
+    runtime = _runtime
+    if runtime is not None:
+        runtime.pipeline.flush(timeout_s)
 
 
-def _flush_at_end_of_celery_children() -> None:
-    """A child of Celery's prefork pool leaves by os._exit too, and has its own way to say so before."""
-    signals = sys.modules.get("celery.signals")
-    if signals is not None:
-        signals.worker_process_shutdown.connect(_end_celery_child, weak=False)
+def _is_on() -> bool:
+    return _runtime is not None or _lifecycle.locked()
 
 
-def _end_celery_child(**_: object) -> None:
-    contained(shutdown)
-
-
-class _Anchor:
-    """Something to which multiprocessing can hold a weak reference."""
-
-
-_lifecycle_anchor: Final = _Anchor()
-
-
-def _hook_sigterm() -> None:
-    """Without a handler SIGTERM ends the process on the spot: what is queued would be lost."""
-    previous = signal.getsignal(signal.SIGTERM)
-    if previous is signal.SIG_IGN or previous is None:
-        return
-    ended = False
-
-    def end(number: int) -> None:
-        nonlocal ended
-        contained(shutdown)
-        ended = True
-        if is_patched():
-            os.kill(os.getpid(), number)
-        else:
-            # To the thread that runs handlers, which this wakes wherever it waits.
-            signal.pthread_kill(threading.main_thread().ident or 0, number)
-
-    def on_sigterm(number: int, frame: FrameType | None) -> None:
-        runtime = _runtime
-        if callable(previous):
-            if runtime is not None and not is_in_hub():
-                contained(runtime.pipeline.flush, SIGTERM_WAIT_S)
-            previous(number, frame)
-        elif ended or not (runtime is not None or _lifecycle.locked()):
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-        else:
-            # Elsewhere, since the code that the signal interrupted may hold a lock that the worker needs: unless all
-            # is over at once, it goes on meanwhile. Not a threading.Thread, whose start takes a lock too.
-            # Python 3.12 starts none once the interpreter ends: then the shutdown() of the exit is at work already.
-            with suppress(RuntimeError):
-                _thread.start_new_thread(end, (number,))
-            if not is_in_hub():
-                sleep(SIGTERM_WAIT_S)
-
-    signal.signal(signal.SIGTERM, on_sigterm)
+_exits: Final = Exits(shutdown, _flush, _is_on)
 
 
 class _EffectiveConfig:

@@ -87,6 +87,14 @@ def test_ctrl_c_while_the_main_thread_waits(tmp_path: Path) -> None:
     assert len(written(tmp_path)) == 500
 
 
+def test_ctrl_c_where_the_default_of_the_system_is_set(tmp_path: Path) -> None:
+    """As uvicorn's workers under gunicorn do: without a handler it would end the process on the spot."""
+    default = "signal.signal(signal.SIGINT, signal.SIG_DFL)\n"
+    code, _, err = end_by(signal.SIGINT, default + MEASURE + WAIT, tmp_path)
+    assert (code, err) == (-signal.SIGINT, "")
+    assert len(written(tmp_path)) == 500
+
+
 def test_sigterm_keeps_its_bound_beside_a_silent_collector(tmp_path: Path) -> None:
     """The process dies in time though nobody takes the spans."""
     with silent() as url:

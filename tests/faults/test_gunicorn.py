@@ -46,21 +46,11 @@ PATCHED = "from gevent import monkey; monkey.patch_all()"
 
 ASGI = """
 import os
-from callbot_latency import init, measure_latency_context, shutdown
+from callbot_latency import init, measure_latency_context
 
 init()
 
-async def lifespan(receive, send):
-    await receive()
-    await send({"type": "lifespan.startup.complete"})
-    await receive()
-    if os.environ.get("PRELOADED"):
-        shutdown()
-    await send({"type": "lifespan.shutdown.complete"})
-
 async def application(scope, receive, send):
-    if scope["type"] == "lifespan":
-        return await lifespan(receive, send)
     n = scope["path"].strip("/")
     with measure_latency_context("rag_inference", "answer", metadata={"request": n, "pid": os.getpid()}):
         pass
@@ -93,7 +83,6 @@ def serving(folder: Path, app: str, *options: str) -> Iterator[tuple[subprocess.
     address = f"{LOCALHOST}:{free_port()}"
     line = [sys.executable, "-m", "gunicorn", "--workers=3", f"--bind={address}", "--graceful-timeout=5", *options]
     environment = clean_environment({"PYTHONPATH": f"{ROOT}{os.pathsep}{folder}"})
-    environment |= {"PRELOADED": "yes"} if "--preload" in options else {}
     log = folder / "gunicorn.log"
     with (
         log.open("w") as file,
@@ -196,7 +185,7 @@ class Load:
 
 @pytest.mark.parametrize("options", [(), ("--preload",)], ids=["each worker starts it", "preload"])
 def test_twenty_workers_are_killed_and_replaced(options: tuple[str, ...], tmp_path: Path) -> None:
-    """Uvicorn's workers under load, ended by SIGTERM and SIGKILL in turn: each request stands in the file once.
+    """Uvicorn's workers under load, ended by SIGTERM or SIGINT and SIGKILL in turn: each request is written once.
 
     The one exception is what a worker answered just before SIGKILL.
     """
@@ -204,9 +193,9 @@ def test_twenty_workers_are_killed_and_replaced(options: tuple[str, ...], tmp_pa
     with serving(tmp_path, ASGI, "--worker-class=uvicorn_worker.UvicornWorker", *options) as (process, url):
         load = Load(url)
         gone: set[int] = set()
-        for _ in range(10):
+        for how in [signal.SIGTERM, signal.SIGINT] * 5:
             politely, brutally = sorted(load.until_there_are(3 + len(gone)) - gone)[:2]
-            os.kill(politely, signal.SIGTERM)
+            os.kill(politely, how)
             os.kill(brutally, signal.SIGKILL)
             killed[brutally] = monotonic()
             gone |= {politely, brutally}

@@ -1,0 +1,135 @@
+"""The ways in which a process ends, each of which writes what waits before it goes."""
+
+import _thread
+import atexit
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from time import sleep
+from types import FrameType
+from typing import Any, Final
+
+from wrapt import wrap_function_wrapper
+
+from .greenlets import is_in_hub, is_patched
+from .guard import contained
+
+__all__ = ["Exits"]
+
+SIGNAL_WAIT_S: Final = 0.25
+"""How long the code that a signal interrupts, and an application's own handler, are kept waiting for the file."""
+
+
+class Exits:
+    """Where the end of the process is heard of: each is hooked once, and inherited by forked children.
+
+    Args:
+        shutdown: ends measuring; does nothing the second time.
+        flush: writes what waits, within so many seconds, and goes on.
+        is_on: whether there is anything to end, or somebody is about it.
+
+    """
+
+    def __init__(
+        self, shutdown: Callable[[], object], flush: Callable[[float], object], is_on: Callable[[], bool]
+    ) -> None:
+        self.shutdown = shutdown
+        self.flush = flush
+        self.is_on = is_on
+        self._hooked = False
+        self._signals_hooked = False
+
+    def hook(self) -> None:
+        """Hook those that are not yet; signals in the main thread alone, as Python has it."""
+        if not self._hooked:
+            self._hooked = True
+            atexit.register(self.shutdown)
+            self._hook_multiprocessing()
+            self._hook_celery()
+            self._hook_gunicorn()
+        if not self._signals_hooked and threading.current_thread() is threading.main_thread():
+            self._signals_hooked = True
+            self._hook_signals()
+
+    def _hook_multiprocessing(self) -> None:
+        """A child leaves by os._exit, past atexit, but runs multiprocessing's own finalizers."""
+        from multiprocessing import parent_process, util
+
+        util.register_after_fork(self, lambda exits: util.Finalize(None, exits.shutdown, exitpriority=0))
+        if parent_process() is not None:
+            util.Finalize(None, self.shutdown, exitpriority=0)
+
+    def _hook_celery(self) -> None:
+        """A child of the prefork pool leaves by os._exit too, and has its own way to say so before."""
+        signals = sys.modules.get("celery.signals")
+        if signals is not None:
+            signals.worker_process_shutdown.connect(self._end_celery_child, weak=False)
+
+    def _end_celery_child(self, **_: object) -> None:
+        contained(self.shutdown)
+
+    def _hook_gunicorn(self) -> None:
+        """With ``--preload`` each worker sets its own signal handlers after the fork, and then takes the application.
+
+        Uvicorn's sets the default, and ends itself by the signal once it has served.
+        """
+        if "gunicorn.workers.base" in sys.modules:
+            wrap_function_wrapper("gunicorn.workers.base", "Worker.load_wsgi", self._load_wsgi)
+
+    def _load_wsgi(self, load: Callable[..., object], _: object, args: Any, kwargs: Any) -> object:
+        loaded = load(*args, **kwargs)
+        contained(self._hook_signals)
+        return loaded
+
+    def _hook_signals(self) -> None:
+        """Without a handler a signal ends the process on the spot: what is queued would be lost.
+
+        SIGINT is an exception to Python, which ends at its leisure, unless somebody has put back the default.
+        """
+        self._hook_signal(signal.SIGTERM)
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+            self._hook_signal(signal.SIGINT)
+
+    def _hook_signal(self, hooked: signal.Signals) -> None:
+        previous = signal.getsignal(hooked)
+        if previous is signal.SIG_IGN or previous is None or isinstance(previous, _OnSignal):
+            return
+        signal.signal(hooked, _OnSignal(previous, self))
+
+
+class _OnSignal:
+    """A handler: what waits is written, then what the process had in its place is done."""
+
+    def __init__(self, previous: Callable[[int, FrameType | None], object] | int, exits: Exits) -> None:
+        self._previous = previous
+        self._exits = exits
+        self._ended = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if callable(self._previous):
+            if not is_in_hub():
+                contained(self._exits.flush, SIGNAL_WAIT_S)
+            self._previous(number, frame)
+        elif self._ended or not self._exits.is_on():
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        else:
+            # Elsewhere, since the code that the signal interrupted may hold a lock that the worker needs: unless all
+            # is over at once, it goes on meanwhile. Not a threading.Thread, whose start takes a lock too.
+            # Python 3.12 starts none once the interpreter ends: then the shutdown() of the exit is at work already.
+            with suppress(RuntimeError):
+                _thread.start_new_thread(self._end, (number,))
+            if not is_in_hub():
+                sleep(SIGNAL_WAIT_S)
+
+    def _end(self, number: int) -> None:
+        contained(self._exits.shutdown)
+        self._ended = True
+        if is_patched():
+            os.kill(os.getpid(), number)
+        else:
+            # To the thread that runs handlers, which this wakes wherever it waits.
+            signal.pthread_kill(threading.main_thread().ident or 0, number)
