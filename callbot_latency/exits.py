@@ -12,8 +12,6 @@ from time import sleep
 from types import FrameType
 from typing import Any, Final
 
-from wrapt import wrap_function_wrapper
-
 from .greenlets import is_in_hub, is_patched
 from .guard import contained
 
@@ -77,6 +75,8 @@ class Exits:
         Uvicorn's sets the default, and ends itself by the signal once it has served.
         """
         if "gunicorn.workers.base" in sys.modules:
+            from wrapt import wrap_function_wrapper
+
             wrap_function_wrapper("gunicorn.workers.base", "Worker.load_wsgi", self._load_wsgi)
 
     def _load_wsgi(self, load: Callable[..., object], _: object, args: Any, kwargs: Any) -> object:

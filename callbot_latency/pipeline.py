@@ -89,6 +89,7 @@ class Pipeline:
         self._telling = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="callbot_latency.worker", daemon=True)
         self._resumed = True
+        self._alone = False
 
     def start(self) -> None:
         """Start the worker and every reporter."""
@@ -112,12 +113,16 @@ class Pipeline:
                 contained(restart)
         reporters = [reporter.resume for reporter in self._reporters if hasattr(reporter, "resume")]
         # Not a threading.Thread, whose start waits until it runs.
-        _thread.start_new_thread(self._resume, ([self._thread.start, *reporters, *resume], inherited))
+        try:
+            _thread.start_new_thread(self._resume, ([self._thread.start, *reporters, *resume], inherited))
+        except RuntimeError:  # there is room for no thread: nobody will report anything, which the end says
+            self._alone = True
 
     def _resume(self, starts: Sequence[Callable[[], object]], inherited: Sequence[Any]) -> None:
         for start in starts:
             contained(start)
-        self._resumed = True
+        self._alone = self._thread.ident is None
+        self._resumed = not self._alone
         for waiting in inherited:
             while waiting:  # one by one: to free them all at once would hold up every other thread
                 waiting.pop()
@@ -125,7 +130,7 @@ class Pipeline:
     def _has_resumed(self, timeout_s: float) -> bool:
         """Wait until a forked child's threads run. A signal handler may do so in the middle of this: without a lock."""
         deadline_s = monotonic() + timeout_s
-        while not self._resumed and monotonic() < deadline_s:
+        while not (self._resumed or self._alone) and monotonic() < deadline_s:
             sleep(0.001)
         return self._resumed
 
@@ -231,13 +236,12 @@ class Pipeline:
         deadline_s = monotonic() + timeout_s
         self._closing = True
         self._wake.put(None)
-        if not self._has_resumed(timeout_s):
-            return False
-        self._thread.join(max(0.0, deadline_s - monotonic()))
-        if self._thread.is_alive():
-            self._leave_the_rest()
-            return False
-        return True
+        if self._has_resumed(timeout_s):
+            self._thread.join(max(0.0, deadline_s - monotonic()))
+            if not self._thread.is_alive():
+                return True
+        self._leave_the_rest()
+        return False
 
     def _leave_the_rest(self) -> None:
         """Count what the worker has had no time for: it ends with the one that it converts.
@@ -245,6 +249,7 @@ class Pipeline:
         Where that takes too long, and for what comes until then, the worker does so as it ends.
         """
         self._given_up = True
+        self._closed = self._closed or self._alone
         if self._lock.acquire(timeout=LAST_WORD_S):
             try:
                 self._count_the_rest()
@@ -256,11 +261,16 @@ class Pipeline:
         if self._draining:  # by the thread that this one interrupts
             return
         self._let_go_of_what_is_kept()
-        for waiting in (self._in_hand, self._queue):
+        waiting: list[deque[Any] | list[Any]] = [self._in_hand, self._queue]
+        reason = semconv.DROPPED_NO_TIME
+        if self._alone:
+            waiting.append(self._unreported)  # which a worker would hand over as it ends
+            reason = semconv.DROPPED_NO_THREAD
+        for each in waiting:
             with suppress(IndexError):
                 while True:
-                    waiting.popleft()
-                    dropped.add(semconv.DROPPED_NO_TIME)
+                    each.pop()
+                    dropped.add(reason)
 
     def close_reporters(self, timeout_s: float) -> bool:
         """End every reporter and its thread, after the worker; False when `timeout_s` was too short."""

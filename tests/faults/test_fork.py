@@ -608,3 +608,42 @@ def test_a_fork_while_another_thread_reads_the_settings(tmp_path: Path) -> None:
         tmp_path,
     )
     assert facts_of(done) == {"code": 7}
+
+
+@pytest.mark.parametrize("room", ["none", "one"])
+def test_a_child_without_room_for_threads_counts_what_it_measures_as_dropped(room: str, tmp_path: Path) -> None:
+    """Nobody is there to report it: the end waits for nobody, counts it and says so. The tracker has it."""
+    done = run_python(
+        """
+        import logging
+        from callbot_latency import pipeline
+        logging.basicConfig(format="%(message)s")
+        def no_room(*_):
+            raise RuntimeError("can't start new thread")
+        class NoRoom:
+            start_new_thread = no_room
+
+        init()
+        threading.Thread.start = no_room
+        if os.environ["ROOM"] == "none":
+            pipeline._thread = NoRoom
+        child = os.fork()
+        if child == 0:
+            for _ in range(5): listen()
+            tracked = len(latency_tracker.metrics)
+            for _ in range(2): listen()
+            began_s = time.monotonic()
+            ended = shutdown(10)
+            lost = dropped.by_reason()
+            tell(ended=ended, tracked=tracked, took_s=time.monotonic() - began_s, lost=lost.get("no_thread"))
+            os._exit(0)
+        os.waitpid(child, 0)
+        """,
+        tmp_path,
+        {"ROOM": room},
+    )
+    facts = facts_of(done)
+    assert (facts["ended"], facts["tracked"], facts["lost"]) == (False, 5, 7)
+    assert facts["took_s"] < 1.0
+    assert "no_thread: 7" in done.stderr
+    assert by_name(tmp_path) == {}
