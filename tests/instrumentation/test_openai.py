@@ -8,7 +8,7 @@ import json
 from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import replace
-from time import perf_counter, sleep
+from time import sleep
 from typing import Any, Literal
 
 import httpx
@@ -28,6 +28,7 @@ from callbot_latency import (
 )
 
 from ..conftest import FinishedSpans
+from ..counted import counted
 from .http_server import Answer, Server, events, whole
 
 KEY = "sk-verysecretkey1234567890"
@@ -559,18 +560,13 @@ def test_tracking_off_returns_the_clients_own(
     assert not latency_tracker.metrics
 
 
-def test_a_wrapped_call_costs_microseconds(start: Callable[..., LatencyConfig], monkeypatch: Any) -> None:
-    """Tracking off: less than 5 µs a call, next to a network of milliseconds."""
+def test_a_wrapped_call_makes_few_calls_while_tracking_is_off(
+    start: Callable[..., LatencyConfig], monkeypatch: Any
+) -> None:
+    """Counted, not timed: two wrappers, of which one asks whether it is still applied, and the client."""
     start(tracking_enabled=False)
     monkeypatch.setattr(Completions, "create", lambda self, **_: None)
     instrument("openai")
     completions: Any = object.__new__(Completions)
-
-    def took_s() -> float:
-        started_s = perf_counter()
-        for _ in range(2_000):
-            completions.create(model="gpt-4o")
-        return (perf_counter() - started_s) / 2_000
-
-    assert min(took_s() for _ in range(5)) < 5e-6
+    assert counted(lambda: completions.create(model="gpt-4o")) <= 4
     uninstrument()
