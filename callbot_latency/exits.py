@@ -2,12 +2,12 @@
 
 import _thread
 import atexit
+import functools
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from time import sleep
 from types import FrameType
 from typing import Any, Final
@@ -39,6 +39,10 @@ class Exits:
         self.is_on = is_on
         self._hooked = False
         self._signals_hooked = False
+        self._gunicorn_hooked = False
+        self._ours: set[signal.Signals] = set()
+        """The signals whose handler is ours."""
+        self._held_back = threading.local()
 
     def hook(self) -> None:
         """Hook those that are not yet; signals in the main thread alone, as Python has it."""
@@ -51,6 +55,22 @@ class Exits:
         if not self._signals_hooked and threading.current_thread() is threading.main_thread():
             self._signals_hooked = True
             self._hook_signals()
+
+    def hold_signals_back(self) -> None:
+        """Before a fork, on its thread: Python forgets a signal that reaches a child which is not yet set up.
+
+        Without our handler it would have ended the child.
+        """
+        self._held_back.numbers = self._ours - signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        signal.pthread_sigmask(signal.SIG_BLOCK, self._held_back.numbers)
+
+    def let_signals_in(self) -> None:
+        """After it: what came meanwhile is delivered now."""
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, getattr(self._held_back, "numbers", ()))
+
+    def restart_after_fork(self) -> None:
+        """In a forked child: gunicorn is loaded by now, also where its configuration called `init()`."""
+        contained(self._hook_gunicorn)
 
     def _hook_multiprocessing(self) -> None:
         """A child leaves by os._exit, past atexit, but runs multiprocessing's own finalizers."""
@@ -74,15 +94,18 @@ class Exits:
 
         Uvicorn's sets the default, and ends itself by the signal once it has served.
         """
-        if "gunicorn.workers.base" in sys.modules:
-            from wrapt import wrap_function_wrapper
+        worker: Any = getattr(sys.modules.get("gunicorn.workers.base"), "Worker", None)
+        load = getattr(worker, "load_wsgi", None)
+        if load is None or self._gunicorn_hooked:
+            return
+        self._gunicorn_hooked = True
 
-            wrap_function_wrapper("gunicorn.workers.base", "Worker.load_wsgi", self._load_wsgi)
+        @functools.wraps(load)
+        def load_wsgi(self_: Any) -> None:
+            load(self_)
+            contained(self._hook_signals)
 
-    def _load_wsgi(self, load: Callable[..., object], _: object, args: Any, kwargs: Any) -> object:
-        loaded = load(*args, **kwargs)
-        contained(self._hook_signals)
-        return loaded
+        worker.load_wsgi = load_wsgi
 
     def _hook_signals(self) -> None:
         """Without a handler a signal ends the process on the spot: what is queued would be lost.
@@ -98,6 +121,7 @@ class Exits:
         if previous is signal.SIG_IGN or previous is None or isinstance(previous, _OnSignal):
             return
         signal.signal(hooked, _OnSignal(previous, self))
+        self._ours.add(hooked)
 
 
 class _OnSignal:
@@ -110,20 +134,30 @@ class _OnSignal:
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if callable(self._previous):
-            if not is_in_hub():
-                contained(self._exits.flush, SIGNAL_WAIT_S)
+            self._flush()
             self._previous(number, frame)
         elif self._ended or not self._exits.is_on():
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+            self._do_the_default(number)
         else:
             # Elsewhere, since the code that the signal interrupted may hold a lock that the worker needs: unless all
             # is over at once, it goes on meanwhile. Not a threading.Thread, whose start takes a lock too.
-            # Python 3.12 starts none once the interpreter ends: then the shutdown() of the exit is at work already.
-            with suppress(RuntimeError):
+            try:
                 _thread.start_new_thread(self._end, (number,))
+            except RuntimeError as refused:
+                # Python 3.12 starts none once the interpreter ends: then the shutdown() of the exit is at work already.
+                if "interpreter shutdown" not in str(refused):
+                    self._flush()
+                    self._do_the_default(number)
             if not is_in_hub():
                 sleep(SIGNAL_WAIT_S)
+
+    def _flush(self) -> None:
+        if not is_in_hub():
+            contained(self._exits.flush, SIGNAL_WAIT_S)
+
+    def _do_the_default(self, number: int) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
 
     def _end(self, number: int) -> None:
         contained(self._exits.shutdown)

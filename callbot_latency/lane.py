@@ -109,7 +109,8 @@ class Lane:
 
     def resume(self) -> None:
         """In a forked child: start the thread, and let go of what waited in the parent, which may take time."""
-        self._thread.start()
+        with suppress(RuntimeError):  # no room for a thread: what waits here is counted at the end
+            self._thread.start()
         self._inherited = None
 
     # -- handing over: on the worker's thread; neither waits, logs nor does I/O ---------------------------------------

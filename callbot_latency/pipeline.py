@@ -4,7 +4,7 @@ import _thread
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableSequence, Sequence
 from contextlib import suppress
 from itertools import repeat
 from queue import Empty, SimpleQueue
@@ -70,6 +70,7 @@ class Pipeline:
         self._phones = phones
         self._capacity = capacity
         self._tell_drops = AtMostOncePer()
+        self._inherited: Sequence[Any] = ()
         self._reset()
 
     def _reset(self) -> None:
@@ -97,32 +98,38 @@ class Pipeline:
             contained(reporter.start)
         self._thread.start()
 
-    def restart_after_fork(self, *resume: Callable[[], object]) -> None:
+    def restart_after_fork(self) -> None:
         """In a forked child: what waits is the parent's to report; locks and threads are made anew.
 
         Nothing waits here, nor before the fork: what the worker was in the middle of is the parent's, or made anew.
-        A thread that nobody waits for does what takes time: it starts the worker and the threads of the reporters,
-        calls `resume`, and lets go of what waited in the parent.
         """
-        inherited = self._queue, self._unreported, self._in_hand
+        self._inherited = self._queue, self._unreported, self._in_hand
         self._reset()
         self._resumed = False
         for reporter in self._reporters:
             restart = getattr(reporter, "restart_after_fork", None)
             if restart is not None:
                 contained(restart)
+
+    def resume_after_fork(self, *resume: Callable[[], object]) -> None:
+        """In a forked child, thereafter: start the threads, and nobody waits for it.
+
+        A thread does what takes time: it starts the worker and the threads of the reporters, calls `resume`, and lets
+        go of what waited in the parent.
+        """
         reporters = [reporter.resume for reporter in self._reporters if hasattr(reporter, "resume")]
         # Not a threading.Thread, whose start waits until it runs.
         try:
-            _thread.start_new_thread(self._resume, ([self._thread.start, *reporters, *resume], inherited))
+            _thread.start_new_thread(self._resume, ([self._thread.start, *reporters, *resume],))
         except RuntimeError:  # there is room for no thread: nobody will report anything, which the end says
             self._alone = True
 
-    def _resume(self, starts: Sequence[Callable[[], object]], inherited: Sequence[Any]) -> None:
+    def _resume(self, starts: Sequence[Callable[[], object]]) -> None:
         for start in starts:
-            contained(start)
+            contained(_if_there_is_room, start)
         self._alone = self._thread.ident is None
         self._resumed = not self._alone
+        inherited, self._inherited = self._inherited, ()
         for waiting in inherited:
             while waiting:  # one by one: to free them all at once would hold up every other thread
                 waiting.pop()
@@ -142,15 +149,9 @@ class Pipeline:
             return
         self._queue.append(item)
         if self._closed:
-            self._drop_what_came_late()
+            self._drop(self._queue, semconv.DROPPED_AFTER_SHUTDOWN)
         elif waiting == self._capacity // 4 or getattr(item, "severity", None) is not None:
             self._wake.put(None)
-
-    def _drop_what_came_late(self) -> None:
-        with suppress(IndexError):
-            while True:
-                self._queue.popleft()
-                dropped.add(semconv.DROPPED_AFTER_SHUTDOWN)
 
     def drain(self) -> None:
         """Convert what waits and give it to the tracker: after this, a read sees all that finished before."""
@@ -162,6 +163,9 @@ class Pipeline:
             try:
                 self._convert()
                 self._track()
+                if self._alone:
+                    self._drop(self._unreported, semconv.DROPPED_NO_THREAD)
+                    self._tracked = 0
             finally:
                 self._draining = False
 
@@ -261,16 +265,16 @@ class Pipeline:
         if self._draining:  # by the thread that this one interrupts
             return
         self._let_go_of_what_is_kept()
-        waiting: list[deque[Any] | list[Any]] = [self._in_hand, self._queue]
-        reason = semconv.DROPPED_NO_TIME
-        if self._alone:
-            waiting.append(self._unreported)  # which a worker would hand over as it ends
-            reason = semconv.DROPPED_NO_THREAD
-        for each in waiting:
-            with suppress(IndexError):
-                while True:
-                    each.pop()
-                    dropped.add(reason)
+        reason = semconv.DROPPED_NO_THREAD if self._alone else semconv.DROPPED_NO_TIME
+        for waiting in (self._in_hand, self._queue, *([self._unreported] if self._alone else [])):
+            self._drop(waiting, reason)
+
+    @staticmethod
+    def _drop(waiting: MutableSequence[Any], reason: str) -> None:
+        with suppress(IndexError):
+            while True:
+                waiting.pop()
+                dropped.add(reason)
 
     def close_reporters(self, timeout_s: float) -> bool:
         """End every reporter and its thread, after the worker; False when `timeout_s` was too short."""
@@ -380,6 +384,12 @@ class Pipeline:
         new = {reason: n - before.get(reason, 0) for reason, n in now.items()}
         told = ", ".join(f"{reason}: {n}" for reason, n in sorted(new.items()) if n)
         _log.warning("telemetry dropped since the last such line: %s", told)
+
+
+def _if_there_is_room(start: Callable[[], object]) -> None:
+    """In a forked child: what a thread that cannot be started would have reported is counted where it waits."""
+    with suppress(RuntimeError):
+        start()
 
 
 def _sorted(batch: list[LatencyMetric | TurnMetric]) -> tuple[list[LatencyMetric], list[TurnMetric]]:

@@ -97,11 +97,12 @@ class Providers:
         self._begin.set()
 
     def wait_closed(self, timeout_s: float) -> bool:
-        """Wait for what `begin_close` began; False when a server kept us longer than `timeout_s`."""
+        """Wait for what `begin_close` began; False when that took longer than `timeout_s`, or no thread could."""
         deadline_s = monotonic() + timeout_s
-        for thread in self._closing:
+        started = [thread for thread in self._closing if thread.ident is not None]
+        for thread in started:
             thread.join(max(0.0, deadline_s - monotonic()))
-        return not any(thread.is_alive() for thread in self._closing)
+        return len(started) == len(self._closing) and not any(thread.is_alive() for thread in started)
 
 
 def _close_on(begin: threading.Event, close: Callable[[], Any]) -> None:

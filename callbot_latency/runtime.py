@@ -123,7 +123,10 @@ class _Runtime:
             contained(timeline.restart_after_fork)
         self.on_deadline.restart_after_fork()
         self.deadlines.restart_after_fork()
-        self.pipeline.restart_after_fork(self.deadlines.start, self.providers.start)
+        self.pipeline.restart_after_fork()
+
+    def resume_after_fork(self) -> None:
+        self.pipeline.resume_after_fork(self.deadlines.start, self.providers.start)
 
 
 def _from_environment(config: LatencyConfig) -> list[LatencyReporter | Notifier]:
@@ -206,13 +209,14 @@ def shutdown(timeout_s: float = EXIT_TIMEOUT_S) -> bool:
     if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float) or not timeout_s >= 0:
         raise ValueError(f"timeout_s: expected seconds from 0, got {timeout_s!r}")
     timeout_s = min(timeout_s, LONGEST_TIMEOUT_S)
-    if not _lifecycle.acquire(timeout=timeout_s):
+    lifecycle = _lifecycle  # a fork makes another for the child
+    if not lifecycle.acquire(timeout=timeout_s):
         return False
     try:
         runtime, _runtime = _runtime, None
         return runtime is None or bool(contained(runtime.close, timeout_s))
     finally:
-        _lifecycle.release()
+        lifecycle.release()
 
 
 def init_for_auto_instrumentation() -> None:
@@ -241,19 +245,35 @@ def _hook() -> None:
     global _hooked
     if not _hooked:
         _hooked = True
-        os.register_at_fork(after_in_child=_after_fork_in_child)
+        os.register_at_fork(
+            before=_exits.hold_signals_back,
+            after_in_parent=_exits.let_signals_in,
+            after_in_child=_after_fork_in_child,
+        )
     _exits.hook()
 
 
 def _after_fork_in_child() -> None:
+    runtime = _runtime
+    try:
+        _restart_after_fork(runtime)
+    finally:
+        # Not sooner, since the end of the process needs all of that; nor later, since threads inherit the mask.
+        _exits.let_signals_in()
+        if runtime is not None:
+            contained(runtime.resume_after_fork)
+
+
+def _restart_after_fork(runtime: _Runtime | None) -> None:
     global _lifecycle
     _lifecycle = threading.Lock()
+    _exits.restart_after_fork()
     for each in (callbacks, latency_tracker):
         contained(each.restart_after_fork)
     dropped.reset_after_fork()
     unmeasured.reset_after_fork()
-    if _runtime is not None:
-        contained(_runtime.restart_after_fork)
+    if runtime is not None:
+        contained(runtime.restart_after_fork)
     else:
         # Off, or amid an init() or a shutdown() of a thread that is not here: nobody goes on with what that has made.
         contained(latency_tracker.disconnect)

@@ -28,6 +28,7 @@ def opened(path: Path, flags: int, mode: int, held: set[int]) -> int:
         OSError: it cannot be opened.
 
     """
+    global _over  # noqa: PLW0603 - forks are the process' own
     for _ in range(_TRIES):
         before = _begun
         if _over == before:
@@ -37,6 +38,7 @@ def opened(path: Path, flags: int, mode: int, held: set[int]) -> int:
             held.discard(file)
             os.close(file)
         sleep(_UNDER_WAY_S)  # the fork waits for nobody
+    _over = _begun  # an exception of a signal handler of the application may have cut one of the hooks short
     return _open(path, flags, mode, held)
 
 

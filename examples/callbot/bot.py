@@ -110,7 +110,8 @@ class Conversation:
             ended = await asyncio.gather(*tasks, return_exceptions=True)
             self._recognizer.close()
         for result in ended:
-            if isinstance(result, Exception):
+            # The caller may hang up in the middle of a word of ours.
+            if isinstance(result, Exception) and not isinstance(result, WebSocketDisconnect):
                 raise result
         await self._note_call()
 

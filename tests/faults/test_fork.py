@@ -1,5 +1,6 @@
 """Children of a process that measures: each measurement stands in the one file, once, as a whole line."""
 
+import signal
 from collections import Counter
 from pathlib import Path
 
@@ -635,7 +636,7 @@ def test_a_child_without_room_for_threads_counts_what_it_measures_as_dropped(roo
             began_s = time.monotonic()
             ended = shutdown(10)
             lost = dropped.by_reason()
-            tell(ended=ended, tracked=tracked, took_s=time.monotonic() - began_s, lost=lost.get("no_thread"))
+            tell(ended=ended, tracked=tracked, took_s=time.monotonic() - began_s, lost=lost)
             os._exit(0)
         os.waitpid(child, 0)
         """,
@@ -643,7 +644,85 @@ def test_a_child_without_room_for_threads_counts_what_it_measures_as_dropped(roo
         {"ROOM": room},
     )
     facts = facts_of(done)
-    assert (facts["ended"], facts["tracked"], facts["lost"]) == (False, 5, 7)
+    assert (facts["ended"], facts["tracked"], facts["lost"]) == (False, 5, {"no_thread": 7})
     assert facts["took_s"] < 1.0
     assert "no_thread: 7" in done.stderr
     assert by_name(tmp_path) == {}
+
+
+@pytest.mark.parametrize("default", ["", "signal.signal(signal.SIGINT, signal.SIG_DFL)"], ids=["SIGTERM", "SIGINT"])
+def test_a_signal_ends_a_child_without_room_for_threads(default: str, tmp_path: Path) -> None:
+    """What it would do elsewhere before it goes it leaves."""
+    done = run_python(
+        f"""
+        import _thread
+        from callbot_latency import exits
+        number = signal.SIGINT if {default!r} else signal.SIGTERM
+        {default}
+        def no_room(*_):
+            raise RuntimeError("can't start new thread")
+        init()
+        child = os.fork()
+        if child == 0:
+            threading.Thread.start = _thread.start_new_thread = no_room
+            os.kill(os.getpid(), number)
+            time.sleep(20)
+            os._exit(7)
+        tell(by_the_signal=os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -number)
+        """,
+        tmp_path,
+    )
+    assert facts_of(done) == {"by_the_signal": True}
+
+
+def test_a_child_that_is_told_to_end_at_once_ends(tmp_path: Path) -> None:
+    """Python forgets the signals that reach a child before it is set up, where it handles them."""
+    done = run_python(
+        """
+        import multiprocessing
+        init()
+        context = multiprocessing.get_context("fork")
+        codes = []
+        for _ in range(20):
+            child = context.Process(target=time.sleep, args=(60,))
+            child.start()
+            child.terminate()
+            child.join(10)
+            codes.append(child.exitcode)
+            child.kill()
+        tell(codes=codes, blocked=len(signal.pthread_sigmask(signal.SIG_BLOCK, ())))
+        """,
+        tmp_path,
+        timeout_s=60,
+    )
+    assert facts_of(done) == {"codes": [-signal.SIGTERM] * 20, "blocked": 0}
+
+
+def test_a_signal_soon_after_a_fork_drops_nothing_of_the_parents(tmp_path: Path) -> None:
+    """A thread of the parent measures meanwhile; its buffers are not the child's to count."""
+    done = run_python(
+        """
+        init()
+        over = threading.Event()
+        def measure():
+            while not over.wait(0.0005): listen()
+        measuring = threading.Thread(target=measure)
+        measuring.start()
+        codes = []
+        for n in range(30):
+            child = os.fork()
+            if child == 0:
+                time.sleep(20)
+                os._exit(7)
+            time.sleep(n / 15_000)
+            os.kill(child, signal.SIGTERM)
+            codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        over.set()
+        measuring.join()
+        tell(codes=sorted(set(codes)))
+        """,
+        tmp_path,
+        timeout_s=90,
+    )
+    assert facts_of(done) == {"codes": [-signal.SIGTERM]}
+    assert done.stderr == ""

@@ -46,9 +46,7 @@ PATCHED = "from gevent import monkey; monkey.patch_all()"
 
 ASGI = """
 import os
-from callbot_latency import init, measure_latency_context
-
-init()
+from callbot_latency import measure_latency_context
 
 async def application(scope, receive, send):
     n = scope["path"].strip("/")
@@ -57,6 +55,8 @@ async def application(scope, receive, send):
     await send({"type": "http.response.start", "status": 200, "headers": [(b"connection", b"close")]})
     await send({"type": "http.response.body", "body": f"{os.getpid()}".encode()})
 """
+
+INIT = "from callbot_latency import init; init()\n"
 
 
 def fetch(url: str) -> str:
@@ -183,14 +183,20 @@ class Load:
         self._pool.shutdown()
 
 
-@pytest.mark.parametrize("options", [(), ("--preload",)], ids=["each worker starts it", "preload"])
-def test_twenty_workers_are_killed_and_replaced(options: tuple[str, ...], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("where", "options"),
+    [("app.py", ()), ("app.py", ("--preload",)), ("gunicorn.conf.py", ())],
+    ids=["each worker starts it", "preload", "its configuration starts it"],
+)
+def test_twenty_workers_are_killed_and_replaced(where: str, options: tuple[str, ...], tmp_path: Path) -> None:
     """Uvicorn's workers under load, ended by SIGTERM or SIGINT and SIGKILL in turn: each request is written once.
 
     The one exception is what a worker answered just before SIGKILL.
     """
     killed: dict[int, float] = {}
-    with serving(tmp_path, ASGI, "--worker-class=uvicorn_worker.UvicornWorker", *options) as (process, url):
+    (tmp_path / "gunicorn.conf.py").write_text(INIT if where == "gunicorn.conf.py" else "")
+    app = INIT + ASGI if where == "app.py" else ASGI
+    with serving(tmp_path, app, "--worker-class=uvicorn_worker.UvicornWorker", *options) as (process, url):
         load = Load(url)
         gone: set[int] = set()
         for how in [signal.SIGTERM, signal.SIGINT] * 5:
