@@ -133,7 +133,11 @@ def _of_the_calls(seen: Evidence) -> Iterator[str]:
     allowed_s = HARM_S + STOPS * seen.control.longest_s
     for began, ended, what in seen.bot["late"]:
         if ended - began - held_up(began, ended, seen.bot["held"]) > allowed_s:
-            yield f"harmed: {what} took {ended - began:.3f} s, of which nobody else held it up"
+            forking_s = held_up(began, ended, seen.bot["forks"])
+            yield (
+                f"harmed: {what} took {ended - began:.3f} s, of which no engine held it up;"
+                f" the process was forking for {forking_s:.3f} s of it"
+            )
 
 
 def held_up(began: float, ended: float, gaps: Sequence[tuple[float, float]]) -> float:

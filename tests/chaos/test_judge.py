@@ -56,6 +56,7 @@ def evidence() -> Evidence:
         **account("bot", "load", 100),
         "measured": {"load": 100, "pulse": 0},
         "late": [],
+        "forks": [],
         "held": [],
         "children": {"c1": "ended", "c2": "killed"},
         "spans": {"accepted": 9, "delivered": 4, "failed": 3, "queue_full": 2, "pending": 0},
