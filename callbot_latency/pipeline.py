@@ -122,7 +122,7 @@ class Pipeline:
         try:
             _thread.start_new_thread(self._resume, ([self._thread.start, *reporters, *resume],))
         except RuntimeError:  # there is room for no thread: nobody will report anything, which the end says
-            self._alone = True
+            self._alone, self._inherited = True, ()
 
     def _resume(self, starts: Sequence[Callable[[], object]]) -> None:
         for start in starts:

@@ -74,6 +74,16 @@ def make() -> Iterator[Make]:
             pipeline.close_reporters(5)
 
 
+def stuck(make: Make, waiting: int, **kwargs: Any) -> tuple[Pipeline, Hanging]:
+    """A pipeline to which so many were handed, and whose worker is with a reporter that hangs."""
+    pipeline = make(hanging := Hanging(), **kwargs)
+    for n in range(waiting):
+        pipeline.submit(metric(n))
+    pipeline.start()
+    assert hanging.entered.wait(10)
+    return pipeline, hanging
+
+
 def _new_drops(before: dict[str, int]) -> dict[str, int]:
     return {name: n - before.get(name, 0) for name, n in dropped.by_reason().items() if n != before.get(name, 0)}
 
@@ -257,11 +267,7 @@ def test_busy_threads_do_not_keep_the_worker_from_its_end(make: Make) -> None:
 def test_what_the_worker_has_taken_counts_as_waiting(make: Make) -> None:
     """The bound holds over all that is not reported yet."""
     before = dropped.by_reason()
-    pipeline = make(hanging := Hanging(), capacity=100)
-    for n in range(50):
-        pipeline.submit(metric(n))
-    pipeline.start()
-    assert hanging.entered.wait(10)
+    pipeline, hanging = stuck(make, 50, capacity=100)
     for n in range(200):
         pipeline.submit(metric(n))
     # The worker was woken, so ten are with the reporter; forty are taken: there is room for sixty.
@@ -273,11 +279,7 @@ def test_what_the_worker_has_taken_counts_as_waiting(make: Make) -> None:
 
 def test_what_the_end_has_no_time_for_is_counted(make: Make) -> None:
     before = dropped.by_reason()
-    pipeline = make(hanging := Hanging())
-    for n in range(50):
-        pipeline.submit(metric(n))
-    pipeline.start()
-    assert hanging.entered.wait(10)
+    pipeline, hanging = stuck(make, 50)
     for n in range(7):
         pipeline.submit(metric(n))
     assert not pipeline.end_worker(0.05)
@@ -313,10 +315,7 @@ def test_what_the_end_has_no_time_for_is_counted_amid_a_conversion(make: Make, m
 def test_what_comes_after_the_end_had_no_time_is_counted(make: Make) -> None:
     """The worker is still with a reporter that hangs, and ends without another look at what it was to report."""
     before = dropped.by_reason()
-    pipeline = make(hanging := Hanging())
-    pipeline.submit(metric())
-    pipeline.start()
-    assert hanging.entered.wait(10)
+    pipeline, hanging = stuck(make, 1)
     assert not pipeline.end_worker(0.05)
     for n in range(7):
         pipeline.submit(metric(n))
@@ -328,11 +327,7 @@ def test_what_comes_after_the_end_had_no_time_is_counted(make: Make) -> None:
 def test_what_the_end_cannot_take_the_worker_counts(make: Make) -> None:
     """Whoever reads keeps the lock for longer than the end may wait."""
     before = dropped.by_reason()
-    pipeline = make(hanging := Hanging())
-    for n in range(50):
-        pipeline.submit(metric(n))
-    pipeline.start()
-    assert hanging.entered.wait(10)
+    pipeline, hanging = stuck(make, 50)
     held, may_go = threading.Event(), threading.Event()
 
     def read() -> None:
