@@ -81,17 +81,31 @@ def delivered(
         answers: exceptions that are no fault but an answer: given back, neither counted nor logged.
 
     Returns:
-        What was raised, or None.
+        What was raised, without its frames, or None.
 
     """
     try:
         function(work)
     except answers as answer:
-        return answer
+        return _without_frames(answer)
     except BaseException as fault:  # noqa: BLE001 - see above
         _tell(function, fault, reason, amount)
-        return fault
+        return _without_frames(fault)
     return None
+
+
+def _without_frames(error: BaseException | None) -> BaseException | None:
+    """Let go of what it was raised in, and its causes too.
+
+    Frames hold the error as it holds them: the work would stay until Python's garbage collector comes by, which stops
+    the whole process for as long as there is much to find.
+    """
+    link, seen = error, set[int]()
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        link = link.with_traceback(None)
+        link = link.__cause__ or link.__context__
+    return error
 
 
 def _tell(function: Callable[..., Any], fault: BaseException, reason: str, amount: int) -> None:

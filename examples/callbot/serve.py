@@ -5,6 +5,7 @@ Let Twilio's number ask ``https://<your host>/twiml`` when a call comes in; it i
 
 import argparse
 import asyncio
+import gc
 import logging
 import sys
 from collections.abc import Sequence
@@ -67,6 +68,9 @@ async def _serve(host: str, port: int) -> None:
             ws="websockets-sansio",
             timeout_graceful_shutdown=5,
         )
+        # What is loaded by now stays: Python's garbage collector, which stops every call while it looks through all
+        # there is, need not look through that.
+        gc.freeze()
         await uvicorn.Server(config).serve()
 
 

@@ -15,10 +15,14 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="of what goes wrong (a random one)")
     parser.add_argument("--rate", type=int, default=500, help="measurements a second beside the calls' (%(default)s)")
     parser.add_argument("--calls", type=int, default=4, help="calls at once (%(default)s)")
+    parser.add_argument(
+        "--protocol", choices=("grpc", "http/protobuf"), default="grpc", help="of OTLP to the Collector (%(default)s)"
+    )
     options = parser.parse_args()
     seed = secrets.randbelow(1_000_000) if options.seed is None else options.seed
     say(f"seed {seed}")
-    return 1 if Run(seed, options.seconds, say, rate=options.rate, lines=options.calls).judged() else 0
+    run = Run(seed, options.seconds, say, rate=options.rate, lines=options.calls, protocol=options.protocol)
+    return 1 if run.judged() else 0
 
 
 if __name__ == "__main__":

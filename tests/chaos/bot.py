@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import functools
+import gc
 import json
 import logging
 import os
@@ -32,6 +33,8 @@ LATE_S = 0.2
 """What took longer to begin or to end a measured operation is told."""
 PULSE_S = 0.05
 PATIENCE_S = 30.0
+_EVERYTHING = 2
+"""The oldest generation of Python's garbage collector."""
 
 
 def say(**told: Any) -> None:
@@ -85,6 +88,22 @@ def tell_of_engines(held: list[tuple[float, float]]) -> None:
     speech.pocketsphinx.Decoder = loaded
 
 
+def tell_of_collections(collections: list[tuple[float, float]]) -> None:
+    """Note when Python's garbage collector looks through everything: it holds everything up as well."""
+    began_s = 0.0
+
+    def collecting(phase: str, what: dict[str, int]) -> None:
+        nonlocal began_s
+        if what["generation"] < _EVERYTHING:
+            return
+        if phase == "start":
+            began_s = time.monotonic()
+        else:
+            collections.append((began_s, time.monotonic()))
+
+    gc.callbacks.append(collecting)
+
+
 class Load(threading.Thread):
     """Measures so many operations a second in a call of its own, and bursts when it is asked to."""
 
@@ -127,6 +146,8 @@ class Bot:
         self.ears.listen()
         self._held: list[tuple[float, float]] = []
         tell_of_engines(self._held)
+        self._collections: list[tuple[float, float]] = []
+        tell_of_collections(self._collections)
         init()
         self.spans = Spans(_relay.targets[0])
 
@@ -141,6 +162,8 @@ class Bot:
             pulse = asyncio.create_task(self._pulse())
             threading.Thread(target=self._obey, args=(loop,), daemon=True, name="obey").start()
             threading.Thread(target=self._tell_on, daemon=True, name="tell").start()
+            # As the example's own server does.
+            gc.freeze()
             say(ready=address)
             await self.ended.wait()
             pulse.cancel()
@@ -219,6 +242,8 @@ class Bot:
             "slowest_s": max(self.load.path.slowest_s, self.pulse.slowest_s),
             "late": self.load.path.late + self.pulse.late,
             "held": self._held,
+            "collections": self._collections,
+            "protocol": latency_config.otlp_protocol,
             "spans": self.spans.told(),
             "children": self.children.ended,
             "forks": self.children.forks,

@@ -131,17 +131,19 @@ def _of_the_calls(seen: Evidence) -> Iterator[str]:
         yield "no call was made"
     yield from (f"harmed: {call}" for call in seen.calls if call.is_harmed)
     allowed_s = HARM_S + STOPS * seen.control.longest_s
+    # gRPC's own preparation of a fork waits for its threads and keeps Python's lock meanwhile; nothing over HTTP does.
+    others = [*seen.bot["held"], *(seen.bot["forks"] if seen.bot["protocol"] == "grpc" else ())]
     for began, ended, what in seen.bot["late"]:
-        if ended - began - held_up(began, ended, seen.bot["held"]) > allowed_s:
-            forking_s = held_up(began, ended, seen.bot["forks"])
+        if ended - began - held_up(began, ended, others) > allowed_s:
+            collecting_s = held_up(began, ended, seen.bot["collections"])
             yield (
-                f"harmed: {what} took {ended - began:.3f} s, of which no engine held it up;"
-                f" the process was forking for {forking_s:.3f} s of it"
+                f"harmed: {what} took {ended - began:.3f} s, of which nobody else held it up;"
+                f" Python collected garbage for {collecting_s:.3f} s of it"
             )
 
 
 def held_up(began: float, ended: float, gaps: Sequence[tuple[float, float]]) -> float:
-    """For how many seconds of that time the engines that were loaded held everything up."""
+    """For how many seconds of that time something else held everything up."""
     held, until = 0.0, began
     for start, end in sorted((max(start, began), min(end, ended)) for start, end in gaps):
         held += max(0.0, end - max(start, until))

@@ -41,11 +41,14 @@ class Run:
         say: is told how far it is, a line each.
         rate: measurements a second, besides those of the calls.
         lines: calls at once.
+        protocol: of OTLP: ``grpc`` or ``http/protobuf``.
 
     """
 
-    def __init__(self, seed: int, seconds: float, say: Say, *, rate: int = 500, lines: int = 4) -> None:
-        self.seed, self.seconds, self._say = seed, seconds, say
+    def __init__(
+        self, seed: int, seconds: float, say: Say, *, rate: int = 500, lines: int = 4, protocol: str = "grpc"
+    ) -> None:
+        self.seed, self.seconds, self._say, self._protocol = seed, seconds, say, protocol
         self._rate, self._lines = rate, lines
 
     def judged(self) -> list[str]:
@@ -87,7 +90,8 @@ class Run:
         (folder / "stack").mkdir()
         self._stack = self._open.enter_context(Stack(SERVERS, folder=folder / "stack", say=lambda _: None))
         self._roads = {}
-        for name, endpoint in zip(PROXIED, ("otlp_grpc", "influxdb", "pushgateway"), strict=True):
+        otlp = "otlp_grpc" if self._protocol == "grpc" else "otlp_http"
+        for name, endpoint in zip(PROXIED, (otlp, "influxdb", "pushgateway"), strict=True):
             self._roads[name] = Road(urlsplit(self._stack.url(endpoint)).port or 0)
             self._open.callback(self._roads[name].close)
         self._slack = self._open.enter_context(slack_.running())
@@ -109,6 +113,7 @@ class Run:
         return {
             **self._stack.environment(),
             "OTEL_EXPORTER_OTLP_ENDPOINT": collector,
+            "OTEL_EXPORTER_OTLP_PROTOCOL": self._protocol,
             "OTEL_SERVICE_NAME": SERVICE,
             "OTEL_METRIC_EXPORT_INTERVAL": "1000",
             "OTEL_EXPORTER_OTLP_TIMEOUT": "3",

@@ -24,6 +24,7 @@ def table(seen: Evidence, events: Counter[str]) -> str:
     ]
     lines, harmed = seen.lines, sum(call.is_harmed for call in seen.calls)
     slowest_ms, stop_ms = 1000 * seen.bot["slowest_s"], 1000 * seen.control.longest_s
+    fork_ms, garbage_ms = _longest_ms(seen.bot["forks"]), _longest_ms(seen.bot["collections"])
     return "\n".join(
         [
             "",
@@ -31,12 +32,17 @@ def table(seen: Evidence, events: Counter[str]) -> str:
             "",
             f"{events.total()} events: " + ", ".join(f"{name} {n}" for name, n in sorted(events.items())),
             f"{len(seen.calls)} calls, {harmed} harmed; {len(seen.bot['exceptions'])} exceptions; "
-            f"slowest measurement {slowest_ms:.0f} ms, longest stop of an idle process {stop_ms:.0f} ms",
+            f"slowest measurement {slowest_ms:.0f} ms, longest fork {fork_ms:.0f} ms, "
+            f"longest full collection of garbage {garbage_ms:.0f} ms, longest stop of an idle process {stop_ms:.0f} ms",
             *(f"{n:,} x in the log: {said}" for said, n in list(seen.bot["others"].items())[:MOST_SAID]),
             f"children: {dict(ended)}; file: {lines.written.total():,} lines in {lines.files} files, "
             f"{len(lines.torn)} torn, {lines.twice} twice; {len(seen.bot['drop_lines'])} lines of the log on drops",
         ]
     )
+
+
+def _longest_ms(spans: list[tuple[float, float]]) -> float:
+    return 1000 * max((ended - began for began, ended in spans), default=0.0)
 
 
 def _rows(seen: Evidence) -> Iterator[Row]:

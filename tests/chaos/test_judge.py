@@ -58,6 +58,8 @@ def evidence() -> Evidence:
         "late": [],
         "forks": [],
         "held": [],
+        "collections": [],
+        "protocol": "http/protobuf",
         "children": {"c1": "ended", "c2": "killed"},
         "spans": {"accepted": 9, "delivered": 4, "failed": 3, "queue_full": 2, "pending": 0},
     }
@@ -161,6 +163,15 @@ def test_what_others_hold_up_is_nobodys_harm() -> None:
     assert findings(seen)
     seen.control.longest_s = 0.2
     seen.bot["held"] = [[10.3, 10.8]]
+    assert findings(seen) == []
+
+
+def test_a_fork_holds_everybody_up_beside_grpc_alone() -> None:
+    """GRPC waits for its own threads before it, with Python's lock in its hand; that is not allowed over HTTP."""
+    seen = evidence()
+    seen.bot["late"], seen.bot["forks"] = [(10.0, 13.0, "load begins")], [(10.0, 13.0)]
+    assert findings(seen)
+    seen.bot["protocol"] = "grpc"
     assert findings(seen) == []
 
 
