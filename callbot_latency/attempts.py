@@ -172,7 +172,9 @@ class _Attempts:
         facts = self._facts(count)
         operation.facts = {**operation.facts, **facts}
         operation.span.set_attributes(facts)
-        operation.attempts = None  # what waits for the worker stays small, and refers to itself nowhere
+        # What waits for the worker stays small and refers to itself nowhere; attempts refer to this.
+        operation.attempts = self.answered = None
+        vars(self).pop("first", None)
 
     def _abandon(self, session: Session, abandoned: _Attempt, now_ns: int) -> None:
         measurement = abandoned.measurement

@@ -47,30 +47,38 @@ def parts_of(start_ns: int, end_ns: int, intervals: Iterable[Interval], held_up:
     children: defaultdict[int | None, list[Interval]] = defaultdict(list)
     for interval in every:
         children[None if interval.parent is None else id(interval.parent)].append(interval)
-    on_path: defaultdict[str, int] = defaultdict(int)
+    path = _Path(children, held_up)
+    path.walk(start_ns, end_ns, None)
+    told = {part: ns for part, ns in path.by_part.items() if ns}
+    return Parts(told, _overlapped(start_ns, end_ns, every, children, told))
 
-    def own(start_ns: int, end_ns: int, around: Interval | None) -> None:
-        lag_ns = _shared((start_ns, end_ns), held_up if around is None else around.held_up)
-        on_path[PART_UNATTRIBUTED if around is None else around.part] += end_ns - start_ns - lag_ns
-        on_path[PART_LOOP_LAG] += lag_ns
 
-    def walk(start_ns: int, end_ns: int, around: Interval | None) -> None:
-        last_before = _LastBefore(children[None if around is None else id(around)])
+class _Path:
+    """What was waited for, by part, as it is walked from the end backwards."""
+
+    def __init__(self, children: Mapping[int | None, list[Interval]], held_up: Sequence[Piece]) -> None:
+        self.by_part: defaultdict[str, int] = defaultdict(int)
+        self._children = children
+        self._held_up = held_up
+
+    def walk(self, start_ns: int, end_ns: int, around: Interval | None) -> None:
+        last_before = _LastBefore(self._children.get(None if around is None else id(around), ()))
         while end_ns > start_ns:
             last = last_before(end_ns)
             if last is None or last.end_ns <= start_ns:
-                own(start_ns, end_ns, around)
+                self._own(start_ns, end_ns, around)
                 return
             if last.end_ns < end_ns:
-                own(last.end_ns, end_ns, around)
+                self._own(last.end_ns, end_ns, around)
                 end_ns = last.end_ns
             begins_ns = max(start_ns, last.start_ns)
-            walk(begins_ns, end_ns, last)
+            self.walk(begins_ns, end_ns, last)
             end_ns = begins_ns
 
-    walk(start_ns, end_ns, None)
-    told = {part: ns for part, ns in on_path.items() if ns}
-    return Parts(told, _overlapped(start_ns, end_ns, every, children, told))
+    def _own(self, start_ns: int, end_ns: int, around: Interval | None) -> None:
+        lag_ns = _shared((start_ns, end_ns), self._held_up if around is None else around.held_up)
+        self.by_part[PART_UNATTRIBUTED if around is None else around.part] += end_ns - start_ns - lag_ns
+        self.by_part[PART_LOOP_LAG] += lag_ns
 
 
 def _shared(piece: Piece, pieces: Sequence[Piece]) -> int:

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from itertools import islice
 from typing import Any, Final
@@ -21,22 +21,22 @@ def plain(value: Any) -> Any:
 
     Of a thing that is deep, endless or contains itself, what is beyond `_MAX_DEPTH` or `_MAX_PARTS` is left out.
     """
-    parts = itertools.count()
+    return _plain(value, _MAX_DEPTH, itertools.count())
 
-    def inner(value: Any, depth: int) -> Any:
-        if isinstance(value, Enum):
-            value = value.value
-        if value is None or isinstance(value, (bool, int, float)):
-            return _plain_number(value)
-        if next(parts) >= _MAX_PARTS or not depth:
-            return "…"
-        if isinstance(value, Mapping):
-            return {text_of_any(key): inner(item, depth - 1) for key, item in islice(value.items(), _MAX_PARTS)}
-        if isinstance(value, (list, tuple, set, frozenset)):
-            return [inner(item, depth - 1) for item in islice(value, _MAX_PARTS)]
-        return text_of_any(value)
 
-    return inner(value, _MAX_DEPTH)
+def _plain(value: Any, depth: int, parts: Iterator[int]) -> Any:
+    if isinstance(value, Enum):
+        value = value.value
+    if value is None or isinstance(value, (bool, int, float)):
+        return _plain_number(value)
+    if next(parts) >= _MAX_PARTS or not depth:
+        return "…"
+    if isinstance(value, Mapping):
+        items = islice(value.items(), _MAX_PARTS)
+        return {text_of_any(key): _plain(item, depth - 1, parts) for key, item in items}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(item, depth - 1, parts) for item in islice(value, _MAX_PARTS)]
+    return text_of_any(value)
 
 
 def _plain_number(value: Any) -> Any:

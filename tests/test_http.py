@@ -1,5 +1,7 @@
 """How every reporter asks a server: one attempt, what it may cost, and what is said of it."""
 
+import gc
+import weakref
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -85,6 +87,25 @@ def test_one_attempt_ends_in_time_even_if_the_head_drips(server: play.Server, ke
     with pytest.raises(TransientError, match="^Server: did not answer in time$"):
         attempts.answer_to("POST", server.url, b"{}", {})
     assert 0.2 < monotonic() - began_s < 2
+
+
+def test_no_answer_leaves_nothing_to_the_garbage_collector(server: play.Server) -> None:
+    """Of urllib3's errors, whose frames hold them, and beneath them what was to be sent."""
+
+    class Headers(dict[str, str]):
+        """May be looked for without being held."""
+
+    server.answers(play.Answer(drips_head=True))
+    headers = Headers()
+    alive = weakref.ref(headers)
+    gc.disable()
+    try:
+        with pytest.raises(TransientError) as failed:
+            Attempts("Server", server.url, 0.3).answer_to("POST", server.url, b"{}", headers)
+        del headers, failed
+        assert alive() is None
+    finally:
+        gc.enable()
 
 
 def test_a_proxy_that_drips_is_left_in_time(server: play.Server, monkeypatch: pytest.MonkeyPatch) -> None:

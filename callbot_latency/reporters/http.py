@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from ..guard import without_frames
 from ..scrub import scrub
 from .delivery import PermanentError, TransientError
 
@@ -117,6 +118,7 @@ class Attempts:
                 return self._attempt(method, url, body, headers)
             except (HTTPError, OSError) as error:
                 reason = _reason(error)
+                without_frames(error)
         # Raised out here, so that not even the context of what is raised holds the address.
         raise TransientError(f"{self._where}: {reason}")
 
