@@ -3,14 +3,13 @@
 import contextlib
 import logging
 import time
-import traceback
 from collections.abc import Callable
 from typing import Any, Final, ParamSpec, TypeVar
 
 from . import semconv
 from .drops import dropped
 
-__all__ = ["AtMostOncePer", "contained", "delivered", "reraise", "without_frames"]
+__all__ = ["AtMostOncePer", "contained", "delivered", "reraise"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -88,26 +87,22 @@ def delivered(
     try:
         function(work)
     except answers as answer:
-        return without_frames(answer)
+        return _without_frames(answer)
     except BaseException as fault:  # noqa: BLE001 - see above
         _tell(function, fault, reason, amount)
-        return without_frames(fault)
+        return _without_frames(fault)
     return None
 
 
-def without_frames(error: BaseException) -> BaseException:
-    """Let go of what it and its causes were raised in, and of the causes.
+def _without_frames(error: BaseException) -> BaseException:
+    """Let go of what it was raised in, and of its causes, which hold more of that.
 
-    Frames hold the error as it holds them (urllib3's do), and those that called them, with the work in hand: it would
-    stay until Python's garbage collector comes by, which stops the whole process for as long as there is much to find.
+    Frames hold the error as it holds them: the work would stay until Python's garbage collector comes by, which stops
+    the whole process for as long as there is much to find.
     """
-    link: BaseException | None = error
-    while link is not None:
-        traceback.clear_frames(link.__traceback__)
-        cause = link.__cause__ or link.__context__
-        # Also where somebody has made a circle of them: each is left behind without the next.
-        link.__cause__ = link.__context__ = None
-        link = cause
+    # A class of somebody's own may be frozen.
+    with contextlib.suppress(Exception):
+        error.__cause__ = error.__context__ = None
     return error.with_traceback(None)
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pytest
 
@@ -83,6 +84,22 @@ def test_failed_delivery_counts_its_amount_once(fault: type[BaseException], capl
         "guard_test_failed": 7
     }
     assert caplog.records[0].levelno == logging.ERROR
+
+
+def test_an_answer_of_a_frozen_class_is_given_back() -> None:
+    """It keeps its cause, which nobody may take from it."""
+
+    @dataclass(frozen=True)
+    class Busy(Exception):
+        code: int
+
+    def fail(_: object) -> None:
+        try:
+            _fail()
+        except RuntimeError as cause:
+            raise Busy(429) from cause
+
+    assert delivered(fail, None, "x", 1, (Busy,)) == Busy(429)
 
 
 def test_at_most_once_per_interval(monkeypatch: pytest.MonkeyPatch) -> None:

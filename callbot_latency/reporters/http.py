@@ -5,6 +5,7 @@ import codecs
 import io
 import logging
 import re
+import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -16,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from ..guard import without_frames
 from ..scrub import scrub
 from .delivery import PermanentError, TransientError
 
@@ -118,7 +118,7 @@ class Attempts:
                 return self._attempt(method, url, body, headers)
             except (HTTPError, OSError) as error:
                 reason = _reason(error)
-                without_frames(error)
+                _let_go(error)
         # Raised out here, so that not even the context of what is raised holds the address.
         raise TransientError(f"{self._where}: {reason}")
 
@@ -200,6 +200,14 @@ def _written(secrets: Iterable[str]) -> list[str]:
     every = {way for secret in secrets if secret for way in (secret, quote(secret, safe=""))}
     every |= {base64.b64encode(secret.encode()).decode() for secret in every}
     return sorted(every, key=len, reverse=True)
+
+
+def _let_go(error: BaseException) -> None:
+    """Of all that urllib3 was in the middle of: its frames hold the error, and beneath them what was to be sent."""
+    link: BaseException | None = error
+    while link is not None:
+        traceback.clear_frames(link.__traceback__)
+        link = link.__cause__ or link.__context__
 
 
 def _reason(error: Exception) -> str:

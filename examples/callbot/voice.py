@@ -59,7 +59,8 @@ class Espeak:
     def _took(self, wave: Any, count: int, _events: int) -> int:
         if not wave or count <= 0:
             return 0
-        samples = np.ctypeslib.as_array(wave, shape=(count,)).copy()
+        # Numpy's own view of a pointer is left to the garbage collector, with every piece of sound.
+        samples = np.frombuffer(ctypes.string_at(wave, count * ctypes.sizeof(ctypes.c_short)), dtype=np.int16)
         return 0 if self._on_audio(samples) else 1
 
 
