@@ -192,7 +192,8 @@ class _Attempts:
             reason = semconv.REJECTED  # it answered, and yet another provider was asked
         if count > 1 and reason is not None:
             facts[semconv.SWITCH_REASON] = reason
-            if answered is not None:
+            # Where threads begin some at once, the one that was counted first may have begun later: nothing was lost.
+            if answered is not None and answered.measurement.start_ns >= first.measurement.start_ns:
                 facts[semconv.LOST_MS] = (answered.measurement.start_ns - first.measurement.start_ns) / NS_PER_MS
         if self._losers:
             facts[semconv.HEDGE_LOSERS] = ", ".join(sorted(self._losers))

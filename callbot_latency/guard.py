@@ -100,10 +100,12 @@ def _without_frames(error: BaseException) -> BaseException:
     Frames hold the error as it holds them: the work would stay until Python's garbage collector comes by, which stops
     the whole process for as long as there is much to find.
     """
-    # A class of somebody's own may be frozen.
+    # By BaseException's own means: a class of somebody's own may be frozen, or do something else.
     with contextlib.suppress(Exception):
-        error.__cause__ = error.__context__ = None
-    return error.with_traceback(None)
+        BaseException.__setattr__(error, "__cause__", None)
+        BaseException.__setattr__(error, "__context__", None)
+    BaseException.with_traceback(error, None)
+    return error
 
 
 def _tell(function: Callable[..., Any], fault: BaseException, reason: str, amount: int) -> None:

@@ -135,9 +135,8 @@ class LoopLag:
 class _TimedSelect:
     """Stands for a selector's `select` while its loop is watched, and knows itself without holding itself."""
 
-    __slots__ = ("_lag", "_own", "_select", "_selector")
-
     def __init__(self, lag: LoopLag, selector: Any) -> None:
+        self.__name__ = self.__qualname__ = "select"
         self._lag, self._selector = lag, selector
         self._select, self._own = selector.select, vars(selector).get("select")
 

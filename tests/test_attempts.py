@@ -305,6 +305,36 @@ def test_two_hundred_hedges_in_threads_count_once_each(measuring: LatencyConfig)
     assert len({metric.span_id for metric in tried}) == len(tried) <= 800
 
 
+def test_of_threads_that_begin_at_once_the_first_may_be_counted_second(
+    measuring: LatencyConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where they change between an attempt's start and its number; no time was lost then, and all is told."""
+    begin, has_started, may_count = attempts._Attempts.begin, threading.Event(), threading.Event()
+
+    def held_up(self: Any, measurement: Any) -> Any:
+        if measurement.provider == "google":
+            has_started.set()
+            assert may_count.wait(10)
+        return begin(self, measurement)
+
+    monkeypatch.setattr(attempts._Attempts, "begin", held_up)
+
+    def ask_google() -> None:
+        with attempt("google"):
+            pass
+
+    with measure_latency_context(STT, "transcribe"), ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(bind(ask_google))
+        assert has_started.wait(10)
+        with attempt("openai") as tried:
+            tried.reject("empty")
+        may_count.set()
+        asked.result(10)
+    operation, tries = measured()
+    assert [metric.provider for metric in tries] == ["openai", "google"]
+    assert (operation.provider, operation.switch_reason, operation.lost_ms) == ("google", "empty", None)
+
+
 # -- where ------------------------------------------------------------------------------------------------------------
 
 

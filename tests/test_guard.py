@@ -86,6 +86,19 @@ def test_failed_delivery_counts_its_amount_once(fault: type[BaseException], capl
     assert caplog.records[0].levelno == logging.ERROR
 
 
+def test_an_answer_that_gives_no_frames_away_is_an_answer_all_the_same() -> None:
+    """It is given back, and never taken for a success."""
+
+    class Busy(Exception):
+        def with_traceback(self, _: object) -> None:  # type: ignore[override]
+            raise RuntimeError
+
+    def fail(_: object) -> None:
+        raise Busy
+
+    assert isinstance(delivered(fail, None, "x", 1, (Busy,)), Busy)
+
+
 def test_an_answer_of_a_frozen_class_is_given_back() -> None:
     """It keeps its cause, which nobody may take from it."""
 

@@ -108,6 +108,43 @@ def test_no_answer_leaves_nothing_to_the_garbage_collector(server: play.Server) 
         gc.enable()
 
 
+def test_what_was_handled_before_is_left_alone(server: play.Server) -> None:
+    """Its frames are somebody else's: a coroutine that is suspended in one of them goes on."""
+    kept: list[ValueError] = []
+
+    def suspended() -> Iterator[None]:
+        try:
+            raise ValueError
+        except ValueError as error:
+            kept.append(error)
+            yield
+        yield
+
+    running = suspended()
+    next(running)
+    server.answers(play.Answer(drips_head=True))
+    try:
+        raise kept[0]
+    except ValueError:
+        with pytest.raises(TransientError):
+            ask(server, timeout_s=0.3)
+    assert next(running, "closed") is None
+
+
+def test_causes_in_a_circle_hold_nobody_up(server: play.Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of urllib3's that was its own cause's cause would."""
+    one, other = OSError("one"), OSError("other")
+    other.__cause__ = one
+
+    def fail(*_: object, **__: object) -> None:
+        raise one from other
+
+    attempts = Attempts("Server", server.url, 5)
+    monkeypatch.setattr(attempts._pool, "request", fail)
+    with pytest.raises(TransientError):
+        attempts.answer_to("POST", server.url, b"{}", {})
+
+
 def test_a_proxy_that_drips_is_left_in_time(server: play.Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also while it makes the tunnel to an https address."""
     server.answers(play.Answer(drips_head=True))

@@ -5,6 +5,7 @@ import codecs
 import io
 import logging
 import re
+import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -113,12 +114,13 @@ class Attempts:
         """
         from urllib3.exceptions import HTTPError
 
+        before = sys.exception()
         with unlogged():
             try:
                 return self._attempt(method, url, body, headers)
             except (HTTPError, OSError) as error:
                 reason = _reason(error)
-                _let_go(error)
+                _let_go(error, before)
         # Raised out here, so that not even the context of what is raised holds the address.
         raise TransientError(f"{self._where}: {reason}")
 
@@ -202,10 +204,15 @@ def _written(secrets: Iterable[str]) -> list[str]:
     return sorted(every, key=len, reverse=True)
 
 
-def _let_go(error: BaseException) -> None:
-    """Of all that urllib3 was in the middle of: its frames hold the error, and beneath them what was to be sent."""
+def _let_go(error: BaseException, before: BaseException | None) -> None:
+    """Of all that urllib3 was in the middle of: its frames hold the error, and beneath them what was to be sent.
+
+    Not of what was handled `before`, whose frames are somebody else's.
+    """
+    seen = [before]
     link: BaseException | None = error
-    while link is not None:
+    while link is not None and not any(link is each for each in seen):
+        seen.append(link)
         traceback.clear_frames(link.__traceback__)
         link = link.__cause__ or link.__context__
 
