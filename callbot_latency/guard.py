@@ -100,7 +100,7 @@ def _without_frames(error: BaseException) -> BaseException:
     Frames hold the error as it holds them: the work would stay until Python's garbage collector comes by, which stops
     the whole process for as long as there is much to find.
     """
-    # By BaseException's own means: a class of somebody's own may be frozen, or do something else.
+    # By BaseException's own means, for a class of somebody's own may be frozen; one may also have such names itself.
     with contextlib.suppress(Exception):
         BaseException.__setattr__(error, "__cause__", None)
         BaseException.__setattr__(error, "__context__", None)

@@ -94,25 +94,30 @@ class LoopLag:
         self._late.append((from_ns, until_ns))
 
     def _time_passes(self, selector: Any) -> None:
+        select, own = selector.select, vars(selector).get("select")
+
+        def timed(timeout: float | None = None) -> Any:
+            now_ns, since_ns = perf_counter_ns(), self._since_ns
+            self._passes += 1
+            if since_ns is not None and now_ns - since_ns >= LONG_NS:
+                self.note(since_ns, now_ns)
+            self._since_ns = None
+            # Not where somebody else has wrapped it since.
+            if not self.is_watched and vars(selector).get("select") is itself():
+                self._is_on = False
+                if own is None:
+                    del selector.select
+                else:
+                    selector.select = own
+                return select(timeout)
+            events = select(timeout)
+            self._since_ns = perf_counter_ns()
+            return events
+
+        itself = weakref.ref(timed)  # it would be left to the garbage collector, did it hold itself
         self._is_on = True
         self._since_ns = perf_counter_ns()
-        selector.select = _TimedSelect(self, selector)
-
-    def before_waiting(self) -> None:
-        """A pass is over."""
-        now_ns, since_ns = perf_counter_ns(), self._since_ns
-        self._passes += 1
-        if since_ns is not None and now_ns - since_ns >= LONG_NS:
-            self.note(since_ns, now_ns)
-        self._since_ns = None
-
-    def after_waiting(self) -> None:
-        """A pass begins."""
-        self._since_ns = perf_counter_ns()
-
-    def stopped(self) -> None:
-        """Its passes are timed no longer."""
-        self._is_on = False
+        selector.select = timed
 
     def _check(self, selector: Any, passes: int) -> None:
         """In the next pass: where ours was not called for it, somebody put another one back over it."""
@@ -130,32 +135,6 @@ class LoopLag:
             self._schedule(loop)
         else:
             self._is_on = False
-
-
-class _TimedSelect:
-    """Stands for a selector's `select` while its loop is watched, and knows itself without holding itself."""
-
-    def __init__(self, lag: LoopLag, selector: Any) -> None:
-        self.__name__ = self.__qualname__ = "select"
-        self._lag, self._selector = lag, selector
-        self._select, self._own = selector.select, vars(selector).get("select")
-
-    def __call__(self, timeout: float | None = None) -> Any:
-        self._lag.before_waiting()
-        # Not where somebody else has wrapped it since.
-        if not self._lag.is_watched and vars(self._selector).get("select") is self:
-            self._take_out()
-            return self._select(timeout)
-        events = self._select(timeout)
-        self._lag.after_waiting()
-        return events
-
-    def _take_out(self) -> None:
-        self._lag.stopped()
-        if self._own is None:
-            del self._selector.select
-        else:
-            self._selector.select = self._own
 
 
 _lags: "weakref.WeakKeyDictionary[Any, LoopLag]" = weakref.WeakKeyDictionary()

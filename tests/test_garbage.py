@@ -88,8 +88,8 @@ for kind, measured in KINDS.items():
     told()
     left[kind] = gc.collect()
     gc.enable()
-facts = {"parts": sorted(latency_tracker.get_turns()[-1].parts_ms)}
-tell(left=left, measured=latency_tracker.get_stats()["rag_inference/block"]["count"], **facts)
+[*_, turned] = latency_tracker.get_turns()
+tell(left=left, measured=latency_tracker.get_stats()["rag_inference/block"]["count"], parts=list(turned.parts_ms))
 shutdown()
 """
 

@@ -100,7 +100,7 @@ def test_an_answer_that_gives_no_frames_away_is_an_answer_all_the_same() -> None
 
 
 def test_an_answer_of_a_frozen_class_is_given_back() -> None:
-    """It keeps its cause, which nobody may take from it."""
+    """And lets go of its cause all the same."""
 
     @dataclass(frozen=True)
     class Busy(Exception):
@@ -112,7 +112,9 @@ def test_an_answer_of_a_frozen_class_is_given_back() -> None:
         except RuntimeError as cause:
             raise Busy(429) from cause
 
-    assert delivered(fail, None, "x", 1, (Busy,)) == Busy(429)
+    answer = delivered(fail, None, "x", 1, (Busy,))
+    assert answer == Busy(429)
+    assert answer.__cause__ is answer.__context__ is answer.__traceback__ is None
 
 
 def test_at_most_once_per_interval(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -167,7 +167,7 @@ def test_what_others_hold_up_is_nobodys_harm() -> None:
 
 
 def test_a_fork_holds_everybody_up_beside_grpc_alone() -> None:
-    """GRPC waits for its own threads before it, with Python's lock in its hand; that is not allowed over HTTP."""
+    """There gRPC waits for its own threads, with Python's lock in its hand; over HTTP it would be a fault of ours."""
     seen = evidence()
     seen.bot["late"], seen.bot["forks"] = [(10.0, 13.0, "load begins")], [(10.0, 13.0)]
     assert findings(seen)
