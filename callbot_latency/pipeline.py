@@ -230,7 +230,9 @@ class Pipeline:
         self._wake.put(done)
         while not done.wait(min(INTERVAL_S, max(0.0, deadline_s - monotonic()))):
             if monotonic() >= deadline_s or not self._thread.is_alive():
-                return False
+                break
+        if not done.is_set():  # a worker that ends answers first
+            return False
         for lane in self._lanes:
             lane.flush(0.0)  # all of them begin at once
         return all(lane.flush(max(0.0, deadline_s - monotonic())) for lane in self._lanes)
