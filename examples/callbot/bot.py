@@ -19,7 +19,7 @@ from simple_salesforce.api import Salesforce
 from simple_salesforce.exceptions import SalesforceError
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, WebSocketRoute
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from callbot_latency import Anchor, call, turn
 from callbot_latency.twilio import TwilioMediaStream, measured_websocket
@@ -110,10 +110,14 @@ class Conversation:
             ended = await asyncio.gather(*tasks, return_exceptions=True)
             self._recognizer.close()
         for result in ended:
-            # The caller may hang up in the middle of a word of ours.
-            if isinstance(result, Exception) and not isinstance(result, WebSocketDisconnect):
+            if isinstance(result, Exception) and not self._is_hang_up(result):
                 raise result
         await self._note_call()
+
+    def _is_hang_up(self, error: Exception) -> bool:
+        """Whether the caller hung up while the bot was speaking: then Starlette refuses to receive, too."""
+        is_closed = self._socket.application_state is WebSocketState.DISCONNECTED
+        return isinstance(error, WebSocketDisconnect) or (isinstance(error, RuntimeError) and is_closed)
 
     # -- listening ------------------------------------------------------------------------------------------------
 
