@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import random
+import statistics
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
@@ -183,12 +184,20 @@ def _sound(length_ms: int, silent_ms: int) -> str:
 
 
 class Machine:
-    """Notes when the machine held this process up, other processes being on it: nobody's truth is worth much then."""
+    """Measures how late the machine wakes a thread of this process that wants to run: the control of each bound.
+
+    A measured instant and the true one are noted by different threads. On a busy machine the later one is late, for
+    reasons that no measurement can know. So each bound allows some of the lateness that this thread saw meanwhile.
+    """
 
     GAP_S = 0.003
+    BEAT_S = 0.001
+    HOPS = 4
+    """How many threads wait for each other between two instants: engine, bot, WebSocket, far side."""
 
     def __enter__(self) -> "Machine":
         self._held_up: list[tuple[float, float]] = []
+        self._late_ms: list[float] = []
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._beat)
         self._thread.start()
@@ -196,8 +205,9 @@ class Machine:
 
     def _beat(self) -> None:
         before = time.perf_counter()
-        while not self._over.wait(0.001):
+        while not self._over.wait(self.BEAT_S):
             now = time.perf_counter()
+            self._late_ms.append((now - before - self.BEAT_S) * 1000)
             if now - before > self.GAP_S:
                 self._held_up.append((before, now))
             before = now
@@ -205,6 +215,18 @@ class Machine:
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join()
+
+    def allows(self, least_ms: float, turns: int) -> float:
+        """Return the bound in milliseconds of what is typical of so many turns.
+
+        It is `least_ms`, the mean lateness of each hop, and four standard errors of that mean.
+        """
+        deviation_ms = statistics.pstdev(self._late_ms) * (self.HOPS / turns) ** 0.5
+        return least_ms + self.HOPS * statistics.fmean(self._late_ms) + 4 * deviation_ms
+
+    def allows_once(self, least_ms: float) -> float:
+        """Return the bound of a single value in milliseconds: `least_ms`, and the worst lateness of each hop."""
+        return least_ms + self.HOPS * max(self._late_ms)
 
     def ran_between(self, begin: float, end: float) -> bool:
         """Whether nothing was held up in that time."""

@@ -25,7 +25,7 @@ SPEECH_FRAMES = 2
 HANGOVER_FRAMES = 3
 PAUSE_FRAMES = 6
 """Between two turns of this caller; the stream takes what comes after a shorter pause as the same utterance."""
-PATIENCE_S = 20.0
+PATIENCE_S = 100.0
 
 Given = dict[str, Any]
 
