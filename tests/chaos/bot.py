@@ -32,7 +32,7 @@ TICK_S = 0.02
 LATE_S = 0.2
 """What took longer to begin or to end a measured operation is told."""
 PULSE_S = 0.05
-PATIENCE_S = 30.0
+PATIENCE_S = 200.0
 _EVERYTHING = 2
 """The oldest generation of Python's garbage collector."""
 

@@ -10,6 +10,8 @@ from examples.callbot.salesforce_stub import PHONES
 
 ANSWERS = len(SCRIPT) + 1
 """The greeting, and one for each thing that a caller says."""
+PATIENCE_S = 180.0
+"""A caller is harmed who gets no answer at all. How long measuring holds a call up is judged by the bot's own clock."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Callers(threading.Thread):
     async def _line(self, number: int) -> None:
         await asyncio.sleep(number)
         while not self._over.is_set():
-            caller = Caller(self._url, PHONES[number % len(PHONES)], SCRIPT)
+            caller = Caller(self._url, PHONES[number % len(PHONES)], SCRIPT, patience_s=PATIENCE_S)
             seconds, error = 0.0, None
             try:
                 seconds = await caller.run()

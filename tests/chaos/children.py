@@ -15,7 +15,7 @@ from typing import Any
 from callbot_latency import measure_latency_context, report_manager, shutdown
 
 EVERY_S = 0.01
-PATIENCE_S = 30.0
+PATIENCE_S = 100.0
 END_WITHIN_S = 4.0
 RECORD_BYTES = 4096
 

@@ -90,7 +90,7 @@ class Exposed:
 def exposed(url: str, instance: str) -> Exposed:
     """Read it."""
     read = Exposed()
-    for family in text_string_to_metric_families(httpx.get(url, timeout=10).raise_for_status().text):
+    for family in text_string_to_metric_families(httpx.get(url, timeout=60).raise_for_status().text):
         for sample in family.samples:
             if re.fullmatch(r"callbot_(operation|attempt)_duration_seconds_count", sample.name):
                 read.counts[sample.labels["operation_name"]] += int(sample.value)

@@ -28,7 +28,7 @@ from tests.chaos.table import table
 
 SERVICE = "chaos"
 TOLD_EVERY_S = 5.0
-SETTLE_S = 60.0
+SETTLE_S = 180.0
 Say = Callable[[str], None]
 
 
