@@ -60,7 +60,7 @@ def _value(value: dict[str, Any]) -> Any:
 
 def spans_of(stack: Stack, trace_id: str) -> list[Span]:
     """Every span of a trace, from Jaeger's `/api/v3/traces/{id}`; none while it is not there."""
-    answer = httpx.get(f"{stack.url('jaeger_query')}/api/v3/traces/{trace_id}", timeout=10)
+    answer = httpx.get(f"{stack.url('jaeger_query')}/api/v3/traces/{trace_id}", timeout=60)
     if answer.status_code == httpx.codes.NOT_FOUND:
         return []
     return _spans(answer.raise_for_status().json())
@@ -75,7 +75,7 @@ def search_spans(stack: Stack, service: str) -> list[Span]:
         "query.start_time_max": (now + timedelta(minutes=1)).isoformat().replace("+00:00", "Z"),
         "query.num_traces": "5000",
     }
-    answer = httpx.get(f"{stack.url('jaeger_query')}/api/v3/traces", params=query, timeout=30)
+    answer = httpx.get(f"{stack.url('jaeger_query')}/api/v3/traces", params=query, timeout=60)
     return [] if answer.status_code == httpx.codes.NOT_FOUND else _spans(answer.raise_for_status().json())
 
 
@@ -105,7 +105,7 @@ def operations(spans: Iterable[Span]) -> Counter[Key]:
 
 def prometheus_query(stack: Stack, query: str) -> list[dict[str, Any]]:
     """The instant vector that Prometheus answers."""
-    answer = httpx.get(f"{stack.url('prometheus')}/api/v1/query", params={"query": query}, timeout=10)
+    answer = httpx.get(f"{stack.url('prometheus')}/api/v1/query", params={"query": query}, timeout=60)
     result: list[dict[str, Any]] = answer.raise_for_status().json()["data"]["result"]
     return result
 
@@ -114,7 +114,7 @@ def prometheus_exemplars(stack: Stack, query: str) -> list[dict[str, Any]]:
     """The exemplars of the last hour."""
     now = time.time()
     parameters = {"query": query, "start": str(now - 3600), "end": str(now + 60)}
-    answer = httpx.get(f"{stack.url('prometheus')}/api/v1/query_exemplars", params=parameters, timeout=10)
+    answer = httpx.get(f"{stack.url('prometheus')}/api/v1/query_exemplars", params=parameters, timeout=60)
     return [exemplar for series in answer.raise_for_status().json()["data"] for exemplar in series["exemplars"]]
 
 

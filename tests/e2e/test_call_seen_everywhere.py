@@ -73,7 +73,7 @@ def run(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Run:
         env=clean_environment(settings),
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=250,
         check=False,
     )
     assert done.returncode == 0, done.stderr

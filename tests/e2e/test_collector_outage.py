@@ -74,7 +74,7 @@ def test_what_the_collector_had_on_disk_arrives_after_it_was_killed(stack: Stack
     stack.start("jaeger")
     stack.start("collector")
     bot.measure("afterwards")
-    bot.process.communicate(timeout=90)
+    bot.process.communicate(timeout=200)
     assert bot.process.returncode == 0
 
     wanted = counted_in_file(bot.file)

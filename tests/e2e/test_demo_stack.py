@@ -64,7 +64,7 @@ def test_without_servers_it_says_which(tmp_path: Path) -> None:
         env=clean_environment({"PATH": str(tmp_path), "CALLBOT_STACK_CACHE": str(tmp_path / "c"), "PIP_NO_INDEX": "1"}),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         check=False,
     )
     assert done.returncode == 1

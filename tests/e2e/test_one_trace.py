@@ -126,7 +126,7 @@ def serving(code: str, folder: Path, environment: Mapping[str, str], *arguments:
         except BaseException:
             process.kill()
             raise
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=100)
     assert process.returncode == 0, errors
 
 
@@ -167,7 +167,7 @@ def hold_calls(stack: Stack, folder: Path, call_sids: list[str], more: Mapping[s
             env=clean_environment(environment),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=200,
             check=False,
         )
         assert done.returncode == 0, done.stderr

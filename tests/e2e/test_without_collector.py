@@ -322,7 +322,7 @@ def flux(stack: Stack, query: str) -> list[dict[str, str]]:
         params={"org": "callbot"},
         headers={"Authorization": f"Token {stack.influxdb_token}", "Content-Type": "application/vnd.flux"},
         content=query,
-        timeout=20,
+        timeout=60,
     ).raise_for_status()
     lines = [line for line in answer.text.splitlines() if line and not line.startswith("#")]
     return list(csv.DictReader(lines))
