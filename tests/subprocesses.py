@@ -5,17 +5,49 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from time import monotonic, sleep
+from typing import Any, TypeVar
 
 ROOT = Path(__file__).parents[1]
+LONG_S = 60.0
+"""How long a test waits for what must come: longer than any machine takes."""
+PATIENT = f"import callbot_latency; callbot_latency.shutdown.__defaults__ = ({LONG_S},)\n"
+"""The end of the process waits so long for what is to be written, however slow the machine.
 
-PRELUDE = """
+Where nothing hangs it takes no longer. `command` begins with it; the modules that other programs load need it too.
+"""
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+PRELUDE = (
+    """
 import atexit, json, os, signal, sys, threading, time
 import callbot_latency as cl
 from callbot_latency import init, latency_tracker, measure_latency, measure_latency_context, shutdown
 from callbot_latency.drops import dropped
+
+def keep_the_bound():
+    '''The end of the process has its own 2 s, as without the tests.'''
+    shutdown.__defaults__ = (cl.runtime.EXIT_TIMEOUT_S,)
+
+def until(true):
+    deadline_s = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline_s, "it does not come"
+        time.sleep(0.005)
+
+def has_delivered(amount, name="jsonl"):
+    '''Whether this reporter has done with so many.'''
+    return cl.report_manager.status()[name].delivered >= amount
+
+def has_failed(amount, name="jsonl"):
+    '''Whether it was given so many, and could not report them.'''
+    status = cl.report_manager.status()[name]
+    return status.accepted == amount and status.last_error is not None
 
 @measure_latency("speech_to_text", provider="google")
 def listen():
@@ -24,6 +56,8 @@ def listen():
 def tell(**facts):
     print("FACTS " + json.dumps(facts), flush=True)
 """
+    + PATIENT
+)
 
 
 def clean_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -46,7 +80,7 @@ def command(code: str) -> list[str]:
 
 
 def run_python(
-    code: str, cwd: Path, environment: Mapping[str, str] | None = None, timeout_s: float = 30
+    code: str, cwd: Path, environment: Mapping[str, str] | None = None, timeout_s: float = 100
 ) -> subprocess.CompletedProcess[str]:
     """Run `code` in a process of its own in the folder `cwd`; a hang fails the test."""
     return subprocess.run(
@@ -60,6 +94,21 @@ def run_python(
     )
 
 
+def at_once(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """What `function` gives for each of `items`, all of them at the same time: for processes that wait."""
+    each = list(items)
+    with ThreadPoolExecutor(len(each)) as pool:
+        return list(pool.map(function, each))
+
+
+def until(true: Callable[[], object], what: str = "it") -> None:
+    """Wait until `true()`; the test fails where it does not come."""
+    deadline_s = monotonic() + LONG_S
+    while not true():
+        assert monotonic() < deadline_s, f"{what} does not come"
+        sleep(0.01)
+
+
 def facts_of(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     """What the process told by ``tell(...)``; it must have ended well."""
     assert done.returncode == 0, done.stderr
@@ -69,7 +118,18 @@ def facts_of(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     return facts
 
 
+def metrics_file(folder: Path) -> Path:
+    """The default metrics file of a process that runs in `folder`."""
+    return folder / "outputs" / "logs" / "latency_metrics.jsonl"
+
+
 def written(folder: Path) -> list[dict[str, Any]]:
-    """Every line of the default metrics file beneath `folder`, each of which must be whole."""
-    file = folder / "outputs" / "logs" / "latency_metrics.jsonl"
+    """Every line of the default metrics file in `folder`, each of which must be whole."""
+    file = metrics_file(folder)
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def count_written(folder: Path) -> int:
+    """How many lines stand there, also while a process writes more."""
+    file = metrics_file(folder)
+    return file.read_bytes().count(b"\n") if file.exists() else 0

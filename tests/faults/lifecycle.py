@@ -21,8 +21,10 @@ from callbot_latency import runtime
 from callbot_latency.drops import dropped
 
 THREADS = 100
+LEAST_STEPS = 1_500
+"""So many there are, and one fork among them, however slow the machine."""
 FORKS_AT_ONCE = 3
-HANG_S = 60
+HANG_S = 120
 """Longer takes no step, however busy the machine."""
 
 
@@ -97,6 +99,7 @@ class Fuzz:
 
     def __init__(self, seed: str, seconds: float) -> None:
         self.seed, self.until_s = seed, monotonic() + seconds
+        self._latest_s = self.until_s + HANG_S
         self.faults: list[str] = []
         self.done: Counter[str] = Counter()
         self._forks = threading.Semaphore(FORKS_AT_ONCE)
@@ -106,7 +109,7 @@ class Fuzz:
         mine = Steps(self, random)
         choices = list(mine.weights)
         weights = list(mine.weights.values())
-        while monotonic() < self.until_s and not self.faults:
+        while self._goes_on() and not self.faults:
             (step,) = random.choices(choices, weights)
             try:
                 step()
@@ -114,6 +117,11 @@ class Fuzz:
                 self.faults.append(f"{step.__name__}: {traceback.format_exc()}")
             self.done[step.__name__] += 1
         mine.remove_all()
+
+    def _goes_on(self) -> bool:
+        now_s = monotonic()
+        has_enough = self.done["forked"] > 0 and sum(list(self.done.values())) >= LEAST_STEPS
+        return now_s < (self.until_s if has_enough else self._latest_s)
 
     def forked(self) -> None:
         """A child that measures and ends; one that hangs tells where, and is killed."""
@@ -136,7 +144,7 @@ class Fuzz:
             cl.init()
             listen()
             cl.latency_tracker.get_stats()
-            code = 0 if runtime._lifecycle.acquire(timeout=5) else 3
+            code = 0 if runtime._lifecycle.acquire(timeout=HANG_S / 4) else 3
             runtime._lifecycle.release()
             cl.shutdown(timeout_s=2)
         except BaseException:
@@ -264,11 +272,11 @@ def state() -> dict[str, Any]:
 def run(seed: str, seconds: float) -> dict[str, Any]:
     """Run for so many seconds; what was done, what went wrong, and what was left behind."""
     faulthandler.enable(all_threads=True)
-    faulthandler.dump_traceback_later(seconds + HANG_S, exit=True)
+    faulthandler.dump_traceback_later(seconds + 3 * HANG_S, exit=True)
     sys.setswitchinterval(1e-6)
     cl.init()
     listen()
-    cl.shutdown(timeout_s=10)
+    cl.shutdown(timeout_s=HANG_S)
     before = state()
     fuzz = Fuzz(seed, seconds)
     threads = [threading.Thread(target=fuzz.thread, args=(n,)) for n in range(THREADS)]
@@ -278,11 +286,11 @@ def run(seed: str, seconds: float) -> dict[str, Any]:
         thread.join()
     sys.setswitchinterval(0.005)
     for reporter in cl.report_manager.reporters:
-        cl.report_manager.remove_reporter(reporter, timeout_s=10)
-    ended = cl.shutdown(timeout_s=30)
+        cl.report_manager.remove_reporter(reporter, timeout_s=HANG_S)
+    ended = cl.shutdown(timeout_s=HANG_S)
     for thread in threading.enumerate():
         if thread.name.startswith("callbot_latency"):
-            thread.join(10)  # of sessions whose shutdown had no time
+            thread.join(HANG_S)  # of sessions whose shutdown had no time
     return {
         "faults": fuzz.faults[:3],
         "done": dict(fuzz.done),

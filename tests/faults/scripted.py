@@ -89,6 +89,7 @@ class Server:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else an answer waits 40 ms for the client's acknowledgement
     server: "_Http"
 
     def _answer(self) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import random
 import socket
 import threading
 from collections.abc import Iterator
@@ -18,11 +19,12 @@ LOCALHOST = "127.0.0.1"
 
 
 def free_port() -> int:
-    """A port on which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind((LOCALHOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port on which nobody listens, of those that the system gives to nobody by itself: it stays free."""
+    while True:
+        port = random.SystemRandom().randrange(10_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((LOCALHOST, port))
+            return port
 
 
 @contextlib.contextmanager
@@ -57,6 +59,12 @@ def silent() -> Iterator[str]:
                 connection.close()
 
 
+HANGING_EXPORTS = {
+    "OTEL_EXPORTER_OTLP_TIMEOUT": "60",
+    "OTEL_BSP_EXPORT_TIMEOUT": "60000",
+    "OTEL_METRIC_EXPORT_TIMEOUT": "60000",
+}
+"""An export that nobody takes goes on for a minute: whoever waits for it takes far longer than any bound of ours."""
 BROKEN = {"refusing": refusing, "silent": silent}
 
 
@@ -114,7 +122,7 @@ def http_collector() -> Iterator[Received]:
             """Say nothing."""
 
     server = ThreadingHTTPServer((LOCALHOST, 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     received.url = f"http://{LOCALHOST}:{server.server_port}"
     try:

@@ -8,6 +8,7 @@ import threading
 import weakref
 from array import array
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -15,11 +16,12 @@ from typing import Any
 import callbot_latency as cl
 from callbot_latency import runtime
 from callbot_latency.drops import dropped
+from callbot_latency.reporters.rotation import backups_of
 
 CALLS_AT_ONCE = 50
 TURNS_A_CALL = 10
 KEPT_TASKS = 500
-COMPRESSED_S = 2
+COMPRESSED_S = 60
 STEPS = 10
 """So often memory is looked at, after as much has run as fills every bounded table."""
 
@@ -85,7 +87,7 @@ def let_go(soak: Soak) -> int:
     """
     running = runtime._runtime
     assert running is not None
-    assert running.pipeline.flush(60)
+    assert running.pipeline.flush(200)
     gc.collect()
     alive = len(soak.alive)
     soak.tasks.clear()
@@ -95,14 +97,25 @@ def let_go(soak: Soak) -> int:
     return alive
 
 
-def descriptors(before: int) -> int:
-    """How many are open; a file that is just being compressed is waited for."""
+def is_compressing() -> bool:
+    """Whether a file that was moved aside is still to become an archive."""
+    found = backups_of(Path("outputs/logs/latency_metrics.jsonl").absolute())
+    return any(forms != {".gz"} for forms in found.values())
+
+
+def settled(before: int | None, count: Callable[[], int]) -> int:
+    """`count()`, which is waited for where it is above `before`: a file may just be compressed."""
     until_s = monotonic() + COMPRESSED_S
-    while True:
-        count = sum(fd.exists() for fd in Path("/proc/self/fd").iterdir())
-        if count <= before or monotonic() > until_s:
-            return count
-        sleep(0.05)
+    while (before is None and is_compressing()) or (before is not None and count() > before):
+        if monotonic() > until_s:
+            break
+        sleep(0.02)
+    return count()
+
+
+def descriptors() -> int:
+    """How many are open."""
+    return sum(fd.exists() for fd in Path("/proc/self/fd").iterdir())
 
 
 def run(turns: int, warm_up: int, different_calls: int | None = None) -> dict[str, Any]:
@@ -123,12 +136,12 @@ def run(turns: int, warm_up: int, different_calls: int | None = None) -> dict[st
         # Each on a loop of its own: what is known of when a loop was held up goes with the loop.
         asyncio.run(soak.run(turns // STEPS if step else warm_up))
         columns["alive"][step] = let_go(soak)
-        columns["threads"][step] = threading.active_count()
-        columns["fds"][step] = descriptors(columns["fds"][0])
+        for name, count in (("threads", threading.active_count), ("fds", descriptors)):
+            columns[name][step] = settled(columns[name][0] if step else None, count)
         columns["blocks"][step] = sys.getallocatedblocks()
     return {
         **{name: list(column) for name, column in columns.items()},
         "watched": soak.measured,
         "dropped": dropped.by_reason(),
-        "ended": cl.shutdown(timeout_s=30),
+        "ended": cl.shutdown(timeout_s=60),
     }

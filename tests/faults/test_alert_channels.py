@@ -34,7 +34,7 @@ def test_429_is_waited_for_and_nothing_sent_early() -> None:
         with lane_to(SlackReporter(slack.url)) as lane:
             for alert in alerts:
                 lane.notify(alert)
-            assert lane.flush(10)
+            assert lane.flush(60)
             status = lane.status()
     first, *others = [request.at_s for request in slack.requests]
     assert all(at_s - first >= 1.0 for at_s in others)
@@ -48,7 +48,7 @@ def test_a_server_that_ails_gets_it_when_it_is_well() -> None:
     ailing = (Answer(500, b"rollup_error"), RESET, Answer(503))
     with webhook(*ailing) as slack, lane_to(SlackReporter(slack.url)) as lane:
         lane.notify(an_alert())
-        assert lane.flush(10)
+        assert lane.flush(60)
         status = lane.status()
     assert (status.delivered, status.retried, len(slack.requests)) == (1, 3, 4)
     assert all(one == other for one, other in pairwise(slack.messages()))
@@ -60,7 +60,7 @@ def test_tries_are_bounded() -> None:
     with webhook(*[Answer(500)] * 5) as slack, lane_to(SlackReporter(slack.url), attempts=5) as lane:
         lane.notify(an_alert())
         lane.notify(an_alert())
-        assert lane.flush(10)
+        assert lane.flush(60)
         status = lane.status()
     assert len(slack.requests) == 6
     assert (status.delivered, dict(status.dropped)) == (1, {"slack_gave_up": 1})
@@ -72,7 +72,7 @@ def test_a_refusal_is_not_tried_again(answer: Answer, caplog: pytest.LogCaptureF
     """It is one line of the log that says what to do."""
     with webhook(answer) as slack, lane_to(SlackReporter(slack.url)) as lane:
         lane.notify(an_alert())
-        assert lane.flush(10)
+        assert lane.flush(60)
         status = lane.status()
     assert len(slack.requests) == 1
     assert dict(status.dropped) == {"slack_refused": 1}
@@ -84,14 +84,14 @@ def test_a_refusal_is_not_tried_again(answer: Answer, caplog: pytest.LogCaptureF
 def test_a_hanging_slack_holds_up_the_end_no_longer_than_allowed() -> None:
     """What it has in hand is counted, since nobody knows whether it arrived."""
     with webhook(HANG) as slack:
-        lane = Lane("slack", SlackReporter(slack.url))
+        lane = Lane("slack", SlackReporter(slack.url, timeout_s=60))
         lane.start()
         lane.notify(an_alert())
         while not slack.requests:
             assert not lane.flush(0.01)
         began_s = monotonic()
-        assert not lane.close(0.5)
-        assert monotonic() - began_s < 1.0
+        assert not lane.close(0.2)
+        assert monotonic() - began_s < 10  # and not the minute of the attempt
         assert dict(lane.status().dropped) == {"slack_unconfirmed": 1}
 
 
@@ -101,7 +101,7 @@ def test_apprise_asks_again_only_where_it_failed() -> None:
         urls = [server.root.replace("http://", "json://") for server in (well, ailing)]
         with lane_to(AppriseReporter(urls)) as lane:
             lane.notify(an_alert())
-            assert lane.flush(10)
+            assert lane.flush(60)
             status = lane.status()
     assert (len(well.requests), len(ailing.requests)) == (1, 3)
     assert (status.delivered, status.retried) == (1, 2)

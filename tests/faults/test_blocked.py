@@ -42,7 +42,7 @@ class Hanging:
 
     def report(self, batch: Sequence[LatencyMetric]) -> None:
         self.entered.set()
-        self.may_return.wait(60)
+        self.may_return.wait()
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def hanging(start: Start) -> Iterator[Hanging]:
     reporter = Hanging()
     report_manager.add_reporter(reporter)
     RUNS["a function"]()
-    assert reporter.entered.wait(10)
+    assert reporter.entered.wait(60)
     try:
         yield reporter
     finally:
@@ -81,17 +81,17 @@ class Held:
     def _hold(self, locks: Sequence[Any]) -> None:
         mine = [lock for lock in locks if lock.acquire(timeout=0.05)]
         self._holding.set()
-        self._leave.wait(60)
+        self._leave.wait()
         for lock in mine:
             lock.release()
 
     def __enter__(self) -> None:
         self._thread.start()
-        assert self._holding.wait(20)
+        assert self._holding.wait(60)
 
     def __exit__(self, *_: object) -> None:
         self._leave.set()
-        self._thread.join(20)
+        self._thread.join(60)
 
 
 def a_turn() -> None:
@@ -130,7 +130,7 @@ def test_a_measured_call_waits_for_nobody(kind: str) -> None:
     assert len(locks) > 20
     with Held(locks):
         calling.start()
-        calling.join(30)
+        calling.join(60)
         assert ended == [kind], "it waits for a lock"
     assert asked == []
 
@@ -143,5 +143,5 @@ def test_a_lock_that_is_waited_for_would_be_found() -> None:
         waiting.start()
         waiting.join(0.2)
         assert waiting.is_alive()
-    waiting.join(10)
+    waiting.join(60)
     assert not waiting.is_alive()

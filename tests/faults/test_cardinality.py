@@ -1,4 +1,4 @@
-"""A name made at run time, 100,000 times: labels, keys and memory are bounded, and each that is bounded is counted."""
+"""A name made at run time, 30,000 times: labels, keys and memory are bounded, and each that is bounded is counted."""
 
 import re
 from collections.abc import Iterator
@@ -10,8 +10,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.faults.scripted import OK, Answer, Server, scripted
 from tests.subprocesses import facts_of, run_python
 
-ROUNDS, AT_ONCE = 10, 10_000
+ROUNDS, AT_ONCE = 3, 10_000
 NAMES = ROUNDS * AT_ONCE
+ENOUGH = 12_000
+"""As many fill every table."""
 MAX_LABELS = 200
 MAX_KEYS = 1_000
 
@@ -37,16 +39,20 @@ def labels_of(data, name):
     points = [point for m in made for point in m.data.data_points]
     return [(dict(point.attributes), getattr(point, "count", 0)) for point in points]
 
-objects = []
-for _ in range(%d):
-    for _ in range(%d): slow()
-    assert pipeline.flush(60)
+def objects_now():
     gc.collect()
-    objects.append(len(gc.get_objects()))
+    return len(gc.get_objects())
+
+for n in range(%d):
+    for _ in range(%d): slow()
+    assert pipeline.flush(200)
+    if n == 1: of_20_000 = objects_now()
+# What some thread has in hand at the moment comes on top, and goes; what is kept would stay.
+until(lambda: objects_now() < of_20_000 * 1.01)
 data = reader.get_metrics_data()
 durations, breaches = (labels_of(data, f"callbot.{name}") for name in ("operation.duration", "threshold.breaches"))
 tell(
-    objects=objects,
+    of_20_000=of_20_000,
     names=len({labels["operation_name"] for labels, _ in durations}),
     providers=len({labels["provider"] for labels, _ in durations}),
     of_breaches=len({labels["provider"] for labels, _ in breaches}),
@@ -56,7 +62,7 @@ tell(
     kept=len(latency_tracker.metrics),
     dropped=dropped.by_reason(),
 )
-shutdown(timeout_s=20)
+shutdown()
 """
 
 
@@ -67,10 +73,11 @@ def servers() -> Iterator[tuple[Server, Server]]:
         yield push, influx
 
 
+@pytest.mark.timeout(300)
 def test_names_and_providers_without_end(servers: tuple[Server, Server], tmp_path: Path) -> None:
     """At most 200 names and 200 providers, and `other`, in each exporter; nothing is lost from the counts.
 
-    Memory: after the first 20,000, whose last 10,000 the tracker keeps, 80,000 more leave not one object in a hundred.
+    Memory: after the first 20,000, whose last 10,000 the tracker keeps, 10,000 more leave not one object in a hundred.
     """
     push, influx = servers
     environment = {
@@ -83,15 +90,14 @@ def test_names_and_providers_without_end(servers: tuple[Server, Server], tmp_pat
         "LATENCY_FILE_LOGGING_ENABLED": "false",
         "LATENCY_LOGGING_ENABLED": "false",
     }
-    facts = facts_of(run_python(BOT % (ROUNDS, AT_ONCE), tmp_path, environment, timeout_s=120))
+    facts = facts_of(run_python(BOT % (ROUNDS, AT_ONCE), tmp_path, environment, timeout_s=280))
     assert (facts["names"], facts["providers"], facts["of_breaches"]) == (MAX_LABELS + 1,) * 3
     assert (facts["counted"], facts["has_other"]) == (NAMES, True)
     assert facts["keys"] == [MAX_KEYS + 1] * 2
     assert facts["kept"] == 10_000
     assert facts["dropped"] == {"operation_name_label": NAMES - MAX_LABELS, "provider_label": NAMES - MAX_LABELS}
-    # What some thread has in hand at the moment comes on top, up to a batch or three; what were kept would stay.
-    _, *objects = facts["objects"]
-    assert min(objects[-3:]) < min(objects[:3]) * 1.01
+    # One more for each name of the last 10,000 would be more than one in a hundred.
+    assert facts["of_20_000"] < 100 * AT_ONCE
     assert_is_bounded_in_prometheus(push.requests[-1].body.decode())
     assert_is_bounded_in_influxdb(b"\n".join(request.body for request in influx.requests).decode())
 
@@ -134,7 +140,7 @@ def one(latency_ms=1.0):
     record(LatencyMetric("rag_inference", name, latency_ms, "error", provider=provider, call_sid="CA" + sid))
 
 def retained():
-    assert pipeline.flush(60)
+    assert pipeline.flush(200)
     kept = len(latency_tracker.metrics)
     latency_tracker.metrics.clear()
     for _ in range(3): gc.collect()
@@ -144,22 +150,23 @@ tracemalloc.start()
 one(4e3)
 _, before = retained()
 for n in range(%d):
-    one(4e3 if n %% 20 == 0 else 1.0)
-    if n %% 5_000 == 0: assert pipeline.flush(60)
+    one(4e3 if n %% 8 == 0 else 1.0)
+    if n %% 5_000 == 0: assert pipeline.flush(200)
 kept, after = retained()
 tell(kept=kept, grown=after - before, counted=sum(row["count"] for row in latency_tracker.get_stats().values()))
-shutdown(timeout_s=20)
+shutdown()
 """
 
 
+@pytest.mark.timeout(300)
 def test_ids_and_names_without_end_take_a_fixed_number_of_bytes(tmp_path: Path) -> None:
-    """20,000 call ids, names and providers leave 2.5 MB at most, besides the 10,000 metrics that the tracker shows.
+    """12,000 call ids, names and providers leave 2.5 MB at most, besides the 10,000 metrics that the tracker shows.
 
-    With so many every table is full; that 80,000 more leave nothing is the other test's.
+    With so many every table is full; that 10,000 more leave nothing is the other test's.
     """
     environment = {"LATENCY_FILE_LOGGING_ENABLED": "false", "LATENCY_LOGGING_ENABLED": "false"}
-    facts = facts_of(run_python(MEMORY % (2 * AT_ONCE), tmp_path, environment, timeout_s=110))
+    facts = facts_of(run_python(MEMORY % ENOUGH, tmp_path, environment, timeout_s=280))
     print(facts)  # noqa: T201 - shown by -rP
     assert facts["kept"] == 10_000
-    assert facts["counted"] == 2 * AT_ONCE + 1
+    assert facts["counted"] == ENOUGH + 1
     assert facts["grown"] <= 2_500_000

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
 
-from tests.subprocesses import ROOT, clean_environment, written
+from tests.subprocesses import LONG_S, PATIENT, ROOT, clean_environment, metrics_file, written
 
 TASKS = """
 import os, time
 from pathlib import Path
 from celery import Celery
 from callbot_latency import init, measure_latency_context
-
+%s
 app = Celery("tasks", broker="filesystem://")
 app.conf.broker_transport_options = {
     "data_folder_in": str(Path("queue").absolute()),
@@ -42,8 +42,18 @@ def answer(n):
     with open("done", "a") as done:
         done.write(f"{n}\\n")
 """
-SEND = "import sys, tasks\nfor n in range(int(sys.argv[1]), int(sys.argv[2])): tasks.answer.delay(n)"
-STAY = "import tasks\ntasks.stay.delay()"
+SEND = """
+import os, tasks
+def put_aside(name):
+    os.mkdir(name)
+    for message in os.listdir("sent"): os.rename(f"sent/{message}", f"{name}/{message}")
+for n in range(30): tasks.answer.delay(n)
+put_aside("first")
+tasks.stay.delay()
+put_aside("second")
+for n in range(30, 110): tasks.answer.delay(n)
+put_aside("third")
+"""
 WORKER = "-m celery -A tasks worker --pool=prefork --concurrency=3 --max-tasks-per-child=25 --loglevel=INFO"
 QUIET = "--without-gossip --without-mingle --without-heartbeat"
 
@@ -56,9 +66,9 @@ class Worker:
         self._folder = folder
         self._environment = environment
 
-    def work(self, first: int, after: int) -> None:
+    def work(self, messages: str, after: int) -> None:
         """Have these tasks done, and return at once when the last is."""
-        self._send(SEND, str(first), str(after))
+        self._take(messages)
         self._until_there_are(after, self._folder / "done")
 
     def children(self) -> list[int]:
@@ -72,25 +82,29 @@ class Worker:
         One that waits for a task may hold the lock of Celery's queue, which its death would leave held for ever.
         """
         before = self.children()
-        self._send(STAY)
+        self._take("second")
         self._until_there_are(1, self._folder / "staying")
-        threading.Event().wait(0.5)  # what SIGKILL finds finished in the last 0.15 s would be lost
+        # What SIGKILL finds finished in the last 0.15 s would be lost.
+        self._until_there_are(30, metrics_file(self._folder))
         killed = int((self._folder / "staying").read_text())
         os.kill(killed, signal.SIGKILL)
-        deadline_s = monotonic() + 30
+        deadline_s = monotonic() + LONG_S
         while killed in (now := self.children()) or len(now) < len(before):
             assert monotonic() < deadline_s, "none follows"
             threading.Event().wait(0.01)
 
-    def _send(self, code: str, *arguments: str) -> None:
-        line = [sys.executable, "-c", code, *arguments]
+    def send(self) -> None:
+        """Write all messages, while the worker starts; it gets them part by part."""
+        line = [sys.executable, "-c", SEND]
         subprocess.run(line, cwd=self._folder, env=self._environment, check=True)
+
+    def _take(self, messages: str) -> None:
         # The broker that is a folder may be read in the middle of a message: each is put there as a whole.
-        for message in (self._folder / "sent").iterdir():
+        for message in (self._folder / messages).iterdir():
             message.rename(self._folder / "queue" / message.name)
 
     def _until_there_are(self, lines: int, file: Path) -> None:
-        deadline_s = monotonic() + 60
+        deadline_s = monotonic() + LONG_S
         while not file.exists() or file.read_text().count("\n") < lines:
             assert monotonic() < deadline_s, "a child hangs, or none follows"
             threading.Event().wait(0.01)
@@ -101,7 +115,7 @@ def working(folder: Path) -> Iterator[Worker]:
     """A worker with three children, each of which is replaced after 25 tasks."""
     for name in ("queue", "sent", "control"):
         (folder / name).mkdir()
-    (folder / "tasks.py").write_text(TASKS)
+    (folder / "tasks.py").write_text(TASKS % PATIENT)
     environment = clean_environment({"PYTHONPATH": f"{ROOT}{os.pathsep}{folder}"})
     line = [sys.executable, *WORKER.split(), *QUIET.split()]
     with (
@@ -118,11 +132,12 @@ def working(folder: Path) -> Iterator[Worker]:
 def test_every_task_stands_in_the_file_once(tmp_path: Path) -> None:
     """One child is killed, the others are replaced after 25 tasks; then the worker ends, and tells its children to."""
     with working(tmp_path) as worker:
-        worker.work(0, 30)
+        worker.send()
+        worker.work("first", 30)
         worker.replace_a_child()
-        worker.work(30, 110)
+        worker.work("third", 110)
         worker.process.terminate()
-        assert worker.process.wait(20) == 0
+        assert worker.process.wait(LONG_S) == 0
     said = (tmp_path / "celery.log").read_text()
     assert "Warm shutdown" in said
     assert "callbot_latency" not in said

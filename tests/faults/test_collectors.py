@@ -10,18 +10,18 @@ from typing import Any
 
 import pytest
 
-from tests.faults.servers import BROKEN, COLLECTORS, LOCALHOST, free_port
+from tests.faults.servers import BROKEN, COLLECTORS, HANGING_EXPORTS, LOCALHOST, free_port
 from tests.subprocesses import facts_of, run_python, written
 
 PROTOCOLS = ("grpc", "http/protobuf")
-EXIT_BOUND_S = 2.0
-START_UP_S = 3.0
-"""A generous margin for a slow machine to start the interpreter and load OpenTelemetry."""
+EXIT_BOUND_S = 10.0
+"""Our own bound is 2 s, and an export that nobody takes would go on for 60 s."""
 
 MEASURE_50 = """
 init()
 for _ in range(50):
     listen()
+until(lambda: has_delivered(50))
 """
 
 
@@ -32,7 +32,11 @@ def beside_each_broken_collector(code: str, folder: Path) -> Iterator[tuple[str,
         cwd = folder / f"{fault} {protocol.partition('/')[0]}"
         cwd.mkdir()
         with BROKEN[fault]() as url:
-            environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_EXPORTER_OTLP_PROTOCOL": protocol}
+            environment = {
+                **HANGING_EXPORTS,
+                "OTEL_EXPORTER_OTLP_ENDPOINT": url,
+                "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+            }
             done = run_python(code, cwd, environment)
             over_s = monotonic()
         assert "Traceback" not in done.stderr
@@ -50,39 +54,44 @@ on_time = shutdown(timeout_s=2.0)
 tell(took_s=time.monotonic() - began_s, on_time=on_time, ended_at_s=time.monotonic())
 """
     for fault, facts, over_s, cwd in beside_each_broken_collector(MEASURE_50 + code, tmp_path):
-        assert facts["took_s"] < EXIT_BOUND_S + 1.0, cwd.name
-        assert over_s - facts["ended_at_s"] < START_UP_S / 2, cwd.name
+        assert facts["took_s"] < EXIT_BOUND_S, cwd.name
+        assert over_s - facts["ended_at_s"] < EXIT_BOUND_S, cwd.name
         assert fault != "silent" or facts["on_time"] is False
         assert len(written(cwd)) == 50
 
 
 def test_the_interpreter_exits_in_time(tmp_path: Path) -> None:
     """Without `shutdown()` the exit itself is bounded, and what was measured stands in the file."""
-    code = MEASURE_50 + "tell(ended_at_s=time.monotonic())"
+    code = MEASURE_50 + "keep_the_bound()\ntell(ended_at_s=time.monotonic())"
     for _, facts, over_s, cwd in beside_each_broken_collector(code, tmp_path):
-        assert over_s - facts["ended_at_s"] < EXIT_BOUND_S + START_UP_S / 2, cwd.name
+        assert over_s - facts["ended_at_s"] < EXIT_BOUND_S, cwd.name
         assert len(written(cwd)) == 50
 
 
 def test_a_silent_collector_costs_the_caller_nothing(tmp_path: Path) -> None:
-    """5,000 measurements, more than the spans' queue holds, while nobody takes them: the caller never waits."""
+    """5,000 measurements, more than the spans' queue holds, end while an export may hang for ten minutes."""
     with BROKEN["silent"]() as url:
         done = run_python(
             """
             init()
-            slowest_s, began_s = 0.0, time.monotonic()
+            slowest_s = 0.0
             for n in range(5_000):
                 started_s = time.monotonic()
                 listen()
                 slowest_s = max(slowest_s, time.monotonic() - started_s)
-            tell(slowest_s=slowest_s, took_s=time.monotonic() - began_s)
+            until(lambda: has_delivered(5_000))
+            keep_the_bound()
+            tell(slowest_s=slowest_s)
             """,
             tmp_path,
-            {"OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_BSP_SCHEDULE_DELAY": "50"},
+            {
+                "OTEL_EXPORTER_OTLP_ENDPOINT": url,
+                "OTEL_BSP_SCHEDULE_DELAY": "50",
+                "OTEL_EXPORTER_OTLP_TIMEOUT": "600",
+                "OTEL_BSP_EXPORT_TIMEOUT": "600000",
+            },
         )
-    facts = facts_of(done)
-    assert facts["slowest_s"] < 1.0
-    assert facts["took_s"] < 10.0
+    assert facts_of(done)["slowest_s"] < 10.0
     assert len(written(tmp_path)) == 5_000
 
 
@@ -205,10 +214,9 @@ def test_prometheus_fetches_real_text(tmp_path: Path) -> None:
             init()
             listen()
             len(latency_tracker.metrics)
-            deadline_s = time.monotonic() + 5
-            while "_bucket{" not in (text := urlopen(url, timeout=5).read().decode()) and time.monotonic() < deadline_s:
-                threading.Event().wait(0.02)
-            texts.append(text)
+            fetched = lambda: urlopen(url, timeout=60).read().decode()
+            until(lambda: "_bucket{" in fetched())
+            texts.append(fetched())
             shutdown()
         tell(texts=texts)
         """,
@@ -297,7 +305,7 @@ def test_an_endpoint_given_to_init_is_where_telemetry_goes(protocol: str, tmp_pa
     code = f"""
     init(cl.LatencyConfig(otlp_endpoint=os.environ["GIVEN"], otlp_protocol={protocol!r}))
     listen()
-    tell(on_time=shutdown(timeout_s=10.0))
+    tell(on_time=shutdown(timeout_s=60))
     """
     with COLLECTORS[protocol]() as received:
         assert facts_of(run_python(code, tmp_path, {"GIVEN": received.url})) == {"on_time": True}
@@ -313,7 +321,7 @@ def test_a_dotenv_file_is_read_for_a_config_made_by_hand_too(protocol: str, tmp_
             f"OTEL_EXPORTER_OTLP_ENDPOINT={received.url}\nOTEL_EXPORTER_OTLP_PROTOCOL={protocol}\n"
             "OTEL_EXPORTER_OTLP_HEADERS=x-team=voice\n"
         )
-        code = "init(cl.LatencyConfig()); listen(); tell(on_time=shutdown(timeout_s=10.0))"
+        code = "init(cl.LatencyConfig()); listen(); tell(on_time=shutdown(timeout_s=60))"
         assert facts_of(run_python(code, tmp_path)) == {"on_time": True}
     assert [span.name for span in received.spans()] == ["speech_to_text listen"]
     assert all(headers["x-team"] == "voice" for headers in received.headers)
@@ -336,7 +344,7 @@ def test_text_that_is_no_unicode_costs_no_batch(protocol: str, tmp_path: Path) -
         except ValueError:
             pass
     latency_tracker.export_metrics("out.csv", "csv")
-    tell(on_time=shutdown(timeout_s=10.0))
+    tell(on_time=shutdown(timeout_s=60))
     """
     with COLLECTORS[protocol]() as received:
         assert facts_of(run_python(code, tmp_path, {"GIVEN": received.url})) == {"on_time": True}

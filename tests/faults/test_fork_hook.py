@@ -2,15 +2,14 @@
 
 import sys
 from pathlib import Path
-from statistics import quantiles
 from typing import Any
 
 import pytest
 
 from tests.subprocesses import facts_of, run_python, written
 
-LONGEST_MS = 5.0
-"""What our part of a fork may take."""
+MOST_CALLS = 500
+"""What our part of a fork may call in the child."""
 
 
 def test_before_a_fork_and_after_it_in_the_parent_we_wait_for_nobody(tmp_path: Path) -> None:
@@ -47,18 +46,25 @@ def test_before_a_fork_and_after_it_in_the_parent_we_wait_for_nobody(tmp_path: P
 
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "converting"])
 def test_a_child_pays_little_and_does_no_io(busy: bool, tmp_path: Path) -> None:
-    """Measured around our hook in 20 children; while 1,500 measurements wait, too."""
+    """Counted in our hook, not timed, in 10 children; while 1,500 measurements wait, too."""
     done = run_python(
         f"""
         from callbot_latency import runtime
         seen, hook = [], runtime._after_fork_in_child
-        inside = False
+        inside, calls = False, []
+        waits = {{"acquire", "wait", "sleep", "select", "flock", "join"}}
+        def profile(frame, event, what):
+            if event in ("call", "c_call"):
+                calls.append(what.__name__ if event == "c_call" else "")
         def measured():
             global inside
-            began_s, cpu_s, inside = time.perf_counter(), time.thread_time(), True
+            calls.clear()
+            sys.setprofile(profile)
+            inside = True
             hook()
             inside = False
-            seen.extend([(time.perf_counter() - began_s) * 1000, (time.thread_time() - cpu_s) * 1000])
+            sys.setprofile(None)
+            seen.extend([len(calls), sorted(waits & set(calls))])
         main = threading.get_ident()
         events = set()
         def audit(event, _):
@@ -67,9 +73,9 @@ def test_a_child_pays_little_and_does_no_io(busy: bool, tmp_path: Path) -> None:
         runtime._after_fork_in_child = measured
         init()
         listen()
-        runtime._runtime.pipeline.flush(10)
+        runtime._runtime.pipeline.flush(60)
         facts = []
-        for _ in range(20):
+        for _ in range(10):
             if {busy}:
                 for _ in range(1500): listen()
             ear, mouth = os.pipe()
@@ -82,14 +88,13 @@ def test_a_child_pays_little_and_does_no_io(busy: bool, tmp_path: Path) -> None:
         tell(facts=facts)
         """,
         tmp_path,
-        timeout_s=60,
+        timeout_s=115,
     )
     facts: list[Any] = facts_of(done)["facts"]
-    wall_ms, cpu_ms = (quantiles([each[which] for each in facts], n=4) for which in (0, 1))
-    sys.stdout.write(f"quartiles of a child's hook: {wall_ms} ms, of which {cpu_ms} ms of work\n")
-    assert cpu_ms[1] < LONGEST_MS
-    # A machine that is busy with others lets the child wait for a processor: three in four may be caught by that.
-    assert wall_ms[0] < LONGEST_MS
+    counts, waits = [each[0] for each in facts], [each[1] for each in facts]
+    sys.stdout.write(f"calls of a child's hook: {counts}; by the name of one that may wait: {waits}\n")
+    assert max(counts) < MOST_CALLS
+    assert not any(waits)
     assert {event for each in facts for event in each[2]} <= {"_thread.start_new_thread"}
 
 
@@ -112,7 +117,7 @@ def test_a_child_hangs_on_no_lock_of_opentelemetry_and_tells_its_own_counts_alon
                             counts[metric.name] = sum(getattr(p, "count", getattr(p, "value", 0)) for p in points)
                 if os.getpid() == parent:
                     in_export.set()
-                    leave.wait(20)
+                    leave.wait()
                 return MetricExportResult.SUCCESS
             def force_flush(self, timeout_millis=0): return True
             def shutdown(self, timeout_millis=0, **_): pass
@@ -124,9 +129,9 @@ def test_a_child_hangs_on_no_lock_of_opentelemetry_and_tells_its_own_counts_alon
         theirs.add(7)
         init()
         for _ in range(200): listen()
-        cl.runtime._runtime.pipeline.flush(10)
+        cl.runtime._runtime.pipeline.flush(60)
         threading.Thread(target=reader.collect, daemon=True).start()
-        assert in_export.wait(10)
+        assert in_export.wait(60)
 
         consumer = provider._measurement_consumer
         storage = consumer._reader_storages[reader]
@@ -143,20 +148,20 @@ def test_a_child_hangs_on_no_lock_of_opentelemetry_and_tells_its_own_counts_alon
             with ExitStack() as stack:
                 for lock in locks: stack.enter_context(lock)
                 held.set()
-                leave.wait(20)
+                leave.wait()
         threading.Thread(target=hold, daemon=True).start()
-        assert held.wait(10)
+        assert held.wait(60)
 
         child = os.fork()
         if child == 0:
-            signal.alarm(15)
+            signal.alarm(60)
             for _ in range(3): listen()
-            assert cl.runtime._runtime.pipeline.flush(5)
+            assert cl.runtime._runtime.pipeline.flush(50)
             counts.clear()
-            assert provider.force_flush(5_000)
+            assert provider.force_flush(50_000)
             assert counts["callbot.operation.duration"] == 3, counts
             assert counts["theirs"] == 7, counts
-            os._exit(0 if shutdown(timeout_s=5) else 8)
+            os._exit(0 if shutdown(timeout_s=50) else 8)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         leave.set()
         tell(code=code, locks=len(locks))

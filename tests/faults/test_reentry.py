@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.subprocesses import facts_of, run_python, written
 
 # What a trace function does, it does where a signal handler or a finaliser would: on the same thread, between two
@@ -39,6 +41,7 @@ def lines_of(name: str, folder: Path) -> int:
     return sum(line.get("operation_name") == name for line in written(folder))
 
 
+@pytest.mark.timeout(300)
 def test_the_main_thread_may_be_interrupted_at_each_line(tmp_path: Path) -> None:
     """Ten times each, in all that an application calls: nothing hangs, each measurement stands in the file once."""
     done = run_python(
@@ -71,13 +74,13 @@ for _ in range(10):
     latency_tracker.export_metrics("out.json")
     latency_tracker.metrics.clear()
     report_manager.status(), dropped.by_reason()
-    report_manager.remove_reporter(kept, timeout_s=30)
-    shutdown(timeout_s=30)
+    report_manager.remove_reporter(kept, timeout_s=60)
+    shutdown(timeout_s=60)
     sys.settrace(None)
 tell(entered=len(entered), measured=sum(entered), places=len(places), dropped=dropped.by_reason())
 """,
         tmp_path,
-        timeout_s=90,
+        timeout_s=280,
     )
     facts = facts_of(done)
     assert facts["entered"] > 10_000
@@ -90,6 +93,7 @@ tell(entered=len(entered), measured=sum(entered), places=len(places), dropped=dr
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.timeout(300)
 def test_our_own_threads_may_be_interrupted_at_each_line(tmp_path: Path) -> None:
     """Where finalisers may run: a hundred times each line of worker, lanes and deadlines, whatever they hold."""
     done = run_python(
@@ -98,20 +102,20 @@ def test_our_own_threads_may_be_interrupted_at_each_line(tmp_path: Path) -> None
 dropped.add("a_reason")
 threading.settrace(watch)
 init()
-count, limit, deadline_s = 0, 100, time.monotonic() + 60
+count, limit, deadline_s = 0, 100, time.monotonic() + 200
 while len(entered) < 10_000 and time.monotonic() < deadline_s:
     listen()
     count += 1
     threading.Event().wait(0.001)
 limit = 0
-ended = cl.runtime._runtime.pipeline.flush(30)
+ended = cl.runtime._runtime.pipeline.flush(60)
 tell(
-    entered=len(entered), measured=sum(entered), ended=ended and shutdown(timeout_s=10), count=count,
+    entered=len(entered), measured=sum(entered), ended=ended and shutdown(timeout_s=60), count=count,
     places=len(places), dropped=dropped.by_reason(),
 )
 """,
         tmp_path,
-        timeout_s=110,
+        timeout_s=280,
     )
     facts = facts_of(done)
     assert facts["entered"] >= 10_000

@@ -13,7 +13,7 @@ from tests.subprocesses import facts_of, run_python
 TURNS = int(os.environ.get("SOAK_TURNS", "5000"))
 IS_LONG = TURNS >= 200_000
 """Then the first 100,000 turns are of 10,000 calls, as many as are remembered."""
-SECONDS = 100 + TURNS // 100
+SECONDS = 300 + TURNS // 100
 NOISE = 200
 BLOCKS_A_KB = 16
 """Python's blocks are of 64 bytes on the average here; a leak of anything is of blocks."""

@@ -48,15 +48,16 @@ def test_a_callback_that_hangs(tmp_path: Path) -> None:
 cl.add_alert_callback(lambda alert: threading.Event().wait())
 init()
 for _ in range(10): slow()
+until(lambda: has_delivered(10))
 began_s = time.monotonic()
-on_time = shutdown(timeout_s=1.0)
+on_time = shutdown(timeout_s=0.5)
 tell(on_time=on_time, took_s=time.monotonic() - began_s, dropped=dropped.by_reason())
 """,
         tmp_path,
     )
     facts = facts_of(done)
     assert facts["on_time"] is False
-    assert facts["took_s"] < 2.0
+    assert facts["took_s"] < 10, "it waits for the callback, which hangs for ever"
     assert sum(facts["dropped"].values()) >= 10
     assert len(written(tmp_path)) == 10
     assert "Fatal" not in done.stderr
@@ -77,7 +78,7 @@ cl.add_alert_callback(busy)
 cl.add_alert_callback(lambda alert: shutdown())
 init()
 slow()
-called.wait(10)
+called.wait(60)
 began_s = time.monotonic()
 shutdown()
 tell(called=called.is_set(), took_s=time.monotonic() - began_s)
@@ -86,7 +87,7 @@ tell(called=called.is_set(), took_s=time.monotonic() - began_s)
     )
     facts = facts_of(done)
     assert facts["called"] is True
-    assert facts["took_s"] < 4.5
+    assert facts["took_s"] < 20, "it hangs for the 60 s that it has"
     assert {line["operation_name"] for line in written(tmp_path)} >= {"slow"}
 
 
@@ -105,7 +106,7 @@ init()
 for _ in range(10): slow()
 dropped.add("a reason to speak")
 latency_tracker.snapshot()
-threading.Event().wait(0.3)
+cl.runtime._runtime.pipeline.flush(60)
 listen()
 shutdown()
 tell(seen=len(latency_tracker.metrics))
@@ -128,7 +129,7 @@ shutdown()
 os._exit(len(latency_tracker.metrics))
 """
     done = subprocess.run(
-        command(SLOW + code), cwd=tmp_path, env=clean_environment(), capture_output=True, timeout=30, check=False
+        command(SLOW + code), cwd=tmp_path, env=clean_environment(), capture_output=True, timeout=100, check=False
     )
     assert done.returncode == 10
     assert len(written(tmp_path)) == 10
@@ -142,13 +143,14 @@ def test_exit_while_threads_still_measure(tmp_path: Path) -> None:
             while True: listen()
         init()
         for _ in range(8): threading.Thread(target=for_ever, daemon=True).start()
-        threading.Event().wait(0.3)
+        until(lambda: has_delivered(1))
+        keep_the_bound()
         print(time.monotonic(), flush=True)
         sys.exit(3)
         """,
         tmp_path,
     )
-    assert monotonic() - float(done.stdout) < 2.0 + 3.0
+    assert monotonic() - float(done.stdout) < 30, "it waits for threads that never end"
     assert done.returncode == 3
     assert "Traceback" not in done.stderr
     assert "Fatal" not in done.stderr
