@@ -5,8 +5,16 @@ BENCH_VENV := .venv-bench
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
+CORES := $(shell getconf _NPROCESSORS_ONLN)
+# Many tests wait in real time, so that two workers fit on a core.
+WORKERS = $(shell expr 2 '*' $(CORES))
+PYTEST = $(BIN)/python -m pytest -ra -n $(WORKERS) --dist loadgroup
+
+# With bytecode on disk a test's process starts in half the time.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-matrix check audit format stack demo-stack bench bench-stack soak picture clean
+.PHONY: help demo test test-fast test-matrix check audit format stack demo-stack bench bench-stack soak picture clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -31,7 +39,11 @@ demo: $(VENV)/.example ## one phone call, answered and measured; needs no server
 
 test: $(VENV)/.test ## every test; says by name which servers are missing and what was therefore not tested
 	@$(BIN)/python -m deploy.stack --build-only $(if $(CALLBOT_REQUIRE_SERVERS),,--lenient)
-	@$(BIN)/python -m pytest -ra $(ARGS)
+	@$(PYTEST) $(ARGS)
+
+test-fast: WORKERS = $(CORES)
+test-fast: $(VENV)/.test ## the tests that need no server, start no process and wait for nothing
+	@$(PYTEST) -m "not real_time and not servers" $(ARGS)
 
 test-matrix: $(VENV)/.test ## the unit tests on each Python that is found here, with OpenTelemetry's oldest and newest
 	@$(BIN)/nox $(if $(PYTHONS),--pythons $(PYTHONS)) $(if $(OTEL),--session $(OTEL)) $(if $(ARGS),-- $(ARGS))

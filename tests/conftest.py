@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -26,8 +27,42 @@ from .clock import Clock
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+REAL_TIME_FOLDERS = {"e2e", "faults", "truth"}
+# How hard the tests of properties look: without a deadline, since a machine may be busy with something else.
+settings.register_profile(
+    "callbot_latency", max_examples=60, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("callbot_latency")
+
 Start = Callable[..., LatencyConfig]
 FinishedSpans = Callable[[], Sequence[ReadableSpan]]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that wait in real time, and say which tests run on the same worker.
+
+    The tests that use the servers of `make stack` share one worker, and so do the tests of a file, for the sake of its
+    fixtures. A test in real time runs wherever there is room. The longest ones begin first.
+    """
+    for item in items:
+        if item.path.parent.name in REAL_TIME_FOLDERS or item.get_closest_marker("servers"):
+            item.add_marker("real_time")
+        if item.get_closest_marker("xdist_group") is None:
+            if "stack" in getattr(item, "fixturenames", ()):
+                item.add_marker(pytest.mark.xdist_group("stack"))
+            elif item.get_closest_marker("real_time") is None:
+                item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    items.sort(key=_start_rank)
+
+
+def _start_rank(item: pytest.Item) -> int:
+    if item.get_closest_marker("servers"):
+        return 0
+    group = item.get_closest_marker("xdist_group")
+    if group is not None and group.args == ("stack",):
+        return 1
+    return 2 if item.get_closest_marker("real_time") else 3
 
 
 @pytest.fixture(autouse=True)

@@ -42,7 +42,7 @@ class Recorded:
 
     def forget(self) -> None:
         """What was recorded so far."""
-        assert self.runtime.pipeline.flush(10)
+        assert self.runtime.pipeline.flush(60)
         self._exporter.clear()
         self.alerts.clear()
         latency_tracker.reset_stats()
@@ -63,7 +63,7 @@ class Recorded:
     @property
     def lines(self) -> list[dict[str, Any]]:
         """Metadata of each line of the file."""
-        assert self.runtime.pipeline.flush(10)
+        assert self.runtime.pipeline.flush(60)
         return [json.loads(line).get("metadata", {}) for line in self._written()[self._seen :].splitlines()]
 
     @property

@@ -4,7 +4,6 @@ import logging
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -313,7 +312,7 @@ class Hanging:
     def hang(self, *_: object) -> bool:
         if not self.entered.is_set():
             self.entered.set()
-            self.released.wait(30)
+            self.released.wait(100)
         return True
 
 
@@ -329,20 +328,18 @@ def test_nothing_that_hangs_is_waited_for_under_the_lock(place: str) -> None:
     thread = threading.Thread(target=policy.rule, args=(rule_alert("r", channels=("slow", "nobody")),))
     try:
         thread.start()
-        assert hanging.entered.wait(10)
-        begun_s = monotonic()
+        assert hanging.entered.wait(60)
         policy.in_flight(hung())
         policy.report([hung(), hung()])
         policy.tick()
         if place == "log":
             assert [alert.rule for alert in log.alerts] == ["r", None]
         policy.close()
-        assert monotonic() - begun_s < 5
         assert (log.alerts[-1].rule, log.alerts[-1].held_back) == (None, 1)
-        assert thread.is_alive()
+        assert thread.is_alive()  # it hangs still: nobody has waited for it
     finally:
         hanging.released.set()
-        thread.join(10)
+        thread.join(60)
         logger.removeFilter(hanging.hang)
 
 
@@ -460,7 +457,7 @@ def test_through_the_pipeline(start: Start, caplog: pytest.LogCaptureFixture) ->
     start(trace_url="http://jaeger/trace/{trace_id}")
     for _ in range(4):
         record(LatencyMetric("rag_inference", "search", 3000, "success", trace_id="cd" * 16, span_id="ef" * 8))  # type: ignore[arg-type]
-    shutdown()
+    assert shutdown(60)
     assert [alert.severity for alert in heard] == [Severity.WARNING] * 4
     lines = [line.getMessage() for line in caplog.records if line.name == "callbot_latency.alerting"]
     assert len(lines) == 2
@@ -491,20 +488,21 @@ def test_a_log_that_hangs_keeps_nobody_from_closing(caplog: pytest.LogCaptureFix
     class Hanging(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             entered.set()
-            may_go.wait(20)
+            may_go.wait(100)
 
     logger, handler = logging.getLogger("callbot_latency.alerting"), Hanging()
     logger.addHandler(handler)
     try:
-        scene.policy.rule(rule_alert("absent", channels=("pager",)))
-        ticking = threading.Thread(target=scene.policy.tick, daemon=True)
-        ticking.start()
-        assert entered.wait(10)
-        closing = threading.Thread(target=scene.policy.close, daemon=True)
-        closing.start()
-        closing.join(10)
-        assert not closing.is_alive()
+        hanging = threading.Thread(
+            target=scene.policy.rule, args=(rule_alert("absent", channels=("pager",)),), daemon=True
+        )
+        hanging.start()
+        assert entered.wait(60)
+        scene.policy.tick()
+        scene.policy.close()
+        assert hanging.is_alive()  # nobody has waited for it
     finally:
         may_go.set()
         logger.removeHandler(handler)
-    ticking.join(10)
+    hanging.join(60)
+    assert not hanging.is_alive()

@@ -23,7 +23,7 @@ from callbot_latency import (
 from callbot_latency import runtime as runtime_module
 from callbot_latency.alerting import AlertPolicy
 from callbot_latency.alerting.policy import HEALTHY_IN_A_ROW
-from callbot_latency.alerting.rule_engine import MAX_CALLS, RuleEngine
+from callbot_latency.alerting.rule_engine import RuleEngine
 from callbot_latency.metric import OperationStatus
 
 from .conftest import Start
@@ -57,9 +57,9 @@ class Scene:
 
     def passes(self, seconds: float = 0) -> None:
         """What ended is judged; then time passes, and is looked at."""
-        assert self.runtime.pipeline.flush(5)
+        assert self.runtime.pipeline.flush(60)
         self.passed_s += seconds
-        assert self.runtime.pipeline.flush(5)
+        assert self.runtime.pipeline.flush(60)
 
     @property
     def lines(self) -> list[str]:
@@ -332,43 +332,50 @@ def test_a_call_that_is_opened_again_has_turns_of_its_own(rules: Rules) -> None:
         assert not scene.runtime.session.opened_calls
 
 
-def test_metadata_of_turns_is_bounded_and_kept_only_when_asked_for(rules: Rules) -> None:
+@pytest.fixture
+def few_calls(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Of so many calls and turns metadata is kept, instead of ten thousand."""
+    monkeypatch.setattr("callbot_latency.alerting.rule_engine.MAX_CALLS", 500)
+    return 500
+
+
+def test_metadata_of_turns_is_bounded_and_kept_only_when_asked_for(rules: Rules, few_calls: int) -> None:
     """The newest turns, and none that says nothing of what rules ask for."""
     scene = rules(QUEUE)
     with call("CA1"):
-        for number in range(1, MAX_CALLS + 6):
-            with turn(metadata={"tier": "gold"} if number != MAX_CALLS else {"intent": "x"}):
+        for number in range(1, few_calls + 6):
+            with turn(metadata={"tier": "gold"} if number != few_calls else {"intent": "x"}):
                 pass
-            if number % 1000 == 0:
+            if number % 100 == 0:
                 scene.ends("rag_inference", 1)
                 scene.passes()
     scene.ends("rag_inference", 1)
     scene.passes()
     known = scene.runtime.rules._turns
-    assert len(known) == MAX_CALLS
+    assert len(known) == few_calls
     assert ("CA1", 4) not in known
     assert ("CA1", 5) in known
-    assert ("CA1", MAX_CALLS) not in known
-    shutdown()
+    assert ("CA1", few_calls) not in known
+    assert shutdown(60)
     scene = rules("[[rule]]\nname = 'x'\ncondition = { kind = 'latency', threshold_ms = 1 }")
     with call("CA1"), turn(metadata={"tier": "gold"}):
         pass
     assert scene.runtime.session.opened_calls is None
 
 
-def test_metadata_of_calls_is_bounded_and_kept_only_when_asked_for(rules: Rules) -> None:
+def test_metadata_of_calls_is_bounded_and_kept_only_when_asked_for(rules: Rules, few_calls: int) -> None:
     """The newest calls; and without a rule that asks, a call leaves nothing."""
     scene = rules(QUEUE)
-    for number in range(MAX_CALLS + 5):
+    for number in range(few_calls + 5):
         scene.runtime.session.opened_calls.append((f"CA{number}", None, {"queue": "x"}))
-        if number % 1000 == 0:
+        if number % 100 == 0:
             scene.ends("rag_inference", 1)
             scene.passes()
     scene.ends("rag_inference", 1)
     scene.passes()
-    assert len(scene.runtime.rules._calls) == MAX_CALLS
+    assert len(scene.runtime.rules._calls) == few_calls
     assert "CA0" not in scene.runtime.rules._calls
-    shutdown()
+    assert shutdown(60)
     scene = rules("[[rule]]\nname = 'x'\ncondition = { kind = 'latency', threshold_ms = 1 }")
     with call("CA1", metadata={"queue": "sales"}):
         pass
@@ -441,7 +448,7 @@ def test_what_is_held_back_at_the_end_is_in_the_log(rules: Rules) -> None:
     for _ in range(4):
         scene.ends("rag_inference", 5)
     scene.passes()
-    shutdown()
+    assert shutdown(60)
     (line,) = (r.getMessage() for r in scene._caplog.records if r.getMessage().startswith("warning: rule a"))
     assert line.endswith("and 2 more like it")
 

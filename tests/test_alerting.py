@@ -114,14 +114,14 @@ def test_a_coroutine_function_is_awaited_where_it_was_added(start: Start) -> Non
 
         add_alert_callback(told)
         record(metric(severity=None))
-        a, loop = await asyncio.wait_for(heard.get(), 10)
+        a, loop = await asyncio.wait_for(heard.get(), 60)
         assert a.severity is Severity.WARNING
         assert loop is asyncio.get_running_loop()
 
     start()
     asyncio.run(main())
     record(metric(severity=None))  # the loop is closed: awaited on ours, where its queue still takes it
-    assert shutdown()
+    assert shutdown(60)
 
 
 @pytest.mark.usefixtures("fresh_callbacks")
@@ -140,7 +140,7 @@ def test_a_coroutine_function_added_without_a_loop_is_awaited_on_ours(
     add_alert_callback(lambda _: heard.append("second"))
     start()
     record(metric(severity=None))
-    shutdown()
+    assert shutdown(60)
     assert heard == ["first", "second"]
     assert "first' raised" in caplog.text
 
@@ -195,7 +195,7 @@ def test_a_callback_outlives_shutdown_and_runs_on_our_thread(start: Start) -> No
     for _ in range(2):
         start()
         record(metric(severity=None))
-        shutdown()
+        assert shutdown(60)
     assert heard == ["callbot_latency.callbacks"] * 2
 
 
@@ -208,5 +208,5 @@ def test_a_registered_type_alerts_by_its_own_thresholds(start: Start) -> None:
     add_alert_callback(heard.append)
     for latency_ms in (9, 10, 20):
         record(metric(latency_ms, None, operation_type=crm))
-    shutdown()
+    assert shutdown(60)
     assert [(a.severity.value, a.threshold_ms) for a in heard] == [("warning", 10), ("critical", 20)]

@@ -23,8 +23,8 @@ from .test_slack import AT, an_alert
 
 
 def address(server: Server, path: str = SECRET) -> str:
-    """As Apprise writes it."""
-    return server.root.replace("http://", "json://") + f"/{path}"
+    """As Apprise writes it, with time-outs of a minute."""
+    return server.root.replace("http://", "json://") + f"/{path}?rto=60&cto=60"
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_the_urls_are_in_no_text(service: Server, caplog: pytest.LogCaptureFixtu
     caplog.set_level(logging.DEBUG)
     told = ""
     service.answers(Answer(401, SECRET.encode()), Answer(404), RESET)
-    url = address(service).replace("json://", "json://ann:HUSHword@") + "?+X-Token=HUSHtoken"
+    url = address(service).replace("json://", "json://ann:HUSHword@") + "&+X-Token=HUSHtoken"
     with refusing() as away:
         reporters = [AppriseReporter(url)] * 4 + [AppriseReporter(away.replace("http://", "json://") + f"/{SECRET}")]
         for reporter in reporters:

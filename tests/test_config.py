@@ -136,6 +136,7 @@ def test_opentelemetrys_names_of_a_dotenv_file_go_to_the_environment(
     assert not {"OTEL_EMPTY", "OTHER"} & set(os.environ)
 
 
+@pytest.mark.real_time
 def test_the_dotenv_file_names_the_service_of_our_resource(tmp_path: Path) -> None:
     """OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES reach spans."""
     (tmp_path / ".env").write_text("OTEL_SERVICE_NAME=bot\nOTEL_RESOURCE_ATTRIBUTES=deployment.environment=test\n")
@@ -144,7 +145,7 @@ def test_the_dotenv_file_names_the_service_of_our_resource(tmp_path: Path) -> No
     attributes = cl.runtime._runtime.providers.tracers.resource.attributes
     tell(service=attributes["service.name"], where=attributes["deployment.environment"])
     """
-    assert facts_of(run_python(code, tmp_path)) == {"service": "bot", "where": "test"}
+    assert facts_of(run_python(code, tmp_path, timeout_s=100)) == {"service": "bot", "where": "test"}
 
 
 @pytest.mark.usefixtures("isolated")

@@ -29,7 +29,7 @@ from callbot_latency.measurement import operation_of
 from callbot_latency.metric import ThresholdsMs
 from callbot_latency.thresholds import Thresholds
 
-from .conftest import Start
+from .conftest import Start, ticking
 
 pytestmark = pytest.mark.usefixtures("fresh_callbacks")
 
@@ -61,8 +61,8 @@ def test_it_is_told_before_it_ends(quick: Callable[[], Heard], caplog: pytest.Lo
     caplog.set_level(logging.INFO, "callbot_latency.alerting")
     heard = quick()
     with measure_latency_context("salesforce_api", "query", provider="salesforce", call_sid="CA1"):
-        assert heard.came.wait(10)
-    shutdown()
+        assert heard.came.wait(60)
+    assert shutdown(60)
     first, last = heard.alerts
     assert (first.in_flight, first.severity, first.metric.status) == (True, Severity.CRITICAL, OperationStatus.RUNNING)
     assert first.metric.latency_ms >= 30
@@ -78,7 +78,7 @@ def test_it_counts_once(quick: Callable[[], Heard]) -> None:
     """The tracker knows finished operations alone."""
     heard = quick()
     with measure_latency_context("salesforce_api", "query"):
-        assert heard.came.wait(10)
+        assert heard.came.wait(60)
         assert latency_tracker.get_stats() == {}
     (stats,) = latency_tracker.get_stats().values()
     assert stats["count"] == 1
@@ -94,11 +94,11 @@ def test_cancelled_after_its_deadline_it_keeps_its_severity(quick: Callable[[], 
 
     @measure_latency(OperationType.SALESFORCE)
     async def hang() -> None:
-        await asyncio.sleep(60)
+        await asyncio.sleep(600)
 
     async def main() -> None:
         task = asyncio.create_task(hang())
-        await asyncio.to_thread(heard.came.wait, 10)
+        assert await asyncio.to_thread(heard.came.wait, 60)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
@@ -111,14 +111,19 @@ def test_cancelled_after_its_deadline_it_keeps_its_severity(quick: Callable[[], 
     assert latency_tracker.get_stats()["salesforce_api/hang"]["p50_ms"] is None
 
 
-def test_what_ends_in_time_is_not_told(quick: Callable[[], Heard]) -> None:
+def test_what_ends_in_time_is_not_told(quick: Callable[[], Heard], monkeypatch: pytest.MonkeyPatch) -> None:
     """And one that is only slow is told at its end."""
-    heard = quick()
-    for _ in range(100):
+    heard, clock = quick(), ticking(monkeypatch)
+    monkeypatch.setattr("callbot_latency.deadlines.perf_counter_ns", clock)
+    running = runtime_module._runtime
+    assert running is not None
+    for after_ms in (0, 9.9, 29.9):
         with measure_latency_context("salesforce_api", "query"):
-            pass
-    shutdown()
-    assert heard.alerts == []
+            clock.passes(after_ms)
+            running.deadlines._look()
+    assert shutdown(60)
+    (slow,) = heard.alerts
+    assert (slow.in_flight, slow.severity, slow.metric.latency_ms) == (False, Severity.WARNING, 29.9)
 
 
 def test_each_of_many_is_told_once(quick: Callable[[], Heard]) -> None:
@@ -129,17 +134,20 @@ def test_each_of_many_is_told_once(quick: Callable[[], Heard]) -> None:
 
     async def one(number: int) -> None:
         with measure_latency_context("salesforce_api", f"query{number}"):
-            await asyncio.to_thread(told_all.wait, 10)
+            assert await asyncio.to_thread(told_all.wait, 60)
 
     async def main() -> None:
         await asyncio.gather(*(one(number) for number in range(100)))
 
     asyncio.run(main())
-    shutdown()
+    assert shutdown(60)
     in_flight = [alert.metric.operation_name for alert in heard.alerts if alert.in_flight]
     assert sorted(in_flight) == sorted(f"query{number}" for number in range(100))
     assert len(heard.alerts) == 200
-    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("callbot_latency")] == []
+    for thread in threading.enumerate():
+        if thread.name.startswith("callbot_latency"):
+            thread.join(60)
+            assert not thread.is_alive(), thread.name
 
 
 def test_what_still_runs_has_no_real_time_factor(quick: Callable[[], Heard]) -> None:
@@ -147,16 +155,16 @@ def test_what_still_runs_has_no_real_time_factor(quick: Callable[[], Heard]) -> 
     heard = quick()
     with measure_latency_context("salesforce_api", "query") as handle:
         handle.set_audio(duration_ms=10)
-        assert heard.came.wait(10)
-    shutdown()
+        assert heard.came.wait(60)
+    assert shutdown(60)
     first, last = (alert.metric for alert in heard.alerts)
     assert (first.audio_ms, first.real_time_factor) == (10, None)
     assert last.real_time_factor == last.latency_ms / 10
 
 
-def test_whoever_comes_first_decides(quick: Callable[[], Heard]) -> None:
+def test_whoever_comes_first_decides(start: Start) -> None:
     """An operation that was converted is not told any more; one that was told says so at its end."""
-    quick()
+    start(salesforce_warning_ms=600_000, salesforce_critical_ms=600_000)  # the thread itself claims neither
     running = runtime_module._runtime
     assert running is not None
     operation = operation_of("salesforce_api", "query")

@@ -85,13 +85,14 @@ def test_environment_and_dotenv_are_honoured(monkeypatch: pytest.MonkeyPatch, tm
     assert "took longer than 1250.5 ms" in file.read_text()
 
 
+@pytest.mark.real_time
 def test_registered_types_come_by_import(tmp_path: Path) -> None:
     """--import runs the user's module, as the bot does before init()."""
     (tmp_path / "our_types.py").write_text(
         "from callbot_latency import OperationType\n"
         "OperationType.register('crm_lookup', warning_ms=800, critical_ms=1000)\n"
     )
-    done = run_python(COMMAND.format(["prometheus-rules", "--import", "our_types"]), tmp_path)
+    done = run_python(COMMAND.format(["prometheus-rules", "--import", "our_types"]), tmp_path, timeout_s=100)
     assert done.returncode == 0, done.stderr
     found = _thresholds_s(yaml.safe_load(done.stdout))
     assert (found["crm_lookup", "warning"], found["crm_lookup", "critical"]) == (0.8, 1.0)
@@ -205,10 +206,11 @@ def test_a_bad_setting_is_the_bots_own_error(
     assert capsys.readouterr().err == "LATENCY_STT_WARNING_MS: expected a number of milliseconds above 0, got 'two'\n"
 
 
+@pytest.mark.real_time
 def test_without_pyyaml_it_says_what_to_install(tmp_path: Path) -> None:
     """It is an extra, and loads on use."""
     code = "import sys; sys.modules['yaml'] = None; " + COMMAND.format(["prometheus-rules"])
-    done = run_python(code, tmp_path)
+    done = run_python(code, tmp_path, timeout_s=100)
     assert done.returncode == 2
     assert "pip install 'callbot-latency[deploy]'" in done.stderr
     assert "Traceback" not in done.stderr

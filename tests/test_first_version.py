@@ -3,7 +3,11 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.subprocesses import ROOT, facts_of, run_python
+
+pytestmark = pytest.mark.real_time
 
 PAGE = ROOT / "docs" / "coming-from-the-first-version.md"
 _MODULE = re.compile(r"^`(utils/\w+\.py)`\n\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -55,7 +59,9 @@ def test_old_imports_measure(tmp_path: Path) -> None:
     # The same webhook by hand and from the environment counts once.
     hook = "https://hooks.slack.com/services/T0/B0/x"
     told = facts_of(
-        run_python(f"sys.path.insert(0, '')\nHOOK = {hook!r}\n" + USE, tmp_path, {"SLACK_WEBHOOK_URL": hook})
+        run_python(
+            f"sys.path.insert(0, '')\nHOOK = {hook!r}\n" + USE, tmp_path, {"SLACK_WEBHOOK_URL": hook}, timeout_s=100
+        )
     )
     assert told == {
         "measured": ["search", "transcribe"],

@@ -202,7 +202,7 @@ def test_thresholds_alerts_file_and_statistics(fresh_callbacks: None, start: Sta
     metric = only()
     assert metric.severity is Severity.WARNING
     assert latency_tracker.get_stats(by_provider=True)["rag_inference/chat/openai"]["count"] == 1
-    shutdown()
+    assert shutdown(60)
     assert [alert.metric for alert in alerts] == [metric]
     assert LatencyMetric.from_dict(json.loads(config.metrics_file_path.read_text())) == metric
 

@@ -17,7 +17,7 @@ from callbot_latency.reporters.jsonl import JsonlReporter
 
 from .conftest import Start
 from .measured import metric
-from .subprocesses import clean_environment, command, written
+from .subprocesses import clean_environment, command, facts_of, run_python, written
 
 
 def lines_of(path: Path) -> list[Any]:
@@ -43,7 +43,7 @@ def test_an_operation_ends_up_in_the_file(start: Start) -> None:
     """From the decorator to the line, without a word by the application."""
     config = start()
     measure_latency("rag_inference", "ask", provider="x")(lambda: None)()
-    shutdown()
+    assert shutdown(60)
     (row,) = lines_of(config.metrics_file_path)
     assert (row["operation_type"], row["operation_name"], row["provider"]) == ("rag_inference", "ask", "x")
 
@@ -52,7 +52,7 @@ def test_without_file_logging_there_is_no_file(start: Start) -> None:
     """LATENCY_FILE_LOGGING_ENABLED=false."""
     config = start(file_logging_enabled=False)
     record(metric())
-    shutdown()
+    assert shutdown(60)
     assert not config.metrics_file_path.exists()
 
 
@@ -95,8 +95,8 @@ def test_lines_of_many_batches_are_one_write(
     lane.start()
     for _ in range(batches):
         lane.report([metric(n) for n in range(10)])
-    assert writes.get(timeout=10) == 10 * batches
-    assert lane.close()
+    assert writes.get(timeout=60) == 10 * batches
+    assert lane.close(60)
     assert writes.empty()
 
 
@@ -231,6 +231,7 @@ def test_a_path_that_cannot_be_opened_is_one_line_and_tried_again(
         assert [row["latency_ms"] for row in lines_of(path)] == [5]
 
 
+@pytest.mark.real_time
 def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
     """What does not fit is taken back whole and said so; what was there stays."""
     code = """
@@ -248,15 +249,14 @@ def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
             refused += 1
     tell(refused=refused)
     """
-    from .subprocesses import facts_of, run_python
-
-    told = facts_of(run_python(code, tmp_path))
+    told = facts_of(run_python(code, tmp_path, timeout_s=100))
     rows = lines_of(tmp_path / "m.jsonl")
     assert 0 < len(rows) < 20
     assert [row["latency_ms"] for row in rows] == [float(n) for n in range(len(rows))]
     assert told == {"refused": 20 - len(rows)}
 
 
+@pytest.mark.real_time
 def test_several_processes_share_a_file(tmp_path: Path) -> None:
     """Only whole lines, and all of them."""
     code = """
@@ -264,10 +264,10 @@ def test_several_processes_share_a_file(tmp_path: Path) -> None:
     for n in range(500):
         with measure_latency_context("speech_to_text", f"p{os.getpid()}", metadata={"n": n, "long": "x" * 300}):
             pass
-    shutdown(10)
+    shutdown(60)
     """
     processes = [subprocess.Popen(command(code), cwd=tmp_path, env=clean_environment()) for _ in range(3)]
-    assert [process.wait(30) for process in processes] == [0, 0, 0]
+    assert [process.wait(100) for process in processes] == [0, 0, 0]
     rows = written(tmp_path)
     for process in processes:
         numbers = [row["metadata"]["n"] for row in rows if row["operation_name"] == f"p{process.pid}"]
@@ -275,24 +275,43 @@ def test_several_processes_share_a_file(tmp_path: Path) -> None:
     assert len(rows) == 1500
 
 
+@pytest.mark.real_time
 def test_long_lines_of_eight_processes_stay_whole(tmp_path: Path) -> None:
     """4,000 lines of 20,000 characters, each written by itself: all of them, none within another."""
     code = """
     from pathlib import Path
     from callbot_latency.reporters.jsonl import JsonlReporter
-    reporter = JsonlReporter(Path("outputs/logs/latency_metrics.jsonl"))
-    reporter.start()
-    for n in range(500):
-        reporter.report([
-            cl.LatencyMetric("speech_to_text", f"p{os.getpid()}", n, "success", metadata={"long": "x" * 20_000})
-        ])
-    reporter.close()
+
+    def write():
+        reporter = JsonlReporter(Path("outputs/logs/latency_metrics.jsonl"))
+        reporter.start()
+        for n in range(500):
+            reporter.report([
+                cl.LatencyMetric("speech_to_text", f"p{os.getpid()}", n, "success", metadata={"long": "x" * 20_000})
+            ])
+        reporter.close()
+
+    ready, go = os.pipe()  # no child writes before all are there
+    children = []
+    for _ in range(8):
+        child = os.fork()
+        if not child:
+            os.close(go)
+            os.read(ready, 1)
+            try:
+                write()
+                os._exit(0)
+            finally:
+                os._exit(1)
+        children.append(child)
+    os.close(go)
+    tell(pids=children, failed=[status for child in children if (status := os.waitpid(child, 0)[1])])
     """
-    processes = [subprocess.Popen(command(code), cwd=tmp_path, env=clean_environment()) for _ in range(8)]
-    assert [process.wait(60) for process in processes] == [0] * 8
+    told = facts_of(run_python(code, tmp_path, timeout_s=100))
+    assert told["failed"] == []
     rows = written(tmp_path)
-    for process in processes:
-        numbers = [row["latency_ms"] for row in rows if row["operation_name"] == f"p{process.pid}"]
+    for pid in told["pids"]:
+        numbers = [row["latency_ms"] for row in rows if row["operation_name"] == f"p{pid}"]
         assert numbers == [float(n) for n in range(500)]
     assert {len(row["metadata"]["long"]) for row in rows} == {20_000}
     assert len(rows) == 4_000

@@ -22,6 +22,9 @@ from callbot_latency import (
 from .conftest import Start
 from .subprocesses import facts_of, run_python
 
+NEVER_SLOW = {"LATENCY_STT_WARNING_MS": "600000", "LATENCY_STT_CRITICAL_MS": "600000"}
+"""Settings with which no machine is so busy that what is measured here becomes an alert, which is a line too."""
+
 
 def metric(latency_ms: float = 1500, **more: Any) -> LatencyMetric:
     return LatencyMetric(
@@ -47,7 +50,7 @@ def test_each_measurement_is_a_line_at_debug(start: Start, caplog: pytest.LogCap
         start()
         record(metric(stream_sid="MZ1", trace_id="a" * 32, span_id="b" * 16))
         record(metric(2.4, status="error", call_sid=None, provider=None))
-        shutdown()
+        assert shutdown(60)
     first, second = lines(caplog, "callbot_latency.tracker")
     assert first.getMessage() == "speech_to_text listen (google) took 1500 ms in call CA1 success"
     assert second.getMessage() == "speech_to_text listen took 2 ms error"
@@ -62,7 +65,7 @@ def test_an_alert_is_a_line_of_its_level(start: Start, caplog: pytest.LogCapture
     start()
     for latency_ms in (1999, 2000, 5000):
         record(metric(latency_ms))
-    shutdown()
+    assert shutdown(60)
     assert [(line.levelname, line.getMessage()) for line in lines(caplog, "callbot_latency.alerting")] == [
         ("WARNING", "warning: speech_to_text listen (google) took 2000 ms in call CA1, warning from 2000 ms"),
         ("ERROR", "critical: speech_to_text listen (google) took 5000 ms in call CA1, critical from 5000 ms"),
@@ -74,7 +77,7 @@ def test_without_logging_neither_is_written(start: Start, caplog: pytest.LogCapt
     with caplog.at_level(logging.DEBUG, "callbot_latency.tracker"):
         start(logging_enabled=False)
         record(metric(9000))
-        shutdown()
+        assert shutdown(60)
     assert not caplog.records
 
 
@@ -122,6 +125,7 @@ def test_the_processor_in_structlog(measuring: LatencyConfig) -> None:
 # -- set-up ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.real_time
 def test_configure_logging_writes_json_on_stderr(tmp_path: Path) -> None:
     """Lines of structlog, of logging and of ours, with ids, exceptions and UTC times; nothing on stdout."""
     code = """
@@ -137,10 +141,10 @@ def test_configure_logging_writes_json_on_stderr(tmp_path: Path) -> None:
         except KeyError:
             structlog.get_logger("bot").exception("failed")
         listen()
-    shutdown()
+    assert shutdown(60)
     tell()
     """
-    done = run_python(code, tmp_path)
+    done = run_python(code, tmp_path, NEVER_SLOW, timeout_s=100)
     assert facts_of(done) == {}
     assert len(done.stdout.splitlines()) == 1
     rows = [json.loads(row) for row in done.stderr.splitlines()]
@@ -157,6 +161,7 @@ def test_configure_logging_writes_json_on_stderr(tmp_path: Path) -> None:
     assert {row["trace_id"] for row in rows} == {bot["trace_id"]}
 
 
+@pytest.mark.real_time
 def test_configure_logging_for_a_terminal(tmp_path: Path) -> None:
     """Text instead of JSON; twice is once."""
     code = """
@@ -167,12 +172,13 @@ def test_configure_logging_for_a_terminal(tmp_path: Path) -> None:
     logging.getLogger("library").debug("not asked for")
     tell(handlers=len(logging.getLogger().handlers))
     """
-    done = run_python(code, tmp_path)
+    done = run_python(code, tmp_path, NEVER_SLOW, timeout_s=100)
     assert facts_of(done) == {"handlers": 1}
     assert done.stderr.count("plain text") == 1
     assert "not asked for" not in done.stderr
 
 
+@pytest.mark.real_time
 def test_import_and_init_configure_no_logging(tmp_path: Path) -> None:
     """The application's set-up is its own."""
     code = """
@@ -182,11 +188,11 @@ def test_import_and_init_configure_no_logging(tmp_path: Path) -> None:
         getattr(cl, name)
     init()
     listen()
-    shutdown()
+    assert shutdown(60)
     after = (logging.getLogger().level, list(logging.getLogger().handlers), structlog.is_configured())
     tell(same=before == after, handlers=logging.getLogger("callbot_latency").handlers)
     """
-    done = run_python(code, tmp_path)
+    done = run_python(code, tmp_path, NEVER_SLOW, timeout_s=100)
     assert facts_of(done) == {"same": True, "handlers": []}
     assert done.stderr == ""
 
@@ -196,7 +202,7 @@ def test_alerts_are_logged_in_the_language_that_is_set(start: Start, caplog: pyt
     caplog.set_level(logging.DEBUG, "callbot_latency")
     start(language="fr")
     record(LatencyMetric("rag_inference", "search", 3000, "success"))  # type: ignore[arg-type]
-    shutdown()
+    assert shutdown(60)
     lines = [line.getMessage() for line in caplog.records]
     assert "avertissement : rag_inference search a pris 3000 ms, avertissement à partir de 3000 ms" in lines
     assert "rag_inference search took 3000 ms success" in lines

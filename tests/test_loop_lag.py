@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import gc
+import math
 import re
+import selectors
 import threading
 import time
 import types
@@ -184,8 +186,27 @@ def test_who_wrapped_the_selector_before_is_put_back() -> None:
     run(main())
 
 
-def test_where_somebody_puts_the_selector_back_it_is_timed_again_for_the_next() -> None:
+class Waiting(selectors.DefaultSelector):
+    """On its clock time passes while it waits, and at no other time."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self._clock.now_ns += math.ceil((timeout or 0) * 1e9)
+        return super().select(0)
+
+
+def test_where_somebody_puts_the_selector_back_it_is_timed_again_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     """And no pass is taken for one that never ends."""
+    clock = Clock()
+    monkeypatch.setattr("callbot_latency.loop_lag.perf_counter_ns", clock)
+
+    def new_loop() -> asyncio.AbstractEventLoop:
+        loop = asyncio.SelectorEventLoop(Waiting(clock))
+        loop.time = lambda: clock.now_ns / 1e9  # type: ignore[method-assign]
+        return loop
 
     async def main() -> None:
         selector: Any = asyncio.get_running_loop()._selector  # type: ignore[attr-defined]
@@ -197,14 +218,16 @@ def test_where_somebody_puts_the_selector_back_it_is_timed_again_for_the_next() 
         lag.leave(watcher)
         await asyncio.sleep(0.05)
         lag.watch(another)
-        began_ns = time.perf_counter_ns()
+        began_ns = clock.now_ns
         await asyncio.sleep(0.05)
-        assert sum(ended - began for began, ended in lag.between(began_ns, time.perf_counter_ns())) < 40 * MS
-        hold_up()
+        assert clock.now_ns - began_ns >= 50 * MS
+        assert lag.between(began_ns, clock.now_ns) == []
+        free_ns = clock.now_ns
+        clock.passes(60)
         await asyncio.sleep(0)
-        assert any(ended - began >= HELD_UP_S * 900 * MS for began, ended in lag.between(began_ns, began_ns + 10**9))
+        assert lag.between(began_ns, clock.now_ns) == [(free_ns, free_ns + 60 * MS)]
 
-    run(main())
+    run(main(), new_loop)
 
 
 def test_the_lag_of_a_loop_that_is_gone_is_forgotten() -> None:
@@ -231,7 +254,7 @@ def test_stepping_changes_nothing_of_what_a_coroutine_does() -> None:
     async def answers(value: int) -> int:
         await asyncio.sleep(0)
         try:
-            await asyncio.sleep(0 if value else 10)
+            await asyncio.sleep(0 if value else 600)
         except asyncio.CancelledError:
             raise LookupError("cancelled") from None
         if value < 0:
@@ -276,7 +299,7 @@ def test_closing_reaches_what_is_awaited_and_a_stop_of_its_own_is_an_error() -> 
 
     async def waits_for_ever() -> None:
         try:
-            await asyncio.sleep(10)
+            await asyncio.sleep(600)
         except GeneratorExit:
             closed.append(True)
             raise
@@ -334,8 +357,10 @@ async def on_the_loop() -> None:
     hold_up()
 
 
-def holds_the_lock() -> float:
-    """For some 100 ms nobody else runs in this process: how long it was, in milliseconds."""
+def holds_the_lock(lag: LoopLag) -> float:
+    """For some 100 ms nobody else runs in this process: how long it was, in milliseconds. First the loop shall wait."""
+    while lag._since_ns is not None:
+        time.sleep(0.001)
     began_ns = time.perf_counter_ns()
     while time.perf_counter_ns() - began_ns < 100 * MS:
         re.fullmatch("(a+)+", "a" * 18 + "b")
@@ -364,7 +389,9 @@ def test_what_holds_pythons_lock_in_a_thread_keeps_its_time(measuring: LatencyCo
     @measure_latency("speech_to_text")
     async def in_a_thread() -> None:
         nonlocal took_ms
-        took_ms = await asyncio.to_thread(holds_the_lock)
+        lag = lag_here()
+        assert lag is not None
+        took_ms = await asyncio.to_thread(holds_the_lock, lag)
 
     async def main() -> None:
         with call("CA1"):

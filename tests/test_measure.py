@@ -31,7 +31,7 @@ from callbot_latency import session as session_module
 from callbot_latency import spans as spans_module
 from callbot_latency.switch import switch
 
-from .conftest import FinishedSpans, Start
+from .conftest import FinishedSpans, Start, ticking
 
 STT = OperationType.STT
 
@@ -543,20 +543,34 @@ def test_one_block_object_may_be_entered_inside_of_itself(spans: FinishedSpans) 
     assert [span.parent is None for span in spans()] == [False, True]
 
 
-def test_one_block_object_may_be_entered_by_two_tasks_at_once(measuring: LatencyConfig) -> None:
+def test_one_block_object_may_be_entered_by_two_tasks_at_once(
+    measuring: LatencyConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each leaves its own: no duration goes to another call."""
     block = measure_latency_context(STT, "listen")
+    clock = ticking(monkeypatch)
+    both_are_in, long_may_end = asyncio.Event(), asyncio.Event()
 
-    async def one(call_sid: str, seconds: float) -> None:
-        with call(call_sid), block:
-            await asyncio.sleep(seconds)
+    async def long() -> None:
+        with call("CA-long"), block:
+            clock.passes(10)
+            both_are_in.set()
+            await long_may_end.wait()
+            clock.passes(80)
+
+    async def short() -> None:
+        await both_are_in.wait()
+        with call("CA-short"), block:
+            await asyncio.sleep(0)
+            clock.passes(10)
+        long_may_end.set()
 
     async def main() -> None:
-        await asyncio.gather(one("CA-long", 0.1), one("CA-short", 0.01))
+        await asyncio.gather(long(), short())
 
     asyncio.run(main())
     took = {metric.call_sid: metric.latency_ms for metric in latency_tracker.metrics}
-    assert took["CA-short"] < 90 <= took["CA-long"]
+    assert took == {"CA-short": 10, "CA-long": 100}
     assert still_open() == 0
 
 
@@ -931,7 +945,7 @@ def test_an_operation_that_is_open_while_it_is_switched_off(spans: FinishedSpans
 def test_an_operation_that_is_open_at_shutdown_ends_quietly(measuring: LatencyConfig) -> None:
     """Its code runs to its end, whatever became of us."""
     with measure_latency_context(STT, "listen") as handle:
-        shutdown()
+        shutdown(60)
         handle.set_provider("late")
         handle.set_metadata(a=1)
 

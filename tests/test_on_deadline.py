@@ -41,7 +41,7 @@ def test_it_runs_on_the_loop_that_awaits_the_operation(is_async: bool) -> None:
 
         @measure_latency(SALESFORCE, on_deadline=play_later if is_async else play)
         async def query() -> str:
-            await asyncio.wait_for(played.wait(), 10)
+            await asyncio.wait_for(played.wait(), 60)
             return "found"
 
         assert await query() == "found"
@@ -61,7 +61,7 @@ def test_an_async_stream_has_its_loop_too() -> None:
         @measure_latency(SALESFORCE, on_deadline=lambda _: acted.set())
         async def stream() -> AsyncIterator[int]:
             yield 1
-            await asyncio.wait_for(acted.wait(), 10)
+            await asyncio.wait_for(acted.wait(), 60)
             yield 2
 
         return [item async for item in stream()]
@@ -84,11 +84,11 @@ def test_without_a_loop_it_runs_on_a_thread_of_ours(is_async: bool) -> None:
 
     @measure_latency(SALESFORCE, on_deadline=act_later if is_async else act)
     def query() -> bool:
-        return acted.wait(10)
+        return acted.wait(60)
 
     @measure_latency(SALESFORCE, on_deadline=act_later if is_async else act)
     def rows() -> Iterator[bool]:
-        yield acted.wait(10)
+        yield acted.wait(60)
 
     async def blocking() -> bool:
         return query()
@@ -99,15 +99,15 @@ def test_without_a_loop_it_runs_on_a_thread_of_ours(is_async: bool) -> None:
     acted.clear()
     assert asyncio.run(blocking())
     (ours,) = (thread for thread in threading.enumerate() if thread.name == "callbot_latency.on_deadline")
-    shutdown()
+    shutdown(60)
     assert threads == [ours.name] * 3
-    ours.join(10)
+    ours.join(60)
     assert not ours.is_alive()
 
 
-@pytest.mark.usefixtures("quick")
-def test_what_ends_in_time_asks_for_nothing() -> None:
+def test_what_ends_in_time_asks_for_nothing(start: Start) -> None:
     """And leaves no thread."""
+    start(salesforce_warning_ms=10_000, salesforce_critical_ms=60_000)
     heard: list[Alert] = []
 
     @measure_latency(SALESFORCE, on_deadline=heard.append)
@@ -116,14 +116,14 @@ def test_what_ends_in_time_asks_for_nothing() -> None:
 
     for _ in range(100):
         query()
-    shutdown()
+    shutdown(60)
     assert heard == []
 
 
 @pytest.mark.usefixtures("quick")
 def test_what_it_measures_stands_beneath_the_operation_in_its_call(spans: FinishedSpans, start: Start) -> None:
     """The filler is seen in the trace, where it was needed."""
-    shutdown()
+    shutdown(60)
     start(salesforce_warning_ms=10, salesforce_critical_ms=30)
 
     async def main() -> None:
@@ -136,7 +136,7 @@ def test_what_it_measures_stands_beneath_the_operation_in_its_call(spans: Finish
 
         @measure_latency(SALESFORCE, on_deadline=play)
         async def query() -> None:
-            await asyncio.wait_for(played.wait(), 10)
+            await asyncio.wait_for(played.wait(), 60)
 
         with call("CA1"):
             await query()
@@ -164,7 +164,7 @@ def test_what_it_raises_is_logged_and_changes_nothing(is_async: bool, caplog: py
 
         @measure_latency(SALESFORCE, on_deadline=act_later if is_async else act)
         async def query() -> str:
-            await asyncio.wait_for(acted.wait(), 10)
+            await asyncio.wait_for(acted.wait(), 60)
             await asyncio.sleep(0)
             return "found"
 
@@ -191,7 +191,7 @@ def test_what_a_signal_raises_meanwhile_reaches_the_application(signalled: type[
 
         @measure_latency(SALESFORCE, on_deadline=act_later if is_async else act)
         async def query() -> None:
-            await asyncio.sleep(10)
+            await asyncio.sleep(60)
 
         await query()
 

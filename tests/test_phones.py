@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from time import process_time
+from time import thread_time
 from typing import Any
 
 import pytest
@@ -279,9 +279,9 @@ def test_a_long_text_is_cut_before_it_is_searched() -> None:
     assert NEVER.cleaned({"a": long}) == {"a": long}
     for piece in ("mot ", "1-", "x"):
         facts = {"a": piece * 1_000_000, piece * 1_000_000: ["b", piece * 1_000_000]}
-        started_s = process_time()
+        started_s = thread_time()
         cleaned = NEVER.cleaned(facts)
-        assert process_time() - started_s < 0.2
+        assert thread_time() - started_s < 1.5  # all of it would take 5 s and more
         assert max(map(len, [cleaned["a"], *cleaned, cleaned[list(cleaned)[1]][1]])) <= MAX_CHARS + 1
         assert cleaned["a"].endswith("…")
 
@@ -303,7 +303,7 @@ def test_a_handle_used_after_shutdown_records_no_number(start: Start, tmp_path: 
     """The operation that is still open then keeps nothing of one, hashed or not."""
     recorded = Recorded(start, tmp_path, phone_numbers="hashed", trace_key="secret")
     with measure_latency_context("rag_inference", "a") as handle:
-        shutdown()
+        shutdown(60)
         handle.set_metadata(caller=NUMBER)
     assert recorded.attributes == [{"metadata.caller": "[phone]"}]
 

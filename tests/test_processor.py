@@ -8,6 +8,8 @@ import pytest
 
 from .subprocesses import facts_of, run_python, written
 
+pytestmark = pytest.mark.real_time
+
 OPERATIONS = 60
 
 METER = """
@@ -23,7 +25,7 @@ def points(name):
     return [p for m in found if m.name == name for p in m.data.data_points]
 
 def counts():
-    shutdown()
+    shutdown(60)
     return {
         "durations": sum(p.count for p in points("callbot.operation.duration")),
         "breaches": {p.attributes["severity"]: p.value for p in points("callbot.threshold.breaches")},
@@ -249,7 +251,7 @@ def test_our_own_spans_are_not_taken_for_foreign_ones(tmp_path: Path) -> None:
     for _ in range(3):
         init()
         listen()
-        shutdown()
+        shutdown(60)
     tell(n=len(latency_tracker.metrics), processors=len(provider._active_span_processor._span_processors))
     """,
     )
@@ -269,7 +271,7 @@ def test_a_processor_without_init_does_nothing(tmp_path: Path) -> None:
     init()
     listen()
     flushed.append(processor.force_flush())
-    shutdown()
+    shutdown(60)
     trace.get_tracer("x").start_span("x", attributes={"operation_type": "speech_to_text"}).end()
     flushed.append(processor.force_flush())
     processor.shutdown()
@@ -291,7 +293,7 @@ def test_severity_of_a_foreign_span_stands_on_metric_and_alert(tmp_path: Path) -
     cl.add_alert_callback(lambda a: seen.append([a.metric.operation_name, a.severity.value, a.threshold_ms]))
     span = trace.get_tracer("x").start_span("x", start_time=0, attributes={"operation_type": "rag_inference"})
     span.end(8_000_000_000)
-    shutdown()
+    shutdown(60)
     tell(seen=seen)
     """,
     )
@@ -307,7 +309,7 @@ def test_exemplars_point_at_the_sampled_span(tmp_path: Path) -> None:
     with cl.call("CA1") as opened:
         listen()
     metric = latency_tracker.metrics[-1]
-    shutdown()
+    shutdown(60)
     (point,) = points("callbot.operation.duration")
     (exemplar,) = point.exemplars
     tell(same=[format(exemplar.trace_id, "032x") == metric.trace_id == opened.trace_id,
@@ -338,11 +340,13 @@ with cl.call("CA1", stream_sid="MZ1") as opened:
         get("another call's", call_sid="CA2")
         get("with words of ours", operation_type="rag_inference")
         tracer.start_span("detached", context=trace.Context()).end()
-    threading.Thread(target=cl.bind(get), args=("in a thread",)).start()
+    thread = threading.Thread(target=cl.bind(get), args=("in a thread",))
+    thread.start()
+    thread.join()
 with cl.bound_from_headers({"X-Callbot-Call-Sid": "CA3", "X-Callbot-Turn": "4"}):
     get("arrived")
 get("after")
-shutdown()
+shutdown(60)
 tell(spans={s.name: {k: v for k, v in s.attributes.items() if k in ("call_sid", "stream_sid", "turn", "a")}
             for s in exporter.get_finished_spans() if s.instrumentation_scope.name != "callbot_latency"},
      metrics=[[m.call_sid, m.stream_sid, m.turn] for m in latency_tracker.metrics])
@@ -406,11 +410,11 @@ CLIENTS = {
     "httpx": """
         from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
         HTTPXClientInstrumentor().instrument()
-        with cl.propagate(httpx.Client()) as client:
+        with cl.propagate(httpx.Client(timeout=60)) as client:
             sent.append(client.get(url).json())
 
         async def ask():
-            async with cl.propagate(httpx.AsyncClient()) as client:
+            async with cl.propagate(httpx.AsyncClient(timeout=60)) as client:
                 return (await client.get(url)).json()
 
         sent.append(asyncio.run(ask()))
@@ -467,7 +471,7 @@ entered = cl.call("CA1", stream_sid="MZ1").__enter__(), cl.turn().__enter__()
 """
 
 TOLD = """
-shutdown()
+shutdown(60)
 scopes = {format(s.context.span_id, "016x"): s.instrumentation_scope.name for s in exporter.get_finished_spans()}
 theirs = [s for s in exporter.get_finished_spans() if s.instrumentation_scope.name != "callbot_latency"]
 tell(scopes=sorted({s.instrumentation_scope.name for s in theirs}),

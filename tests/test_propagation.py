@@ -152,10 +152,10 @@ def test_httpx_clients_tell_every_hop(service: Service) -> None:
     away, back = service.same_by_another_name, f"{service.same_by_another_name}/to/{service.url}"
 
     async def ask(*paths: str) -> list[dict[str, str]]:
-        async with propagate(httpx.AsyncClient(follow_redirects=True)) as client:
+        async with propagate(httpx.AsyncClient(follow_redirects=True, timeout=60)) as client:
             return [(await client.get(service.url + path)).json() for path in paths]
 
-    with call("CA1", stream_sid="MZ1"), turn(), propagate(httpx.Client(follow_redirects=True)) as client:
+    with call("CA1", stream_sid="MZ1"), turn(), propagate(httpx.Client(follow_redirects=True, timeout=60)) as client:
         assert propagate(client) is client
         paths = ["/", f"/to/{away}", f"/to/{back}"]
         sync, asynchronous = [client.get(service.url + path).json() for path in paths], asyncio.run(ask(*paths))
@@ -343,6 +343,7 @@ def test_a_handler_that_is_broken_off_leaves_nothing_bound(measuring: LatencyCon
     asyncio.run(main())
 
 
+@pytest.mark.real_time
 def test_before_init_nothing_is_bound_and_one_line_says_why(tmp_path: Any) -> None:
     """As everywhere."""
     done = run_python(

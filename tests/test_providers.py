@@ -10,7 +10,9 @@ import pytest
 from callbot_latency import ConfigError, init
 
 from .conftest import Start
-from .subprocesses import facts_of, run_python
+from .subprocesses import at_once, facts_of, run_python
+
+pytestmark = pytest.mark.real_time
 
 
 def test_ours_become_the_global_ones_and_stay_over_a_second_init(tmp_path: Path) -> None:
@@ -24,7 +26,7 @@ def test_ours_become_the_global_ones_and_stay_over_a_second_init(tmp_path: Path)
         listen()
         with trace.get_tracer("library").start_as_current_span("x", attributes={"operation_type": "rag_inference"}):
             pass
-        shutdown()
+        shutdown(60)
         seen.append(len(latency_tracker.metrics))
         init()
     tell(names=[type(tracers).__name__, type(meters).__name__], seen=seen,
@@ -52,7 +54,7 @@ def test_an_applications_providers_are_used_and_left_alone(tmp_path: Path) -> No
     metrics.set_meter_provider(meters)
     init()
     listen()
-    shutdown()
+    shutdown(60)
     trace.get_tracer("library").start_span("after").end()
     names = [m.name for r in reader.get_metrics_data().resource_metrics for s in r.scope_metrics for m in s.metrics]
     tell(spans=[span.name for span in exporter.get_finished_spans()], measured="callbot.operation.duration" in names)
@@ -64,7 +66,7 @@ def test_an_applications_providers_are_used_and_left_alone(tmp_path: Path) -> No
 
 def test_without_an_exporter_nothing_is_sent_and_nothing_said(tmp_path: Path) -> None:
     """No endpoint, no attempt."""
-    done = run_python("init(); listen(); shutdown(); tell()", tmp_path)
+    done = run_python("init(); listen(); shutdown(60); tell()", tmp_path)
     assert facts_of(done) == {}
     assert done.stderr == ""
 
@@ -74,11 +76,11 @@ def test_console_exporters_write_spans_and_metrics(tmp_path: Path) -> None:
     code = """
     init()
     listen()
-    shutdown()
+    shutdown(60)
     init()
     with measure_latency_context("rag_inference", "ask"):
         pass
-    shutdown()
+    shutdown(60)
     """
     environment = {"OTEL_TRACES_EXPORTER": "console", "OTEL_METRICS_EXPORTER": "console"}
     done = run_python(code, tmp_path, environment)
@@ -96,8 +98,8 @@ def test_the_resource_names_service_and_instance(tmp_path: Path) -> None:
     resources = providers.tracers.resource, providers.meters._sdk_config.resource
     tell(tracers=dict(resources[0].attributes), meters=dict(resources[1].attributes))
     """
-    one = facts_of(run_python(code, tmp_path, {"OTEL_SERVICE_NAME": "bot"}))
-    two = facts_of(run_python(code, tmp_path, {"OTEL_RESOURCE_ATTRIBUTES": "service.instance.id=mine"}))
+    environments = {"OTEL_SERVICE_NAME": "bot"}, {"OTEL_RESOURCE_ATTRIBUTES": "service.instance.id=mine"}
+    one, two = map(facts_of, at_once(lambda each: run_python(code, tmp_path, each), environments))
     assert one["tracers"] == one["meters"]
     assert one["tracers"]["service.name"] == "bot"
     assert len(one["tracers"]["service.instance.id"]) == 36
@@ -115,10 +117,10 @@ def test_prometheus_is_served_and_its_port_given_back(tmp_path: Path) -> None:
     for _ in range(2):
         init()
         listen()
-        cl.runtime._runtime.pipeline.flush(5)
+        cl.runtime._runtime.pipeline.flush(60)
         with urllib.request.urlopen(f"http://127.0.0.1:{os.environ['OTEL_EXPORTER_PROMETHEUS_PORT']}/metrics") as page:
             pages.append(page.read().decode())
-        shutdown()
+        shutdown(60)
     name = "callbot_operation_duration_seconds_count"
     lines = [[row for row in page.splitlines() if row.startswith(name)] for page in pages]
     tell(lines=lines)

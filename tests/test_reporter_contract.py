@@ -15,6 +15,15 @@ from callbot_latency.testing import Answer, Server, check_reporter_contract
 from .faults import scripted
 from .subprocesses import facts_of, run_python
 
+pytestmark = pytest.mark.real_time
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine has minutes for a scenario, and one for an answer."""
+    monkeypatch.setattr("callbot_latency.testing.TIMEOUT_S", 200.0)
+    monkeypatch.setitem(SlackReporter.__init__.__kwdefaults__, "timeout_s", 60.0)
+
 
 def ids(batch: Sequence[LatencyMetric | TurnMetric]) -> list[str]:
     return [metric.call_sid or "" for metric in batch]
@@ -163,7 +172,7 @@ class Channels:
         return SlackReporter(f"{self.url_of(server)}/services/T/B/x")
 
     def apprise(self, server: Server) -> AppriseReporter:
-        return AppriseReporter(self.url_of(server).replace("http://", "json://"))
+        return AppriseReporter(self.url_of(server).replace("http://", "json://") + "/?cto=60&rto=60")
 
 
 def test_slack_keeps_the_contract() -> None:
@@ -187,8 +196,10 @@ def test_the_file_keeps_the_contract(tmp_path: Path) -> None:
     done = run_python(
         """
 from tests.faulty_file import FaultyFile
+from callbot_latency import testing
 from callbot_latency.testing import check_reporter_contract
 
+testing.TIMEOUT_S = 60.0
 played = []
 def make(server):
     played.append(FaultyFile(server))

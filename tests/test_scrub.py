@@ -1,6 +1,6 @@
 """What is taken out of text before it leaves the process."""
 
-from time import process_time
+from time import thread_time
 
 import pytest
 
@@ -82,9 +82,9 @@ def test_no_half_of_a_secret_is_left_at_the_cut(secret: str, where: int) -> None
 @pytest.mark.parametrize("piece", ["0", "+1 ", "a.", "(", "://", "a@", "token ", "eyJ", "-", "password=", "0 ", "0.("])
 def test_no_text_is_slow(piece: str) -> None:
     """No pattern backtracks for long: hundreds of the worst texts take well under a second each."""
-    started_s = process_time()
+    started_s = thread_time()
     scrub(piece * MAX_CHARS)
-    assert process_time() - started_s < 1
+    assert thread_time() - started_s < 1
 
 
 def test_scrubbing_twice_changes_nothing_more() -> None:

@@ -30,7 +30,7 @@ def test_what_a_pattern_finds_is_not_told(start: Start, tmp_path: Path) -> None:
         measure_latency_context("rag_inference", "ask", metadata={"who": "Martin", "n": 1}),
     ):
         raise RuntimeError("no file DOS-1234 of Mr MARTIN")
-    shutdown()
+    shutdown(60)
     (metric,) = latency_tracker.metrics
     assert metric.error_message == "no file [scrubbed] of Mr [scrubbed]"
     assert metric.metadata == {"who": "[scrubbed]", "n": 1}
@@ -45,7 +45,7 @@ def test_the_patterns_are_those_of_the_session(start: Start, tmp_path: Path) -> 
     file.write_text("DOS-[0-9]+")
     start(scrub_patterns_file=file)
     assert scrub("no file DOS-1234, 06 12 34 56 78") == "no file [scrubbed], [phone]"
-    shutdown()
+    shutdown(60)
     start()
     assert scrub("no file DOS-1234, 06 12 34 56 78") == "no file DOS-1234, [phone]"
 

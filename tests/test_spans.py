@@ -33,7 +33,7 @@ from callbot_latency import LatencyConfig, call, latency_tracker, measure_latenc
 from callbot_latency.semconv import SCOPE
 from callbot_latency.spans import DerivedIds, SpanOpener, Writing, attach, detach, detach_abandoned
 
-from .subprocesses import facts_of, run_python
+from .subprocesses import at_once, facts_of, run_python
 
 
 def open_root(opener: SpanOpener, call_sid: str) -> Any:
@@ -285,6 +285,7 @@ def test_a_samplers_trace_state_reaches_every_part() -> None:
     assert part.parent.trace_state.get("ot") == "th:8"
 
 
+@pytest.mark.real_time
 @pytest.mark.parametrize("key", ["", "secret"])
 def test_two_processes_of_one_call_share_its_trace(key: str, tmp_path: Path) -> None:
     """With the same key; without a word between them."""
@@ -294,7 +295,7 @@ def test_two_processes_of_one_call_share_its_trace(key: str, tmp_path: Path) -> 
         listen()
     tell(call=opened.trace_id, operation=latency_tracker.metrics[-1].trace_id)
     """
-    one, two = (facts_of(run_python(code, tmp_path, {"LATENCY_TRACE_KEY": key})) for _ in range(2))
+    one, two = map(facts_of, at_once(lambda _: run_python(code, tmp_path, {"LATENCY_TRACE_KEY": key}), range(2)))
     assert one == two
     assert one["call"] == one["operation"] == trace.format_trace_id(DerivedIds(key.encode()).trace_id_of("CA1"))
 

@@ -677,6 +677,7 @@ def opened_and_ended(spans: FinishedSpans, count: int) -> None:
     assert sum(row["cancelled"] for row in stats.values()) == count
 
 
+@pytest.mark.real_time
 def test_ten_thousand_streams_broken_off_leave_nothing(
     spans: FinishedSpans, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,7 +2,11 @@
 
 from pathlib import Path
 
+import pytest
+
 from .subprocesses import facts_of, run_python
+
+pytestmark = pytest.mark.real_time
 
 USES = """
 import asyncio, logging

@@ -254,7 +254,7 @@ def test_a_reset_takes_nothing_from_the_file(start: Start) -> None:
     for _ in range(100):
         listen()
     latency_tracker.reset_stats()
-    shutdown()
+    shutdown(60)
     assert len(config.metrics_file_path.read_text().splitlines()) == 100
 
 
@@ -271,7 +271,7 @@ def test_what_is_kept_stays_readable_after_shutdown(measuring: LatencyConfig) ->
     """With all that finished before it."""
     for _ in range(10):
         listen()
-    shutdown()
+    shutdown(60)
     assert len(latency_tracker.metrics) == 10
 
 
@@ -344,7 +344,7 @@ def test_callbacks_hear_every_breach_in_order(start: Start) -> None:
     latency_tracker.add_alert_callback(critical.append, Severity.CRITICAL)
     for latency_ms in (1, 2000, 5000, 1999, 4999, 6000):
         record(metric(latency_ms, call_sid="CA1"))
-    shutdown()
+    shutdown(60)
     assert [(a.metric.latency_ms, a.severity.value, a.threshold_ms) for a in everything] == [
         (2000, "warning", 2000),
         (5000, "critical", 5000),
@@ -366,7 +366,7 @@ def test_a_signal_handler_may_read_in_the_middle_of_a_read(measuring: LatencyCon
     before = signal.signal(signal.SIGALRM, handler)
     signal.setitimer(signal.ITIMER_REAL, 0.001)
     try:
-        for _ in range(2_000):
+        for _ in range(500):
             record(metric())
             latency_tracker.get_stats()
     finally:
@@ -374,7 +374,7 @@ def test_a_signal_handler_may_read_in_the_middle_of_a_read(measuring: LatencyCon
         signal.signal(signal.SIGALRM, before)
     assert seen
     (stats,) = latency_tracker.get_stats().values()
-    assert stats["count"] == 2_000
+    assert stats["count"] == 500
 
 
 @pytest.mark.parametrize("wrong", ["false", 0, None])

@@ -4,10 +4,13 @@ import asyncio
 import base64
 import contextlib
 import functools
+import heapq
+import itertools
 import json
 import statistics
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections import defaultdict, deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +22,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from callbot_latency.twilio import TwilioMediaStream, measured_websocket
 from examples.callbot.servers import serving
+from tests.clock import Clock
 from tests.twilio_script import LOUD, MS, SILENT, Remembered, payload, start_message
 
 HANGOVER_FRAMES = 5
@@ -50,18 +54,26 @@ async def connected(handler: Handler) -> AsyncGenerator[websockets.ClientConnect
             ended.set()
 
     async with serving(Starlette(routes=[WebSocketRoute("/", route)])) as address:
-        async with websockets.connect(f"ws://{address}/") as client:
+        async with websockets.connect(
+            f"ws://{address}/", open_timeout=60, close_timeout=60, ping_interval=None
+        ) as client:
             yield client
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await ended.wait()
 
 
 class Bot:
     """Answers each utterance with a second of sound; falls silent when the caller breaks in."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], int] = time.perf_counter_ns) -> None:
         self.timeline = Remembered()
-        self.stream = TwilioMediaStream(self.timeline)
+        self.stream = TwilioMediaStream(self.timeline, clock=clock)
+        self.noted: dict[str, list[int]] = defaultdict(list)
+        """When it was done with what has this name, by a look of its own at the clock."""
+        self.sent = 0
+        self._clock = clock
+        self._handled = 0
+        self._has_handled = asyncio.Condition()
         self._speaks = False
         self._silent_frames = 0
         self._turns = 0
@@ -72,6 +84,18 @@ class Bot:
         async for message in socket.iter_json():
             if message["event"] == "media":
                 await self._hear(socket, base64.b64decode(message["media"]["payload"]))
+            self._note(message["event"])
+            async with self._has_handled:
+                self._handled += 1
+                self._has_handled.notify_all()
+
+    async def has_handled(self, messages: int) -> None:
+        """Wait until it is done with so many messages."""
+        async with self._has_handled:
+            await self._has_handled.wait_for(lambda: self._handled >= messages)
+
+    def _note(self, name: str) -> None:
+        self.noted[name].append(self._clock())
 
     async def _hear(self, socket: WebSocket, frame: bytes) -> None:
         is_loud = frame[:1] == LOUD
@@ -79,127 +103,163 @@ class Bot:
         if is_loud and not self._speaks:
             self._speaks = True
             self.stream.speech_started()
+            self._note("speech_started")
             if self._turns:
+                self.sent += 1
                 await socket.send_json({"event": "clear", "streamSid": "MZ1"})
         elif self._speaks and self._silent_frames == HANGOVER_FRAMES:
             self._speaks = False
             self.stream.speech_ended(source="vad_minus_hangover", hangover_ms=20 * HANGOVER_FRAMES)
+            self._note("speech_ended")
             self._turns += 1
             await self._speak(socket)
 
     async def _speak(self, socket: WebSocket) -> None:
         for length_ms, mark in ((20, "first"), (980, "last")):
             media = {"payload": payload(LOUD, length_ms)}
+            self.sent += 2
             await socket.send_json({"event": "media", "streamSid": "MZ1", "media": media})
             name = f"{self._turns} {mark}"
             await socket.send_text(json.dumps({"event": "mark", "streamSid": "MZ1", "mark": {"name": name}}))
 
 
+def frame_message(number: int, sample: bytes) -> dict[str, Any]:
+    """20 ms of the caller's audio."""
+    media = {"track": "inbound", "timestamp": str(20 * number), "payload": payload(sample, 20)}
+    return {"event": "media", "streamSid": "MZ1", "media": media}
+
+
+CONNECTED = {"event": "connected", "protocol": "Call", "version": "1.0.0"}
+STOP = {"event": "stop", "streamSid": "MZ1", "stop": {"callSid": "CA1"}}
+
+Act = Callable[[], Awaitable[None]]
+
+
 @dataclass
 class Twilio:
-    """The far side: speaks in frames of 20 ms, plays what comes `THERE_S` later, gives marks back after `BACK_S`."""
+    """The far side: speaks in frames of 20 ms, plays what comes `THERE_S` later, gives marks back after `BACK_S`.
+
+    It moves the clock of both sides from one thing that it does to the next, each time after the bot has handled the
+    last and what the bot sent has come. So how long the machine takes for a message does not matter.
+    """
 
     client: websockets.ClientConnection
+    bot: Bot
+    clock: Clock
     spoke_ns: list[int] = field(default_factory=list)
     stopped_ns: list[int] = field(default_factory=list)
     played_ns: list[int] = field(default_factory=list)
+    _agenda: list[tuple[int, int, Act]] = field(default_factory=list)
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+    _began_ns: int = 0
+    _sent: int = 0
+    _received: int = 0
     _sent_frames: int = 0
     _loud_frames: int = 0
-    _waiting: asyncio.Queue[dict[str, Any]] = field(default_factory=asyncio.Queue)
-    _returning: list[asyncio.Task[None]] = field(default_factory=list)
-    _is_playing: bool = False
-    _answered: asyncio.Event = field(default_factory=asyncio.Event)
-    _cleared: asyncio.Event = field(default_factory=asyncio.Event)
+    _turns: int = 0
+    _was_loud: bool = False
+    _waiting: deque[tuple[int, dict[str, Any]]] = field(default_factory=deque)
+    _playing: dict[str, Any] | None = None
 
     async def call(self) -> None:
         """Take turns: each breaks into the answer of the last, half a second into it."""
-        await self.client.send(json.dumps({"event": "connected", "protocol": "Call", "version": "1.0.0"}))
-        await self.client.send(json.dumps(start_message()))
-        tasks = [asyncio.create_task(step()) for step in (self._line, self._receive, self._play)]
-        try:
-            for _ in range(TURNS):
-                self._loud_frames = 10
-                async with asyncio.timeout(20):
-                    await self._answered.wait()
-                self._answered.clear()
-                await asyncio.sleep(0.5)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, *self._returning, return_exceptions=True)
-        await self.client.send(json.dumps({"event": "stop", "streamSid": "MZ1", "stop": {"callSid": "CA1"}}))
+        await self._send(CONNECTED)
+        await self._send(start_message())
+        self._began_ns = self.clock.now_ns
+        self._loud_frames = 10
+        self._after(0, self._frame)
+        while self._turns < TURNS:
+            await self._settle()
+            due_ns, _, act = heapq.heappop(self._agenda)
+            self.clock.now_ns = max(self.clock.now_ns, due_ns)
+            await act()
+        await self._settle()
+        await self._send(STOP)
 
-    async def _line(self) -> None:
-        began = asyncio.get_running_loop().time()
-        was_loud = False
-        while True:
-            is_loud, self._loud_frames = self._loud_frames > 0, max(0, self._loud_frames - 1)
-            media = {
-                "track": "inbound",
-                "timestamp": str(20 * self._sent_frames),
-                "payload": payload(LOUD if is_loud else SILENT, 20),
-            }
-            now_ns = time.perf_counter_ns()
-            if is_loud and not was_loud:
-                self.spoke_ns.append(now_ns)
-            if is_loud and not self._loud_frames:
-                self.stopped_ns.append(now_ns)
-            was_loud = is_loud
-            await self.client.send(json.dumps({"event": "media", "streamSid": "MZ1", "media": media}))
-            self._sent_frames += 1
-            await asyncio.sleep(max(0, began + 0.02 * self._sent_frames - asyncio.get_running_loop().time()))
+    async def _settle(self) -> None:
+        """The bot has handled all, and what it sent is here."""
+        await self.bot.has_handled(self._sent)
+        while self._received < self.bot.sent:
+            self._received += 1
+            self._take(json.loads(await self.client.recv()))
 
-    async def _receive(self) -> None:
-        async for text in self.client:
-            message = json.loads(text)
-            if message["event"] != "clear":
-                self._waiting.put_nowait({**message, "due_ns": time.perf_counter_ns() + round(THERE_S * 1e9)})
-                continue
-            while not self._waiting.empty():
-                self._give_back(self._waiting.get_nowait())
-            if self._is_playing:
-                self._cleared.set()
+    def _after(self, wait_ns: int, act: Act) -> None:
+        heapq.heappush(self._agenda, (self.clock.now_ns + wait_ns, next(self._numbers), act))
 
-    async def _play(self) -> None:
-        while True:
-            self._is_playing = False
-            message = await self._waiting.get()
-            self._is_playing = True
-            if await self._until(message["due_ns"]) and message["event"] == "media":
-                samples = len(base64.b64decode(message["media"]["payload"]))
-                now_ns = time.perf_counter_ns()
-                if samples == 160:
-                    self.played_ns.append(now_ns)
-                    self._answered.set()
-                await self._until(now_ns + samples * 125_000)
+    async def _send(self, message: dict[str, Any]) -> None:
+        self._sent += 1
+        await self.client.send(json.dumps(message))
+
+    async def _take_turn(self) -> None:
+        self._turns += 1
+        self._loud_frames = 10
+
+    async def _frame(self) -> None:
+        is_loud, self._loud_frames = self._loud_frames > 0, max(0, self._loud_frames - 1)
+        now_ns = self.clock.now_ns
+        if is_loud and not self._was_loud:
+            self.spoke_ns.append(now_ns)
+        if is_loud and not self._loud_frames:
+            self.stopped_ns.append(now_ns)
+        self._was_loud = is_loud
+        await self._send(frame_message(self._sent_frames, LOUD if is_loud else SILENT))
+        self._sent_frames += 1
+        # Each frame is sent a little late, and one in seven much too late.
+        late_ms = self._sent_frames * 3 % 5 + (14 if self._sent_frames % 7 == 0 else 0)
+        self._after(self._began_ns + (20 * self._sent_frames + late_ms) * MS - now_ns, self._frame)
+
+    def _take(self, message: dict[str, Any]) -> None:
+        """A message came from the bot."""
+        if message["event"] == "clear":
+            dropped = [message for _, message in self._waiting]
+            self._waiting.clear()
+            if self._playing is not None:
+                dropped.insert(0, self._playing)
+                self._playing = None
+            for each in dropped:
+                self._give_back(each)
+        else:
+            self._waiting.append((self.clock.now_ns + round(THERE_S * 1e9), message))
+            self._play_the_next()
+
+    def _play_the_next(self) -> None:
+        if self._playing is None and self._waiting:
+            due_ns, self._playing = self._waiting.popleft()
+            self._after(max(0, due_ns - self.clock.now_ns), functools.partial(self._play, self._playing))
+
+    async def _play(self, message: dict[str, Any]) -> None:
+        if message is not self._playing:
+            return
+        length_ns = 0
+        if message["event"] == "media":
+            samples = len(base64.b64decode(message["media"]["payload"]))
+            length_ns = samples * 125_000
+            if samples == 160:
+                self.played_ns.append(self.clock.now_ns)
+                self._after(500 * MS, self._take_turn)
+        self._after(length_ns, functools.partial(self._end, message))
+
+    async def _end(self, message: dict[str, Any]) -> None:
+        if message is self._playing:
             self._give_back(message)
-
-    async def _until(self, due_ns: int) -> bool:
-        """Until then: true; or until all is cleared: false."""
-        try:
-            async with asyncio.timeout(max(0, (due_ns - time.perf_counter_ns()) / 1e9)):
-                await self._cleared.wait()
-        except TimeoutError:
-            return True
-        self._cleared.clear()
-        return False
+            self._playing = None
+            self._play_the_next()
 
     def _give_back(self, message: dict[str, Any]) -> None:
         if message["event"] == "mark":
-            self._returning.append(asyncio.create_task(self._return(message["mark"])))
-
-    async def _return(self, mark: dict[str, Any]) -> None:
-        await asyncio.sleep(BACK_S)
-        await self.client.send(json.dumps({"event": "mark", "streamSid": "MZ1", "mark": mark}))
+            mark = {"event": "mark", "streamSid": "MZ1", "mark": message["mark"]}
+            self._after(round(BACK_S * 1e9), functools.partial(self._send, mark))
 
 
 @awaited
 async def test_a_call_is_told_as_it_was() -> None:
     """End of speech, playback, barge-in, hang-up: near the far side's own stamps, and inside of the uncertainty."""
-    bot = Bot()
+    clock = Clock()
+    bot = Bot(clock)
     async with connected(bot.answer) as client:
-        far = Twilio(client)
-        await far.call()
+        far = Twilio(client, bot, clock)
+        async with asyncio.timeout(60):
+            await far.call()
     told = bot.timeline
     assert told.reasons == []
     assert (bot.stream.call_sid, bot.stream.stream_sid) == ("CA1", "MZ1")
@@ -232,6 +292,46 @@ async def test_a_call_is_told_as_it_was() -> None:
     onsets_ms = [barge_in.at_ns / MS for barge_in in told.barge_ins]
     assert _median_gap(onsets_ms, far.spoke_ns[1:]) < 5
     assert statistics.median(barge_in.reaction_ms or 0 for barge_in in told.barge_ins) < 20
+
+
+@awaited
+async def test_a_turn_by_the_machines_clock_is_told_between_what_both_sides_noted() -> None:
+    """Nothing before the far side sent what it is derived from, nothing after the bot had handled that."""
+    bot, sent_ns = Bot(), []
+    async with connected(bot.answer) as client, asyncio.timeout(60):
+        messages = [CONNECTED, start_message()]
+        messages += [frame_message(n, LOUD if 3 <= n < 8 else SILENT) for n in range(8 + HANGOVER_FRAMES)]
+        for n, message in enumerate(messages):
+            sent_ns.append(time.perf_counter_ns())
+            await client.send(json.dumps(message))
+            await bot.has_handled(n + 1)
+            await asyncio.sleep(0.02)
+        assert json.loads(await client.recv())["event"] == "media"
+        came_ns = time.perf_counter_ns()
+        mark = json.loads(await client.recv())
+        await asyncio.sleep(BACK_S)
+        await client.send(json.dumps(mark))
+        await bot.has_handled(len(messages) + 1)
+        stopped_ns = time.perf_counter_ns()
+        await client.send(json.dumps(STOP))
+        await bot.has_handled(len(messages) + 2)
+    told, frames_ns = bot.timeline, sent_ns[2:]
+    assert told.reasons == []
+
+    # A frame that was sent late is placed where it would have come.
+    onset_ns = min(at_ns - 20 * n * MS for n, at_ns in enumerate(frames_ns[:4])) + 60 * MS
+    _is_between(onset_ns, told.times("speech_started"), bot.noted["speech_started"][0])
+    hangover_ns = 20 * HANGOVER_FRAMES * MS
+    _is_between(frames_ns[-1] - hangover_ns, told.times("speech_ended"), bot.noted["speech_ended"][0] - hangover_ns)
+    _is_between(bot.noted["speech_ended"][0], told.times("audio_sent"), came_ns)
+    _is_between(round(told.times("audio_sent")[0] * MS), told.times("playback_started"), bot.noted["mark"][0])
+    _is_between(stopped_ns, told.times("hung_up"), bot.noted["stop"][0])
+
+
+def _is_between(earliest_ns: int, told_ms: list[float], latest_ns: int) -> None:
+    (at_ms,) = told_ms
+    # Milliseconds are kept as floats: to the microsecond they are exact.
+    assert earliest_ns / MS - 0.001 <= at_ms <= latest_ns / MS + 0.001
 
 
 def _median_gap(told_ms: list[float], truth_ns: list[int]) -> float:

@@ -112,6 +112,7 @@ def test_an_sdk_that_keeps_attributes_elsewhere_is_noticed(monkeypatch: pytest.M
     assert not _OurTracerProvider(_resource()).writing.direct
 
 
+@pytest.mark.real_time
 def test_a_disabled_sdk_has_nothing_to_write_to(tmp_path: Any) -> None:
     """OTEL_SDK_DISABLED: no span keeps attributes, and the metric is whole all the same."""
     done = run_python(

@@ -15,6 +15,8 @@ from callbot_latency import instrument, uninstrument
 from callbot_latency.instrumentation.openai import OpenAIInstrumentor
 from tests.subprocesses import ROOT, clean_environment, facts_of, run_python, written
 
+pytestmark = pytest.mark.real_time
+
 
 def test_a_library_that_is_too_old_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """It names the package, the version that is needed and the one that is there; nothing is wrapped."""
@@ -117,7 +119,7 @@ def test_opentelemetry_instrument_finds_them(tmp_path: Path) -> None:
         env=clean_environment({**quiet, "LATENCY_RAG_URL": "http://rag.internal/", "PYTHONPATH": path}),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, "FunctionWrapper\n"), done.stderr

@@ -114,9 +114,9 @@ def test_accepted_is_delivered_and_dropped_and_pending(
         n += size
         assert law_holds(lane.status())
     if flushed:
-        assert lane.flush(20)
+        assert lane.flush(60)
         assert lane.status().pending == 0
-    lane.close(20)
+    lane.close(60)
     status = lane.status()
     assert reporter.wrong == []
     assert law_holds(status)
