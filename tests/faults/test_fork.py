@@ -684,8 +684,11 @@ def test_a_child_that_is_told_to_end_at_once_ends(tmp_path: Path) -> None:
         init()
         context = multiprocessing.get_context("fork")
         codes = []
+        def stay():
+            # One long sleep would miss a signal that comes just before it begins.
+            for _ in range(1_000): time.sleep(0.1)
         for _ in range(20):
-            child = context.Process(target=time.sleep, args=(100,))
+            child = context.Process(target=stay)
             child.start()
             child.terminate()
             child.join(60)
@@ -713,7 +716,8 @@ def test_a_signal_soon_after_a_fork_drops_nothing_of_the_parents(tmp_path: Path)
         for n in range(30):
             child = os.fork()
             if child == 0:
-                time.sleep(100)
+                # One long sleep would miss a signal that comes just before it begins.
+                for _ in range(1_000): time.sleep(0.1)
                 os._exit(7)
             time.sleep(n / 15_000)
             os.kill(child, signal.SIGTERM)
