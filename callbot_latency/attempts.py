@@ -31,7 +31,7 @@ from .text import text_of_any
 
 __all__ = ["AttemptHandle", "attempt"]
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger(semconv.LOGGER_ATTEMPTS)
 _speak = AtMostOncePer()
 
 

@@ -14,7 +14,7 @@ __all__ = ["AtMostOncePer", "contained", "delivered", "reraise"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger(semconv.LOGGER_GUARD)
 
 
 class _Switch:

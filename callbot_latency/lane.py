@@ -78,7 +78,7 @@ class Lane:
         self._suppressed = suppressed
         self._retry = retry or Retry()
         self.turn: threading.Lock = after.turn if after else threading.Lock()
-        self._log = logging.getLogger(f"callbot_latency.reporters.{name}")
+        self._log = logging.getLogger(semconv.LOGGER_REPORTER_PREFIX + name)
         self._complain = AtMostOncePer()
         self._inherited: Buffer | None = None
         self._reset()

@@ -17,8 +17,8 @@ from .metric import LatencyMetric, Severity
 
 __all__ = ["LogReporter", "add_call_context", "configure_logging"]
 
-_measurements: Final = logging.getLogger("callbot_latency.tracker")
-_alerts: Final = logging.getLogger("callbot_latency.alerting")
+_measurements: Final = logging.getLogger(semconv.LOGGER_TRACKER)
+_alerts: Final = logging.getLogger(semconv.LOGGER_ALERTING)
 
 _LEVELS: Final = {Severity.WARNING: logging.WARNING, Severity.CRITICAL: logging.ERROR}
 

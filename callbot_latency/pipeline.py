@@ -39,7 +39,7 @@ INTERVAL_S: Final = 0.1
 LAST_WORD_S: Final = 0.1
 """How long the end waits at least for the last line of the log, whose handler may hang."""
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger(semconv.LOGGER_PIPELINE)
 
 
 class Pipeline:

@@ -24,12 +24,12 @@ from .guard import contained
 from .histograms import views
 from .processor import LatencySpanProcessor
 from .scrub import scrub
-from .semconv import OTEL_EXPORTER_PROMETHEUS_HOST, OTEL_EXPORTER_PROMETHEUS_PORT, SCOPE
+from .semconv import LOGGER_PROVIDERS, OTEL_EXPORTER_PROMETHEUS_HOST, OTEL_EXPORTER_PROMETHEUS_PORT, SCOPE
 from .spans import FEW, Writing
 
 __all__ = ["Providers", "open_providers"]
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger(LOGGER_PROVIDERS)
 
 _OTLP: Final = {
     "grpc": "opentelemetry.exporter.otlp.proto.grpc",

@@ -34,7 +34,7 @@ from .reporters.manager import report_manager
 from .reporters.slack import slack_reporter
 from .scrub import own
 from .scrub_patterns import load_patterns
-from .semconv import SCOPE
+from .semconv import LOGGER_RUNTIME, SCOPE
 from .session import Session
 from .spans import SpanOpener
 from .switch import switch
@@ -42,7 +42,7 @@ from .tracker import latency_tracker
 
 __all__ = ["ConfigError", "effective_config", "init", "init_for_auto_instrumentation", "shutdown"]
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger(LOGGER_RUNTIME)
 
 EXIT_TIMEOUT_S: Final = 2.0
 """How long exit, SIGTERM and, unless told otherwise, `shutdown()` wait for files and servers."""

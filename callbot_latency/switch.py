@@ -4,12 +4,14 @@ import itertools
 import logging
 from typing import TYPE_CHECKING, Final, cast
 
+from .semconv import LOGGER_SWITCH
+
 if TYPE_CHECKING:
     from .session import Session
 
 __all__ = ["NotStarted", "Switch", "switch"]
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger(LOGGER_SWITCH)
 
 
 class NotStarted:

@@ -19,7 +19,7 @@ from .turn_metric import TurnMetric
 
 __all__ = ["KEPT", "KeptMetrics", "LatencyTracker", "latency_tracker"]
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger(semconv.LOGGER_TRACKER)
 
 KEPT: Final = 10_000
 """How many metrics are kept."""

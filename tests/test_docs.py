@@ -122,6 +122,16 @@ def test_every_header_stands_in_the_docs(header: str) -> None:
     assert f"`{header}`" in (DOCS / "one-trace.md").read_text()
 
 
+def test_every_logger_is_documented_and_has_a_constant() -> None:
+    """The table of docs/operations.md, `semconv` and the code agree: no logger has the name of a module by chance."""
+    constants = {value for name, value in vars(semconv).items() if name.startswith("LOGGER_")}
+    rows = re.findall(r"^\| (`callbot_latency\.\S+`.*?) \|", (DOCS / "operations.md").read_text(), re.MULTILINE)
+    documented = {name for row in rows for name in re.findall(r"`(callbot_latency\.[\w.]+)", row)}
+    assert documented - {"callbot_latency.reporters.slack"} == constants
+    sources = {path: path.read_text() for path in Path(callbot_latency.__file__).parent.rglob("*.py")}
+    assert [path for path, source in sources.items() if "getLogger(__name__)" in source] == []
+
+
 def test_every_command_stands_in_the_readme() -> None:
     """README.md tells each target of the Makefile."""
     targets = re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE)

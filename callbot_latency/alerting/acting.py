@@ -24,7 +24,7 @@ __all__ = ["LOOP_CAPACITY", "Room", "act"]
 LOOP_CAPACITY: Final = 1_000
 """Coroutines of alert callbacks that may be under way on one event loop."""
 
-_log: Final = logging.getLogger("callbot_latency.alerting.callbacks")
+_log: Final = logging.getLogger(semconv.LOGGER_ALERT_CALLBACKS)
 
 
 class Room:

@@ -12,6 +12,7 @@ from typing import Final
 from ..guard import AtMostOncePer, contained
 from ..metric import LatencyMetric, OperationStatus, Severity
 from ..reporters import Channel, Notifier
+from ..semconv import LOGGER_ALERT_POLICY
 from ..thresholds import Thresholds
 from .alert import Alert, AlertEvent
 from .burst import Burst, stands_for
@@ -25,7 +26,7 @@ HEALTHY_IN_A_ROW: Final = 5
 CLOSE_WAIT_S: Final = 0.25
 """How long the end waits for whoever decides at that moment, which takes microseconds."""
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger(LOGGER_ALERT_POLICY)
 
 CALLBACKS: Final = "callbacks"
 """The channel by whose name a rule reaches `add_alert_callback`."""

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Final, NamedTuple
 
 from ..metric import LatencyMetric
 from ..pace import paced
+from ..semconv import LOGGER_INFLUXDB
 from ..turn_metric import TurnMetric
 from .delivery import PermanentError, TransientError
 from .http import AnswerError, Attempts, address_of
@@ -26,7 +27,7 @@ _PARTIAL: Final = re.compile(r"partial write:.*\bdropped=(\d{1,9})(?!\d)", re.DO
 _Line = tuple[LatencyMetric | TurnMetric, bytes | None]
 """What was to be written, and as what; None where InfluxDB cannot hold it."""
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger(LOGGER_INFLUXDB)
 
 
 class InfluxDBReporter:

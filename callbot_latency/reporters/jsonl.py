@@ -14,6 +14,7 @@ from ..guard import AtMostOncePer
 from ..metric import LatencyMetric
 from ..pace import paced
 from ..retry import Retry
+from ..semconv import LOGGER_JSONL
 from ..turn_metric import TurnMetric
 from .delivery import PermanentError, TransientError
 from .held import opened
@@ -21,7 +22,7 @@ from .rotation import Rotation, locked
 
 __all__ = ["JsonlReporter"]
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger(LOGGER_JSONL)
 
 NAME: Final = "jsonl"
 _FLAGS: Final = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK

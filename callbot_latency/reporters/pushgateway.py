@@ -38,7 +38,7 @@ _ADVICE: Final = {
     413: "something before the Pushgateway limits what may be sent",
 }
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger(semconv.LOGGER_PUSHGATEWAY)
 
 
 class PrometheusReporter:

@@ -26,11 +26,12 @@ from time import monotonic, time
 from typing import Final, NamedTuple
 
 from ..guard import AtMostOncePer, contained
+from ..semconv import LOGGER_ROTATION
 from .held import opened
 
 __all__ = ["Backup", "Backups", "Rotation", "backups_of", "locked"]
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger(LOGGER_ROTATION)
 
 BYTES_OF_A_MB: Final = 1_000_000
 SLICE_BYTES: Final = 1 << 18
