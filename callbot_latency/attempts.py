@@ -20,13 +20,12 @@ from typing import Any, Final
 from opentelemetry.context import Context, get_current
 
 from . import semconv
+from .context import OPERATION, attach, detach, detach_abandoned
 from .guard import AtMostOncePer, contained
-from .measurement import NS_PER_MS, OPERATION, Handle, Measurement, Operation, checked_metadata, checked_text
+from .measurement import NS_PER_MS, Handle, Measurement, Operation, checked_metadata, checked_text
 from .metric import OperationStatus, OperationType
 from .outcome import error_message, status_of, type_name
-from .session import Session
-from .spans import attach, detach, detach_abandoned
-from .switch import NotStarted, switch
+from .switch import ActiveSession, NotStarted, switch
 from .text import text_of_any
 
 __all__ = ["AttemptHandle", "attempt"]
@@ -110,7 +109,7 @@ class _Attempts:
         self.open[begun.number] = begun
         return begun
 
-    def end(self, session: Session, ended: _Attempt, exc: BaseException | None) -> None:
+    def end(self, session: ActiveSession, ended: _Attempt, exc: BaseException | None) -> None:
         """Its block is over."""
         measurement = ended.measurement
         measurement.elapsed_ns = perf_counter_ns() - measurement.start_ns
@@ -150,7 +149,7 @@ class _Attempts:
             ended.measurement.error_message = error_message(exc)
             contained(ended.measurement.span.set_attribute, semconv.ERROR_TYPE, type_name(exc))
 
-    def _tell(self, session: Session, ended: _Attempt, exc: BaseException | None) -> None:
+    def _tell(self, session: ActiveSession, ended: _Attempt, exc: BaseException | None) -> None:
         measurement = ended.measurement
         self._tried.add(ended.provider)
         measurement.facts = {semconv.ATTEMPT: ended.number}
@@ -159,7 +158,7 @@ class _Attempts:
         measurement.span.set_attributes(measurement.facts)
         session.end(measurement, exc)
 
-    def settle(self, session: Session) -> None:
+    def settle(self, session: ActiveSession) -> None:
         """The operation is over: what still runs is abandoned, and what is known of all stands on the operation."""
         now_ns, count, operation = perf_counter_ns(), next(self._numbers) - 1, self._operation
         for number in list(self.open):
@@ -176,7 +175,7 @@ class _Attempts:
         operation.attempts = self.answered = None
         vars(self).pop("first", None)
 
-    def _abandon(self, session: Session, abandoned: _Attempt, now_ns: int) -> None:
+    def _abandon(self, session: ActiveSession, abandoned: _Attempt, now_ns: int) -> None:
         measurement = abandoned.measurement
         measurement.elapsed_ns = now_ns - measurement.start_ns
         measurement.status = OperationStatus.CANCELLED
@@ -234,7 +233,7 @@ class attempt:  # noqa: N801 - used as a verb, like contextlib.suppress
 
     __slots__ = ("_metadata", "_opened", "_provider", "_session")
 
-    _session: Session
+    _session: ActiveSession
 
     def __init__(self, provider: str, *, metadata: Mapping[str, Any] | None = None) -> None:
         self._provider = checked_text("provider", provider) or ""
@@ -270,7 +269,7 @@ class attempt:  # noqa: N801 - used as a verb, like contextlib.suppress
     ) -> None:
         self.__exit__(exc_type, exc, traceback)
 
-    def _open(self, session: Session) -> _Attempt | None:
+    def _open(self, session: ActiveSession) -> _Attempt | None:
         around: Any = get_current().get(OPERATION)
         if around is None:
             if not isinstance(session, NotStarted) and _speak():

@@ -3,11 +3,11 @@
 import time
 from collections.abc import Callable, Mapping
 from contextvars import Token, copy_context
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import wraps
 from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -15,43 +15,20 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span
 
 from . import semconv
+from .context import BINDING, Binding, attach, detach, detach_abandoned
 from .guard import contained
 from .measurement import checked_metadata, checked_text
 from .outcome import kept_facts, mark_failed, metadata_attributes
-from .spans import attach, detach, detach_abandoned
-from .switch import switch
+from .switch import ActiveSession, switch
 from .text import well_formed
 
 if TYPE_CHECKING:
-    from .call_timeline import CallTimeline, Turn
-    from .session import Session
+    from .call_timeline import CallTimeline
 
-__all__ = ["Binding", "bind", "bound", "call"]
+__all__ = ["bind", "call"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-BINDING: Final = otel_context.create_key("callbot_latency.binding")
-
-
-@dataclass(frozen=True, slots=True)
-class Binding:
-    """The ids that operations take when they are given none of their own."""
-
-    call_sid: str
-    stream_sid: str | None = None
-    timeline: "CallTimeline | None" = field(default=None, compare=False)
-    turn: "Turn | None" = field(default=None, compare=False)
-
-    def with_turn(self, turn: "Turn") -> "Binding":
-        """The same, in a turn."""
-        return Binding(self.call_sid, self.stream_sid, self.timeline, turn)
-
-
-def bound(context: Context | None = None) -> Binding | None:
-    """The binding of `context` (the running one unless given), or None outside of a call."""
-    binding = otel_context.get_value(BINDING, context)
-    return binding if isinstance(binding, Binding) else None
 
 
 def bind(function: Callable[P, R]) -> Callable[P, R]:
@@ -150,7 +127,7 @@ class call:  # noqa: N801 - used as a verb, like contextlib.suppress
     ) -> None:
         self.__exit__(exc_type, exc, traceback)
 
-    def _open(self, session: "Session") -> "_Opened | None":
+    def _open(self, session: ActiveSession) -> "_Opened | None":
         # Here, since most of what is measured needs no turns, and importing us is to cost little.
         from .call_timeline import CallTimeline
 

@@ -9,8 +9,8 @@ from .metric import LatencyMetric
 from .turn_metric import TurnMetric
 
 if TYPE_CHECKING:
-    from .alerting import Alert
-    from .alerting.probe import Probe
+    from .alert import Alert
+    from .probe import Probe
 
 __all__ = ["Batch", "Buffer", "are_turns"]
 

@@ -3,100 +3,23 @@
 import threading
 from collections.abc import Iterator, Mapping
 from time import perf_counter_ns, time_ns
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any
 
 from opentelemetry.context import Context
 from opentelemetry.trace import Span
 
 from . import semconv
+from .context import Binding
 from .drops import unmeasured
 from .guard import contained
-from .loop_lag import LoopLag, Waits, lag_here
-from .measurement import NS_PER_MS, Measurement
+from .loop_lag import lag_here
 from .outcome import mark_failed, metadata_attributes
-from .response import MAX_WAIT_NS, SpeechEnd, attributes_of, measured
-from .timeline import Anchor, BargeIn, Timeline
+from .response import MAX_WAIT_NS, attributes_of, measured
+from .switch import ActiveSession
+from .timeline import Anchor, BargeIn
+from .turn_state import SpeechEnd, Turn
 
-if TYPE_CHECKING:
-    from .binding import Binding
-    from .session import Session
-
-__all__ = ["CallTimeline", "OpenTurn", "Turn"]
-
-MAX_OPERATIONS: Final = 500
-"""Operations of one turn that its parts are made of."""
-
-
-class Turn:
-    """One open turn, as `turn()` yields it; its instants are in nanoseconds of `time.perf_counter_ns()`.
-
-    A `TwilioMediaStream` tells what happens. A bot without one says it itself: `speech_ended`, `audio_sent`,
-    `playback_started`.
-    """
-
-    def __init__(self, timeline: Timeline | None, number: int, metadata: Mapping[str, Any]) -> None:
-        self.number = number
-        self.metadata = metadata
-        self.operations: list[Measurement] = []
-        self.speech: SpeechEnd | None = None
-        self.began_ns: int = perf_counter_ns()
-        self.sent_ns: int | None = None
-        self.answer_ns: int | None = None
-        self.silence_ns: int | None = None
-        self.playing_ns: int | None = None
-        self.playing_uncertainty_ms: float | None = None
-        self.playing_told_ns: int | None = None
-        self.barge_in: BargeIn | None = None
-        self.is_broken_into = False
-        """Whether the caller speaks while the bot does, and what became of that is not told yet."""
-        self.is_over: bool = timeline is None
-        """Whether it is told, or another one has begun, or nobody measures it: what happens then is not its own."""
-        self.hung_up_ns: int | None = None
-        self.ended_ns: int | None = None
-        self.loop_lag: LoopLag | None = None
-        """What is known of the event loop that the turn was opened on."""
-        self.rejected: str | None = None
-        """Why what was told of the end of the speech cannot be."""
-        self._timeline = timeline
-
-    def speech_ended(
-        self, source: Anchor | str = Anchor.STT_FINAL, *, hangover_ms: float = 0.0, uncertainty_ms: float = 0.0
-    ) -> None:
-        """Say that the caller has stopped speaking: now, less the `hangover_ms` that it took to be sure.
-
-        Raises:
-            ValueError: an unknown source, or a negative duration.
-
-        """
-        now_ns = perf_counter_ns()
-        if hangover_ms < 0 or uncertainty_ms < 0:
-            raise ValueError("hangover_ms, uncertainty_ms: expected milliseconds >= 0")
-        at_ns, anchor = now_ns - int(hangover_ms * NS_PER_MS), Anchor(source)
-        if (timeline := self._told()) is not None:
-            timeline.speech_ended(at_ns, source=anchor, uncertainty_ms=uncertainty_ms, reported_ns=now_ns)
-
-    def audio_sent(self, *, is_filler: bool = False) -> None:
-        """Say that the first audio of something was sent: the answer, or a filler before it."""
-        if (timeline := self._told()) is not None:
-            timeline.audio_sent(perf_counter_ns(), leading_silence_ns=None, is_filler=is_filler)
-
-    def playback_started(self, *, uncertainty_ms: float = 0.0) -> None:
-        """Say that the caller hears it from now on."""
-        if (timeline := self._told()) is not None:
-            timeline.playback_started(perf_counter_ns(), uncertainty_ms=uncertainty_ms)
-
-    def _told(self) -> Timeline | None:
-        return None if self.is_over else self._timeline
-
-    def waits_here(self) -> Waits | None:
-        """Where an operation notes when it waits; None elsewhere than on the turn's event loop, and once it is over."""
-        on_its_loop = self.loop_lag is not None and not self.is_over and self.loop_lag is lag_here()
-        return Waits() if on_its_loop else None
-
-    def add(self, measurement: Measurement) -> None:
-        """Take in an operation that begins."""
-        if not self.is_over and len(self.operations) < MAX_OPERATIONS:
-            self.operations.append(measurement)
+__all__ = ["CallTimeline", "OpenTurn"]
 
 
 class CallTimeline:
@@ -222,7 +145,7 @@ class CallTimeline:
         return self._open.turn if self._open is not None else None
 
     def open_turn(
-        self, session: "Session", binding: "Binding", metadata: Mapping[str, Any], context: Context
+        self, session: ActiveSession, binding: Binding, metadata: Mapping[str, Any], context: Context
     ) -> "OpenTurn":
         """Begin a turn: back-dated to the end of the caller's speech, where that is known."""
         with self._lock:
@@ -297,7 +220,7 @@ class CallTimeline:
 class OpenTurn:
     """A turn with its span."""
 
-    def __init__(self, session: "Session", current: Turn, binding: "Binding", context: Context) -> None:
+    def __init__(self, session: ActiveSession, current: Turn, binding: Binding, context: Context) -> None:
         self.turn = current
         self._session = session
         self._binding = binding

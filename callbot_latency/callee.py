@@ -3,12 +3,12 @@
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import semconv
-from .alerting.probe import Probe
 from .guard import delivered
+from .probe import Probe
 from .reporters.delivery import PermanentError, TransientError, text_of, whole_in
 
 if TYPE_CHECKING:
-    from .alerting import Alert
+    from .alert import Alert
 
 __all__ = ["Callee", "Ended"]
 

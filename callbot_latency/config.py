@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from . import semconv
-from .alerting.language import Language
+from .alert import Language
 from .endpoints import ENDPOINTS, without_credentials
 from .headers import checked_host
 from .metric import OperationType, ThresholdsMs

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Final
 
-from .alerting.alert import Alert
+from .alert import Alert
 from .convert import claim, running_metric
 from .guard import contained
 from .measurement import NS_PER_MS, Measurement

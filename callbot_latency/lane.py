@@ -12,12 +12,12 @@ from opentelemetry import context
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY
 
 from . import semconv
-from .alerting.probe import Probe
 from .buffer import Batch, Buffer, are_turns
 from .callee import Callee
 from .guard import AtMostOncePer, delivered, reraise
 from .metric import LatencyMetric
 from .pace import hurries
+from .probe import Probe
 from .reporters.delivery import PermanentError, TransientError, text_of
 from .reporters.status import ReporterStatus
 from .retry import Retry
@@ -26,7 +26,7 @@ from .task import Task
 from .turn_metric import TurnMetric
 
 if TYPE_CHECKING:
-    from .alerting import Alert
+    from .alert import Alert
 
 __all__ = ["CAPACITY", "Lane"]
 

@@ -10,9 +10,9 @@ from weakref import WeakValueDictionary
 
 from opentelemetry.context import Context, get_current
 
-from .binding import BINDING
+from .context import BINDING, OPERATION
 from .foreign import ForeignSpan, call_sid_of, is_measured, recognised, turn_of
-from .measurement import OPERATION, Measurement
+from .measurement import Measurement
 from .metric import OperationType
 
 if TYPE_CHECKING:

@@ -9,10 +9,9 @@ import structlog
 from opentelemetry import trace
 
 from . import semconv
-from .alerting.alert import Alert, AlertEvent
-from .alerting.language import Language
+from .alert import Alert, AlertEvent, Language
 from .alerting.message import said, text_of
-from .binding import bound
+from .context import bound
 from .metric import LatencyMetric, Severity
 
 __all__ = ["LogReporter", "add_call_context", "configure_logging"]

@@ -20,12 +20,11 @@ from .measurement import (
     operation_of,
 )
 from .metric import OperationType
-from .session import Session
 from .streaming import measured_async_generator, measured_generator
-from .switch import switch
+from .switch import ActiveSession, switch
 
 if TYPE_CHECKING:
-    from .alerting.alert import Alert
+    from .alert import Alert
 
 __all__ = ["measure_latency", "measure_latency_context"]
 
@@ -242,7 +241,7 @@ class measure_latency_context:  # noqa: N801 - used as a verb, like contextlib.s
 
     __slots__ = ("_call_sid", "_measurement", "_metadata", "_operation", "_session", "_stream_sid")
 
-    _session: Session
+    _session: ActiveSession
 
     def __init__(
         self,
@@ -269,7 +268,7 @@ class measure_latency_context:  # noqa: N801 - used as a verb, like contextlib.s
         session = switch.session
         if session is None:
             return _DEAF
-        measurement = contained(
+        measurement: Measurement | None = contained(
             session.open, self._operation, None, self._call_sid, self._stream_sid, self._metadata or _NO_METADATA
         )
         if measurement is None:

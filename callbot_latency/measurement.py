@@ -10,9 +10,9 @@ from math import isfinite
 from operator import attrgetter
 from time import perf_counter_ns
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from opentelemetry.context import Context, create_key
+from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanContext
 
 from . import semconv
@@ -26,12 +26,10 @@ from .text import text_of_any, well_formed
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
-    from .attempts import _Attempts
     from .loop_lag import Waits
 
 __all__ = [
     "NS_PER_MS",
-    "OPERATION",
     "Fate",
     "Handle",
     "Measurement",
@@ -54,10 +52,6 @@ _CANCELLED: Final = OperationStatus.CANCELLED
 def at(ns: int) -> datetime:
     """The time of so many nanoseconds since the epoch, to the microsecond."""
     return _EPOCH + timedelta(microseconds=ns // 1000)
-
-
-OPERATION: Final = create_key("callbot_latency.operation")
-"""Where a context holds the Measurement that the code in it works for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +200,13 @@ def _getter(name: str, path: str | None) -> Callable[[Any], Any] | None:
     return get
 
 
+class SettledAttempts(Protocol):
+    """What is known of an operation's attempts, until the operation ends."""
+
+    def settle(self, session: Any, /) -> None:
+        """End what still runs, and write what is known of all on the operation."""
+
+
 class Handle:
     """What measured code may say of itself; this one, given while measuring is off, listens to nothing."""
 
@@ -269,7 +270,7 @@ class Measurement(Handle):
     """The operation of the same turn that it runs inside of."""
     waits: "Waits | None" = None
     """Of an operation of a turn, on its event loop: when its coroutine waited; nanoseconds, monotonic."""
-    attempts: "_Attempts | None" = None
+    attempts: "SettledAttempts | None" = None
     """What `attempt()` knows of those that it made."""
     facts: Mapping[str, Any] = MappingProxyType({})
     """Added keys of the metric."""

@@ -21,7 +21,6 @@ from .scrub import (
     own,
     without_secrets,
 )
-from .spans import hash_key
 from .text import text_of_any
 
 __all__ = ["MAX_CHARS", "NEVER", "PhoneNumbers", "may_be_private"]
@@ -81,12 +80,13 @@ class PhoneNumbers:
     """Replaces each phone number in metadata by ``[phone]``, or by ``phone:`` and 16 hex digits; other secrets too.
 
     Args:
-        secret: keys the hash, so that nobody without it can try all numbers; None: nothing of a number is kept.
+        secret: keys the hash, at most 64 bytes, so that nobody without it can try all numbers; None: nothing of a
+            number is kept.
 
     """
 
     def __init__(self, secret: bytes | None = None) -> None:
-        self._key = None if secret is None else hash_key(secret)
+        self._key = secret
 
     def cleaned(self, facts: Mapping[Any, Any]) -> Mapping[Any, Any]:
         """`facts`, which are of JSON's types, without phone numbers, addresses and credentials in their texts and keys.

@@ -1,18 +1,13 @@
 """From a finished span to the pipeline."""
 
-from typing import TYPE_CHECKING
-
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
 from . import lineage, semconv
-from .binding import Binding, bound
+from .context import Binding, bound
 from .foreign import type_of
 from .guard import contained
-from .switch import switch
-
-if TYPE_CHECKING:
-    from .session import Session
+from .switch import ActiveSession, switch
 
 __all__ = ["LatencySpanProcessor"]
 
@@ -73,7 +68,7 @@ def _show_ids(span: Span, binding: Binding) -> None:
         span.set_attribute(semconv.TURN, binding.turn.number)
 
 
-def _take_foreign(session: "Session", span: ReadableSpan) -> None:
+def _take_foreign(session: ActiveSession, span: ReadableSpan) -> None:
     if _is_ours(span):
         return
     kind = (span.attributes or {}).get(semconv.OPERATION_TYPE)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, MutableMapping
 from contextlib import ExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -11,15 +11,12 @@ from opentelemetry.context import Context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from . import semconv
-from .binding import BINDING, bound, call
+from .binding import call
+from .context import BINDING, attach, bound, detach, detach_abandoned
 from .guard import contained
 from .headers import CallIds, read_headers
-from .spans import attach, detach, detach_abandoned
-from .switch import switch
+from .switch import ActiveSession, switch
 from .turns import turn_elsewhere
-
-if TYPE_CHECKING:
-    from .session import Session
 
 __all__ = ["bound_from_headers", "inject_headers", "propagate"]
 
@@ -50,7 +47,7 @@ def inject_headers(url: str, headers: Headers) -> Headers:
     return headers
 
 
-def _inject(session: "Session", url: str, headers: MutableMapping[str, str]) -> None:
+def _inject(session: ActiveSession, url: str, headers: MutableMapping[str, str]) -> None:
     brought = [name for name in list(headers) if _lower(name) in _OURS]
     allowed = session.propagates_to(url)
     if brought and not allowed:
@@ -183,7 +180,7 @@ class bound_from_headers:  # noqa: N801 - used as a verb, like call()
     ) -> None:
         self.__exit__(exc_type, exc, traceback)
 
-    def _open(self, session: "Session") -> ExitStack | None:
+    def _open(self, session: ActiveSession) -> ExitStack | None:
         opener = session.span_opener()
         if opener is None:
             return None

@@ -2,23 +2,20 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final
 
 from opentelemetry.trace import Span, format_span_id, format_trace_id
 
 from . import semconv
+from .context import Binding
 from .loop_lag import HeldUp, held_up_since, waits_held_up
 from .measurement import NS_PER_MS, Measurement
 from .metric import OperationType
 from .parts import Interval, Parts, parts_of
-from .timeline import Anchor
 from .turn_metric import TurnMetric
+from .turn_state import SpeechEnd, Turn
 
-if TYPE_CHECKING:
-    from .binding import Binding
-    from .call_timeline import Turn
-
-__all__ = ["MAX_WAIT_NS", "SpeechEnd", "attributes_of", "measured"]
+__all__ = ["MAX_WAIT_NS", "attributes_of", "measured"]
 
 MAX_WAIT_NS: Final = 60 * 1_000_000_000
 """An end of speech that is older than this when the bot answers belongs to something else."""
@@ -33,16 +30,7 @@ _STREAMS: Final = frozenset({OperationType.TTS, OperationType.RAG})
 """Of these the first output is what is waited for; the rest comes while it is used."""
 
 
-class SpeechEnd(NamedTuple):
-    """When the caller had stopped speaking, when that was known, and from what."""
-
-    at_ns: int
-    reported_ns: int
-    source: Anchor
-    uncertainty_ms: float
-
-
-def measured(turn: "Turn", binding: "Binding", span: Span, end_wall_ns: int) -> TurnMetric:
+def measured(turn: Turn, binding: Binding, span: Span, end_wall_ns: int) -> TurnMetric:
     """The numbers of a turn that is over."""
     context = span.get_span_context()
     reason = _why_unmeasured(turn)
@@ -81,12 +69,12 @@ def _in_order(parts: dict[str, int]) -> dict[str, float]:
     return {part: parts[part] / NS_PER_MS for part in semconv.PARTS if part in parts}
 
 
-def _heard_ns(turn: "Turn") -> int | None:
+def _heard_ns(turn: Turn) -> int | None:
     """When the first audible sample was played."""
     return None if turn.playing_ns is None else turn.playing_ns + (turn.silence_ns or 0)
 
 
-def _why_unmeasured(turn: "Turn") -> str | None:
+def _why_unmeasured(turn: Turn) -> str | None:
     speech, sent_ns = turn.speech, turn.sent_ns
     if speech is None:
         return turn.rejected or semconv.UNMEASURED_NO_ANCHOR
@@ -101,7 +89,7 @@ def _why_unmeasured(turn: "Turn") -> str | None:
     return None
 
 
-def _outcome(turn: "Turn") -> str:
+def _outcome(turn: Turn) -> str:
     if turn.sent_ns is None:
         return semconv.OUTCOME_HUNG_UP if turn.hung_up_ns is not None else semconv.OUTCOME_UNANSWERED
     if turn.barge_in is not None and not turn.barge_in.is_false:
@@ -113,7 +101,7 @@ def _between_ms(from_ns: int | None, until_ns: int | None) -> float | None:
     return None if from_ns is None or until_ns is None else (until_ns - from_ns) / NS_PER_MS
 
 
-def _intervals(turn: "Turn", speech: SpeechEnd, until_ns: int, late: Sequence[HeldUp]) -> Iterator[Interval]:
+def _intervals(turn: Turn, speech: SpeechEnd, until_ns: int, late: Sequence[HeldUp]) -> Iterator[Interval]:
     sent_ns = until_ns if turn.sent_ns is None else turn.sent_ns
     yield Interval(semconv.PART_ENDPOINTING, speech.at_ns, speech.reported_ns)
     first_ns = min((m.start_ns for m in turn.operations), default=turn.began_ns)
@@ -125,7 +113,7 @@ def _intervals(turn: "Turn", speech: SpeechEnd, until_ns: int, late: Sequence[He
         yield Interval(semconv.PART_LEADING_SILENCE, turn.playing_ns, until_ns)
 
 
-def _buffered(turn: "Turn", sent_ns: int, playing_ns: int, late: Sequence[HeldUp]) -> Interval:
+def _buffered(turn: Turn, sent_ns: int, playing_ns: int, late: Sequence[HeldUp]) -> Interval:
     """Twilio's part. A mark that had to wait for our loop made the playback seem to begin so much later."""
     told_ns = playing_ns if turn.playing_told_ns is None else turn.playing_told_ns
     waited_ns = told_ns - held_up_since(late, sent_ns, told_ns, in_hand=True)

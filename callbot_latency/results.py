@@ -6,8 +6,9 @@ from typing import Any, ParamSpec, TypeVar
 from opentelemetry.context import get_current
 
 from .audio import size_of
+from .context import OPERATION
 from .guard import contained
-from .measurement import OPERATION, Operation
+from .measurement import Operation
 
 __all__ = ["telling_size", "telling_size_awaited"]
 

@@ -13,12 +13,11 @@ from typing import Any, Final, ParamSpec, TypeVar
 import wrapt
 
 from .audio import size_of
+from .context import detach
 from .guard import contained
 from .measurement import Measurement, Operation
-from .session import Session
-from .spans import detach
 from .streaming import Stream
-from .switch import switch
+from .switch import ActiveSession, switch
 
 __all__ = [
     "Reading",
@@ -74,7 +73,7 @@ class ReturnedStream(Stream):
     __slots__ = ("_failure", "_is_whole", "_last_ns", "_reading")
 
     def __init__(
-        self, session: Session, measurement: Measurement, reading: Reading, failure: BaseException | None = None
+        self, session: ActiveSession, measurement: Measurement, reading: Reading, failure: BaseException | None = None
     ) -> None:
         super().__init__(session, measurement)
         self._reading = reading
@@ -194,7 +193,7 @@ class _AsyncProxy(_Proxy):
         return await self.__wrapped__.__aexit__(*exc)
 
 
-def handed_over(session: Session, measurement: Measurement, value: T) -> T:
+def handed_over(session: ActiveSession, measurement: Measurement, value: T) -> T:
     """What a measured call returns: a stream goes on being measured, anything else is the end."""
     if not is_stream(value):
         session.close(measurement, None)

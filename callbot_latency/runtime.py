@@ -1,5 +1,6 @@
 """`init()` and `shutdown()`: the wiring, and what happens in a forked child."""
 
+import hashlib
 import logging
 import os
 import threading
@@ -9,6 +10,7 @@ from typing import Any, Final
 
 from .alerting import AlertPolicy
 from .alerting.callbacks import callbacks
+from .alerting.channel_test import running
 from .alerting.rule_engine import RuleEngine
 from .alerting.rules import Rule
 from .alerting.rules_file import load_rules
@@ -62,8 +64,8 @@ class _Runtime:
         self._from_environment = _from_environment(config)
         self.providers: Providers = open_providers(config)
         own.patterns = patterns
-        key = config.trace_key.get_secret_value()
-        phones = PhoneNumbers(key.encode()) if config.phone_numbers == "hashed" else NEVER
+        key = _hash_key(config.trace_key.get_secret_value().encode())
+        phones = PhoneNumbers(key) if config.phone_numbers == "hashed" else NEVER
         self.pipeline = Pipeline(latency_tracker, self._reporters(rules), config.thresholds, phones=phones)
         spans = SpanOpener.on(self.providers.tracers, key)
         self.session = (GenAISession if config.gen_ai_names else Session)(spans, config.thresholds, self.pipeline)
@@ -103,9 +105,11 @@ class _Runtime:
         self.pipeline.start()
         self.deadlines.start()
         latency_tracker.connect(self.session, self.pipeline.drain, self.pipeline.discard)
+        running.channels = self.policy.channels
 
     def close(self, timeout_s: float) -> bool:
         deadline_s = monotonic() + timeout_s
+        running.channels = None
         latency_tracker.disconnect()
         self.deadlines.stop()
         self.on_deadline.begin_close(timeout_s)
@@ -127,6 +131,11 @@ class _Runtime:
 
     def resume_after_fork(self) -> None:
         self.pipeline.resume_after_fork(self.deadlines.start, self.providers.start)
+
+
+def _hash_key(secret: bytes) -> bytes:
+    """`secret` as a key of BLAKE2, which takes up to 64 bytes (RFC 7693); a longer one is hashed, as HMAC does."""
+    return secret if len(secret) <= 64 else hashlib.blake2b(secret).digest()
 
 
 def _from_environment(config: LatencyConfig) -> list[LatencyReporter | Notifier]:
@@ -226,12 +235,6 @@ def init_for_auto_instrumentation() -> None:
     except Exception as error:  # noqa: BLE001 - what is raised here would end every other instrumentation too
         switch.session = None
         _log.error("callbot_latency is off: %s", error)
-
-
-def running_policy() -> AlertPolicy | None:
-    """The policy of the running session."""
-    runtime = _runtime
-    return runtime.policy if runtime else None
 
 
 def effective_config() -> LatencyConfig:

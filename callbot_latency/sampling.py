@@ -8,7 +8,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Decision, ParentBased, S
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, TraceState
 from opentelemetry.util.types import Attributes
 
-from .spans import SPAN
+from .context import SPAN
 
 __all__ = ["with_parent_at_once"]
 

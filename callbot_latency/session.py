@@ -3,31 +3,29 @@
 from collections import deque
 from collections.abc import Callable, Mapping
 from time import perf_counter_ns, time_ns
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import WeakSet
 
 from opentelemetry.context import Context, get_current
 from opentelemetry.trace import INVALID_SPAN, get_current_span
 
 from . import semconv
-from .binding import BINDING
+from .context import BINDING, OPERATION, SPAN, BoundTimeline, BoundTurn, attach, detach, detach_abandoned
 from .guard import contained
 from .loops import running_loop
-from .measurement import NS_PER_MS, OPERATION, Measurement, Operation
+from .measurement import NS_PER_MS, Measurement, Operation
 from .metric import LatencyMetric, OperationStatus, Severity
 from .outcome import kept_facts, mark_failed, metadata_attributes, status_of
-from .spans import SPAN, SpanOpener, attach, detach, detach_abandoned
+from .spans import SpanOpener
 from .switch import switch
 from .text import text_of_any, well_formed
 from .thresholds import Thresholds
 from .turn_numbers import TurnNumbers
 
 if TYPE_CHECKING:
-    from .call_timeline import CallTimeline, Turn
     from .phones import PhoneNumbers
-    from .pipeline import Pipeline
 
-__all__ = ["OpenMeasurements", "Session", "record"]
+__all__ = ["OpenMeasurements", "Session", "Sink", "record"]
 
 _NO_METADATA: Final[Mapping[str, Any]] = {}
 _CANCELLED: Final = OperationStatus.CANCELLED
@@ -44,6 +42,16 @@ class OpenMeasurements(dict[int, Measurement]):
     """
 
 
+class Sink(Protocol):
+    """Takes what is finished."""
+
+    def submit(self, item: Any, /) -> None:
+        """Enqueue a measurement, a turn or a span."""
+
+    def flush(self, timeout_s: float, /) -> bool:
+        """Wait until everything is with its reporters; False when the time was too short."""
+
+
 class Session:
     """Everything that the caller's path needs, and nothing else.
 
@@ -54,13 +62,13 @@ class Session:
 
     """
 
-    def __init__(self, spans: SpanOpener, thresholds: Thresholds, pipeline: "Pipeline") -> None:
+    def __init__(self, spans: SpanOpener, thresholds: Thresholds, pipeline: Sink) -> None:
         self.spans = spans
         self.open_measurements: OpenMeasurements = OpenMeasurements()
         self.submit: Callable[[Any], None] = pipeline.submit
         self.flush: Callable[[float], bool] = pipeline.flush
         self.turn_numbers: TurnNumbers = TurnNumbers()
-        self.timelines: WeakSet[CallTimeline] = WeakSet()
+        self.timelines: WeakSet[BoundTimeline] = WeakSet()
         """Of the calls that are bound, for a fork to find."""
         self.opened_calls: deque[tuple[str, int | None, Mapping[str, Any]]] | None = None
         """Where `call()` leaves its call_sid and metadata, and `turn()` its number too, when somebody behind the queue
@@ -204,7 +212,7 @@ class Session:
             del measurement.context
 
 
-def _enter(measurement: Measurement, turn: "Turn", context: Context) -> None:
+def _enter(measurement: Measurement, turn: BoundTurn, context: Context) -> None:
     """Let the turn know of the operation, and what runs inside of it of its parent; attempts are parts of theirs."""
     parent: Any = context.get(OPERATION)
     while parent is not None and parent.operation.is_attempt and not measurement.operation.is_attempt:

@@ -5,11 +5,9 @@ import copy
 import hashlib
 import random
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from contextvars import Token
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import (
@@ -26,51 +24,7 @@ from opentelemetry.trace import (
 
 from .semconv import CALL_PART_SPAN, CALL_SID, CALL_SPAN, SCOPE
 
-__all__ = ["FEW", "SPAN", "DerivedIds", "SpanOpener", "Writing", "attach", "detach", "detach_abandoned", "hash_key"]
-
-attach: Callable[[Context], "Token[Context]"] = otel_context.attach
-
-(SPAN,) = trace.set_span_in_context(INVALID_SPAN, Context())
-"""Where a context holds its span; OpenTelemetry has no public name for it."""
-
-
-def detach(token: "Token[Context]", attached: Context | None = None) -> None:
-    """Detach; work that moved on to another task meanwhile leaves `attached` there, and nothing else."""
-    try:
-        token.var.reset(token)
-    except ValueError:
-        if attached is not None and otel_context.get_current() is attached:
-            attach(Context() if token.old_value is Token.MISSING else token.old_value)
-    except AttributeError:
-        _detach_otherwise(token, attached)
-
-
-def _detach_otherwise(token: "Token[Context]", attached: Context | None) -> None:
-    """Detach where OTEL_PYTHON_CONTEXT names a context whose tokens are its own.
-
-    Whether such a token is of this task or thread nobody can say: it is, where what it attached is current.
-    """
-    if attached is not None:
-        current, span = otel_context.get_current(), attached.get(SPAN)
-        if current is not attached and (span is None or current.get(SPAN) is not span):
-            return
-    otel_context.detach(token)
-
-
-def detach_abandoned(token: "Token[Context]", attached: Context) -> None:
-    """Detach, unless this is another context than the one attached to.
-
-    A coroutine or stream that was broken off may be finalised in any task or thread; there the token is of no use,
-    and the context that it belonged to is gone with its task.
-    """
-    if otel_context.get_current() is attached:
-        try:
-            token.var.reset(token)
-        except ValueError:
-            return
-        except AttributeError:
-            otel_context.detach(token)
-
+__all__ = ["FEW", "DerivedIds", "SpanOpener", "Writing"]
 
 FEW: Final = 64
 """So many attributes are written past the SDK's checks at most: no limit that is at least as high is ever reached."""
@@ -83,19 +37,18 @@ _ROOT: Final = b"callbot.root"
 """Tells the hash that gives a root's span id from the one that gives its trace id (BLAKE2's personalisation)."""
 
 
-def hash_key(secret: bytes) -> bytes:
-    """`secret` as a key of BLAKE2, which takes up to 64 bytes (RFC 7693); a longer one is hashed, as HMAC does."""
-    return secret if len(secret) <= 64 else hashlib.blake2b(secret).digest()
-
-
 class DerivedIds:
     """Id generator of our tracer alone, whose ids are random, and what those of a call's root are.
 
     Satisfies opentelemetry.sdk.trace.id_generator.IdGenerator without importing the SDK.
+
+    Args:
+        key: of the hash, at most 64 bytes.
+
     """
 
     def __init__(self, key: bytes = b"") -> None:
-        self._key = hash_key(key)
+        self._key = key
 
     def trace_id_of(self, call_sid: str) -> int:
         """128 bits of keyed BLAKE2b of the call_sid: the same in every process that has the same key."""
@@ -176,9 +129,9 @@ class SpanOpener:
         self.ids = ids
 
     @classmethod
-    def on(cls, provider: trace.TracerProvider, trace_key: str = "") -> "SpanOpener":
+    def on(cls, provider: trace.TracerProvider, key: bytes = b"") -> "SpanOpener":
         """An opener on this provider's tracer of our scope."""
-        ids = DerivedIds(trace_key.encode())
+        ids = DerivedIds(key)
         return cls(provider.get_tracer(SCOPE), ids, getattr(provider, "writing", _CHECKED))
 
     def open(

@@ -13,11 +13,10 @@ from typing import Any, ParamSpec, TypeVar
 from opentelemetry.context import Context, get_current
 
 from .audio import BYTES_LIKE, size_of
+from .context import attach, detach, detach_abandoned
 from .guard import contained
 from .measurement import Measurement, Operation
-from .session import Session
-from .spans import attach, detach, detach_abandoned
-from .switch import switch
+from .switch import ActiveSession, switch
 
 __all__ = ["Stream", "measured_async_generator", "measured_generator"]
 
@@ -44,7 +43,7 @@ class Stream:
         "_waits",
     )
 
-    def __init__(self, session: Session, measurement: Measurement) -> None:
+    def __init__(self, session: ActiveSession, measurement: Measurement) -> None:
         self._session = session
         self._measurement: Measurement | None = measurement
         self._context = measurement.context

@@ -2,16 +2,99 @@
 
 import itertools
 import logging
-from typing import TYPE_CHECKING, Final, cast
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from weakref import WeakSet
 
 from .semconv import LOGGER_SWITCH
 
 if TYPE_CHECKING:
-    from .session import Session
+    from .context import BoundTimeline
+    from .metric import LatencyMetric
+    from .phones import PhoneNumbers
+    from .spans import SpanOpener
+    from .turn_numbers import TurnNumbers
 
-__all__ = ["NotStarted", "Switch", "switch"]
+__all__ = ["ActiveSession", "NotStarted", "Switch", "switch"]
 
 _log = logging.getLogger(LOGGER_SWITCH)
+
+
+class ActiveSession(Protocol):
+    """The session that measures, as its users see it; `session.Session` is the one there is."""
+
+    @property
+    def spans(self) -> "SpanOpener":
+        """Starts the spans."""
+
+    @property
+    def open_measurements(self) -> dict[int, Any]:
+        """The measurements that are running, by span id."""
+
+    @property
+    def submit(self) -> Callable[[Any], None]:
+        """Enqueues a finished measurement, turn or span."""
+
+    @property
+    def flush(self) -> Callable[[float], bool]:
+        """Waits so many seconds until everything finished is with its reporters."""
+
+    @property
+    def turn_numbers(self) -> "TurnNumbers":
+        """The turn numbers of each call."""
+
+    @property
+    def timelines(self) -> "WeakSet[BoundTimeline]":
+        """The timelines of the bound calls."""
+
+    @property
+    def opened_calls(self) -> "deque[tuple[str, int | None, Mapping[str, Any]]] | None":
+        """Call_sid, turn number and metadata of opened calls and turns, where alert rules ask for them."""
+
+    @property
+    def phones(self) -> "PhoneNumbers":
+        """Redacts phone numbers in metadata."""
+
+    @property
+    def propagates_to(self) -> Callable[[str], bool]:
+        """Whether a call's headers may go to a URL."""
+
+    @property
+    def follows_foreign(self) -> bool:
+        """Whether the spans of frameworks are recognised."""
+
+    def span_opener(self) -> "SpanOpener | None":
+        """Return what starts spans that are no operation."""
+
+    def record(self, metric: "LatencyMetric", /) -> None:
+        """Take in a metric that was measured elsewhere."""
+
+    def open(
+        self,
+        operation: Any,
+        owner: Any = None,
+        call_sid: str | None = None,
+        stream_sid: str | None = None,
+        metadata: Mapping[str, Any] = ...,
+    ) -> Any:
+        """Start a measurement and attach its span."""
+
+    def start(
+        self,
+        operation: Any,
+        owner: Any = None,
+        call_sid: str | None = None,
+        stream_sid: str | None = None,
+        metadata: Mapping[str, Any] = ...,
+    ) -> Any:
+        """Start a measurement without attaching its span."""
+
+    def close(self, measurement: Any, exc: BaseException | None) -> None:
+        """Stop the clock, detach the span and end it."""
+
+    def end(self, measurement: Any, exc: BaseException | None) -> None:
+        """End the span and submit the measurement."""
 
 
 class NotStarted:
@@ -54,7 +137,7 @@ class NotStarted:
 
     def _say(self) -> None:
         # A thread that looked before init() may get here after it: it neither switches off nor speaks twice.
-        if switch.session is cast("Session", self):
+        if switch.session is cast("ActiveSession", self):
             switch.session = None
         if next(self._said) == 0:
             _log.warning(
@@ -68,7 +151,7 @@ class Switch:
     __slots__ = ("session",)
 
     def __init__(self) -> None:
-        self.session: Session | None = cast("Session", NotStarted())
+        self.session: ActiveSession | None = cast("ActiveSession", NotStarted())
 
 
 switch: Final = Switch()

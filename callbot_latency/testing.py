@@ -10,7 +10,7 @@ from enum import StrEnum
 from itertools import cycle
 from typing import Any, Final, NamedTuple
 
-from .alerting import Alert
+from .alert import Alert
 from .guard import reraise
 from .lane import Lane
 from .metric import LatencyMetric, OperationStatus, OperationType, Severity

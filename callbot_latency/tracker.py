@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, overload
 
 from . import semconv
-from .alerting.alert import Alert
+from .alert import Alert
 from .alerting.callbacks import add_alert_callback
 from .exports import EXPORTS
 from .metric import LatencyMetric, OperationStatus, OperationType, Severity

@@ -4,22 +4,19 @@ from collections.abc import Mapping
 from contextvars import Token
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
 from opentelemetry.trace import set_span_in_context
 
-from .binding import BINDING, bound
-from .call_timeline import CallTimeline, OpenTurn, Turn
+from .call_timeline import OpenTurn
+from .context import BINDING, BoundTimeline, attach, bound, detach, detach_abandoned
 from .guard import contained
 from .measurement import checked_metadata
 from .outcome import kept_facts
-from .spans import attach, detach, detach_abandoned
-from .switch import switch
-
-if TYPE_CHECKING:
-    from .session import Session
+from .switch import ActiveSession, switch
+from .turn_state import Turn
 
 __all__ = ["Turn", "turn"]
 
@@ -28,7 +25,7 @@ __all__ = ["Turn", "turn"]
 class _Entered:
     """One entered `turn`; without a timeline where nobody measures it."""
 
-    timeline: CallTimeline | None
+    timeline: BoundTimeline | None
     opened: OpenTurn | None
     token: Token[Context] | None
     context: Context
@@ -60,7 +57,7 @@ class turn:  # noqa: N801 - used as a verb, like contextlib.suppress
         self._entered.append(entered)
         return Turn(None, 0, self._metadata) if entered.opened is None else entered.opened.turn
 
-    def _open(self, session: "Session") -> "_Entered | None":
+    def _open(self, session: ActiveSession) -> "_Entered | None":
         binding = bound()
         if binding is None or binding.timeline is None:
             return None

@@ -15,6 +15,7 @@ import httpx
 import numpy as np
 import pytest
 from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind, StatusCode
 
 from callbot_latency import (
@@ -29,6 +30,7 @@ from callbot_latency import (
 )
 from callbot_latency import session as session_module
 from callbot_latency import spans as spans_module
+from callbot_latency.context import attach
 from callbot_latency.switch import switch
 
 from .conftest import FinishedSpans, Start, ticking
@@ -988,7 +990,7 @@ def test_a_fault_of_ours_reaches_nobody(
     checks: list[Callable[[], Any]] = [lambda: function(1), lambda: asyncio.run(coroutine(1))]
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, broken)
-        token = spans_module.attach(spans_module.Context())
+        token = attach(Context())
         try:
             assert [check() for check in checks] == [3, 3]
             with pytest.raises(KeyError) as raised:

@@ -10,9 +10,10 @@ import pytest
 
 import callbot_latency.alerting
 from callbot_latency import Alert, LatencyMetric, Severity
+from callbot_latency.alert import Language
 from callbot_latency.alerting import AlertEvent
 from callbot_latency.alerting.blocks import slack_message
-from callbot_latency.alerting.language import FRENCH, Language, checked, say
+from callbot_latency.alerting.language import FRENCH, checked, say
 from callbot_latency.alerting.message import facts_of, text_of, title_of
 from callbot_latency.alerting.shown import UNNAMED, inert, shown, shown_id, shown_url
 from callbot_latency.metric import OperationStatus

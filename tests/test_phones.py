@@ -12,6 +12,7 @@ from callbot_latency import (
     LatencyMetric,
     attempt,
     call,
+    latency_tracker,
     measure_latency,
     measure_latency_context,
     record,
@@ -113,15 +114,28 @@ def test_one_number_is_one_word_however_it_is_written(written: str) -> None:
 
 
 def test_a_word_depends_on_the_number_and_on_the_key() -> None:
-    """16 hex digits; a national form is another number than the one for calls from abroad. A long key is no error."""
+    """16 hex digits; a national form is another number than the one for calls from abroad."""
     words = {
         str(phones.cleaned({"a": number}))
-        for phones in (HASHED, PhoneNumbers(b"other"), PhoneNumbers(b"k" * 100), PhoneNumbers(b"k" * 101))
+        for phones in (HASHED, PhoneNumbers(b"other"))
         for number in ("+33612345678", "+33612345679", "0612345678")
     }
-    assert len(words) == 12
+    assert len(words) == 6
     assert WORD.removeprefix("phone:").isalnum()
     assert len(WORD) == len("phone:") + 16
+
+
+def test_a_key_longer_than_a_hash_takes_is_a_key_of_its_own(start: Start) -> None:
+    """LATENCY_TRACE_KEY may have any length: each gives words and trace ids of its own."""
+    seen = []
+    for length in (64, 65, 100, 101):
+        start(trace_key="k" * length, phone_numbers="hashed")
+        with call("CA1") as bound, measure_latency_context("rag_inference", "ask", metadata={"a": NUMBER}):
+            pass
+        (metric,) = latency_tracker.get_recent_metrics()
+        shutdown()
+        seen.append((bound.trace_id, metric.metadata["a"]))
+    assert len({trace_id for trace_id, _ in seen}) == len({word for _, word in seen}) == 4
 
 
 @pytest.mark.parametrize(

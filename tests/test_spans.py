@@ -30,8 +30,9 @@ from opentelemetry.sdk.trace.sampling import (
 from opentelemetry.trace import SpanContext, TraceFlags
 
 from callbot_latency import LatencyConfig, call, latency_tracker, measure_latency
+from callbot_latency.context import attach, detach, detach_abandoned
 from callbot_latency.semconv import SCOPE
-from callbot_latency.spans import DerivedIds, SpanOpener, Writing, attach, detach, detach_abandoned
+from callbot_latency.spans import DerivedIds, SpanOpener, Writing
 
 from .subprocesses import at_once, facts_of, run_python
 
@@ -155,7 +156,7 @@ def test_the_root_has_a_derived_id_that_tells_nothing_of_the_trace_id() -> None:
     assert ids.trace_id_of("CA1").to_bytes(16, "big")[:8] != wanted
     assert ids.trace_id_of("CA1").to_bytes(16, "big")[8:] != wanted
     assert ids.root_span_id_of("CA1") != DerivedIds().root_span_id_of("CA1")
-    here, elsewhere = (SpanOpener.on(TracerProvider(), "k") for _ in range(2))
+    here, elsewhere = (SpanOpener.on(TracerProvider(), b"k") for _ in range(2))
     root, part = open_root(here, "CA1"), open_in_call(elsewhere, "CA1")
     assert root.parent is None
     assert root.context.span_id == ids.root_span_id_of("CA1")

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
 from .. import semconv
+from ..alert import Alert
 from ..drops import dropped
 from ..guard import AtMostOncePer
 from ..loops import running_loop
 from ..outcome import error_message, type_name
 from ..scrub import MAX_CHARS
 from ..text import one_line
-from .alert import Alert
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop

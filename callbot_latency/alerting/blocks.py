@@ -12,9 +12,9 @@ from slack_sdk.models.blocks import (
     RichTextSectionElement,
 )
 
+from ..alert import Alert, Language
 from ..text import one_line
-from .alert import Alert
-from .language import Language, say
+from .language import say
 from .message import Fact, facts_of, text_of, title_of
 from .shown import inert, shown_url
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Final
 
+from ..alert import Alert, AlertEvent
 from ..metric import Severity
-from .alert import Alert, AlertEvent
 
 __all__ = ["BURST_WINDOW_S", "Burst", "is_new", "stands_for"]
 

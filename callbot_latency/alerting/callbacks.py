@@ -4,10 +4,10 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from ..alert import Alert
 from ..loops import running_loop
 from ..metric import LatencyMetric, Severity
 from .acting import Room, act
-from .alert import Alert
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop

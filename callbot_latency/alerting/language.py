@@ -1,11 +1,11 @@
 """The languages of alerts: English stands where it is used, its French stands here."""
 
 from collections.abc import Mapping
-from typing import Final, Literal, get_args
+from typing import Final, get_args
 
-__all__ = ["FRENCH", "Language", "checked", "say"]
+from ..alert import Language
 
-Language = Literal["en", "fr"]
+__all__ = ["FRENCH", "checked", "say"]
 
 FRENCH: Final[Mapping[str, str]] = {
     # One line, as the log has it.

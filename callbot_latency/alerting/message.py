@@ -3,10 +3,10 @@
 from datetime import datetime
 from typing import Final, NamedTuple
 
+from ..alert import Alert, AlertEvent, Language
 from ..metric import LatencyMetric, OperationStatus
 from ..text import one_line
-from .alert import Alert, AlertEvent
-from .language import Language, say
+from .language import say
 from .shown import UNNAMED, shown, shown_id, shown_url
 
 __all__ = ["Fact", "facts_of", "said", "text_of", "title_of"]

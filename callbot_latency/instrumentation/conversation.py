@@ -14,8 +14,7 @@ from ..guard import contained
 from ..measurement import Measurement, Operation
 from ..metric import OperationType
 from ..returned import Reading, ReturnedStream, proxied
-from ..session import Session
-from ..switch import switch
+from ..switch import ActiveSession, switch
 from .wrapping import is_suppressed
 
 __all__ = ["conversation", "conversation_async"]
@@ -28,7 +27,7 @@ class _Conversation(ReturnedStream):
 
     __slots__ = ("_asked_ns", "_begun_ns", "_hears", "_lock", "_open")
 
-    def __init__(self, session: Session, measurement: Measurement, reading: Reading) -> None:
+    def __init__(self, session: ActiveSession, measurement: Measurement, reading: Reading) -> None:
         super().__init__(session, measurement, reading)
         self._lock = threading.Lock()
         self._begun_ns: int | None = None

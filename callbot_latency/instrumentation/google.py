@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Final
 from ..measurement import Measurement
 from ..metric import OperationType
 from ..returned import Reading
-from ..session import Session
+from ..switch import ActiveSession
 from .conversation import conversation, conversation_async
 from .instrumentor import ClientInstrumentor
 from .wrapping import Plan, Planner, Target, measured, measured_async, operation
@@ -70,7 +70,7 @@ def _recognizing(named: Any) -> Planner:
     def plan(_instance: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Plan:
         config, audio = _argument(args, kwargs, "config"), _argument(args, kwargs, "audio")
 
-        def over(_session: Session, measurement: Measurement, _result: Any) -> None:
+        def over(_session: ActiveSession, measurement: Measurement, _result: Any) -> None:
             duration_ms = _audio_ms(config, _field(audio, "content"), _BYTES_OF_HEARD, header=0)
             measurement.set_audio(duration_ms=duration_ms)
 
@@ -83,7 +83,7 @@ def _synthesizing(named: Any) -> Planner:
     def plan(_instance: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Plan:
         voice, config = _argument(args, kwargs, "voice"), _argument(args, kwargs, "audio_config")
 
-        def over(_session: Session, measurement: Measurement, result: Any) -> None:
+        def over(_session: ActiveSession, measurement: Measurement, result: Any) -> None:
             audio = result.audio_content
             header = _WAV_HEADER if audio.startswith(b"RIFF") else 0
             duration_ms = _audio_ms(config, audio, _BYTES_OF_SPOKEN, header)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Final
 from ..measurement import Measurement, Operation
 from ..metric import OperationType
 from ..returned import PLAIN, Reading, ReturnedStream, is_stream, proxied
-from ..session import Session
+from ..switch import ActiveSession
 from .instrumentor import ClientInstrumentor
 from .wrapping import Plan, Planner, ReportedError, Target, body_measured, measured, measured_async, operation
 
@@ -56,10 +56,10 @@ def _planner(named: Operation, reading: Reading) -> Planner:
     return plan
 
 
-def _handing_over(reading: Reading, spoken: Operation | None) -> Callable[[Session, Measurement, Any], Any]:
+def _handing_over(reading: Reading, spoken: Operation | None) -> Callable[[ActiveSession, Measurement, Any], Any]:
     """`spoken` is the operation where the bytes of the answer are its audio, which only the answer tells."""
 
-    def handed_over(session: Session, measurement: Measurement, result: Any) -> Any:
+    def handed_over(session: ActiveSession, measurement: Measurement, result: Any) -> Any:
         if is_stream(result):
             return proxied(ReturnedStream(session, measurement, reading), result)
         http_response = getattr(result, "http_response", None)

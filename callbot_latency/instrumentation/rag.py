@@ -7,7 +7,7 @@ from ..config import ConfigError
 from ..measurement import Measurement
 from ..metric import OperationType
 from ..runtime import effective_config
-from ..session import Session
+from ..switch import ActiveSession
 from . import checked_urls
 from .instrumentor import ClientInstrumentor
 from .wrapping import Plan, Planner, ReportedError, Target, body_measured, measured, measured_async, operation
@@ -70,7 +70,7 @@ def _is_beneath(url: Any, base: Any) -> bool:
     return bool(url.path == path or url.path.startswith(path if path.endswith("/") else f"{path}/"))
 
 
-def _handed_over(session: Session, measurement: Measurement, response: Any) -> Any:
+def _handed_over(session: ActiveSession, measurement: Measurement, response: Any) -> Any:
     measurement.set_metadata(http_status=response.status_code)
     return response if body_measured(session, measurement, response, _failure(response)) else None
 

@@ -10,13 +10,12 @@ from typing import Any, Final, TypeVar
 import wrapt
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, create_key, get_value, set_value
 
+from ..context import attach, detach
 from ..guard import contained
 from ..measurement import Measurement, Operation, checked_name
 from ..metric import OperationType
 from ..returned import PLAIN, ReturnedStream
-from ..session import Session
-from ..spans import attach, detach
-from ..switch import switch
+from ..switch import ActiveSession, switch
 
 __all__ = [
     "Patches",
@@ -93,7 +92,7 @@ class Plan:
 
     operation: Operation
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    handed_over: Callable[[Session, Measurement, Any], Any] | None = None
+    handed_over: Callable[[ActiveSession, Measurement, Any], Any] | None = None
     failure: Callable[[Any], BaseException | None] | None = None
 
 
@@ -108,7 +107,7 @@ class _Run(AbstractContextManager["_Run"]):
 
     __slots__ = ("_measurement", "_plan", "_session")
 
-    def __init__(self, session: Session, plan: Plan, measurement: Measurement) -> None:
+    def __init__(self, session: ActiveSession, plan: Plan, measurement: Measurement) -> None:
         self._session = session
         self._plan = plan
         self._measurement = measurement
@@ -191,7 +190,7 @@ def measured_async(planner: Planner) -> Callable[..., Any]:
 
 
 def body_measured(
-    session: Session,
+    session: ActiveSession,
     measurement: Measurement,
     response: Any,
     failure: BaseException | None = None,

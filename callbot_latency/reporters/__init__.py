@@ -8,8 +8,8 @@ from .delivery import PermanentError, TransientError
 from .status import ReporterStatus
 
 if TYPE_CHECKING:
-    from ..alerting import Alert
-    from ..alerting.probe import Probe
+    from ..alert import Alert
+    from ..probe import Probe
     from ..turn_metric import TurnMetric
 
 __all__ = [

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import SecretStr
 
-from ..alerting.alert import Alert, AlertEvent
-from ..alerting.language import Language, checked, say
+from ..alert import Alert, AlertEvent, Language
+from ..alerting.language import checked, say
 from ..alerting.message import facts_of, title_of
 from ..alerting.shown import inert, shown, shown_url
 from ..metric import Severity

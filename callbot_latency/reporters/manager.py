@@ -15,8 +15,8 @@ from ..retry import Retry
 from .status import ReporterStatus
 
 if TYPE_CHECKING:
-    from ..alerting import Alert
-    from ..alerting.probe import Probe
+    from ..alert import Alert
+    from ..probe import Probe
     from ..turn_metric import TurnMetric
     from . import LatencyReporter, Notifier
 

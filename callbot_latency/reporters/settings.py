@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..alerting.alert import Alert
+from ..alert import Alert
 from ..metric import Severity
 
 __all__ = ["checked_severity", "explained", "is_wanted"]

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from ..alerting.alert import Alert
-from ..alerting.language import Language, checked
+from ..alert import Alert, Language
+from ..alerting.language import checked
 from ..alerting.shown import shown
 from ..metric import Severity
 from ..semconv import ENV_SLACK_CHANNEL, ENV_SLACK_WEBHOOK_URL

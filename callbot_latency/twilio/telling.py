@@ -1,6 +1,6 @@
 """The one way from a media stream to the call's timeline."""
 
-from ..binding import bound
+from ..context import bound
 from ..guard import contained
 from ..timeline import Anchor, BargeIn, Timeline
 

@@ -3,10 +3,14 @@
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
+from typing import Literal
 
-from ..metric import LatencyMetric, Severity
+from .metric import LatencyMetric, Severity
 
-__all__ = ["Alert", "AlertEvent"]
+__all__ = ["Alert", "AlertEvent", "Language"]
+
+Language = Literal["en", "fr"]
+"""What alerts are written in."""
 
 
 class AlertEvent(Enum):
