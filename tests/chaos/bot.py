@@ -88,18 +88,18 @@ def tell_of_engines(held: list[tuple[float, float]]) -> None:
     speech.pocketsphinx.Decoder = loaded
 
 
-def tell_of_collections(collections: list[tuple[float, float]]) -> None:
-    """Note when Python's garbage collector looks through everything: it holds everything up as well."""
-    began_s = 0.0
+def tell_of_collections(collections: list[tuple[float, float, float]]) -> None:
+    """Note when Python's garbage collector looks through everything, and its CPU time: it holds everything up."""
+    began_s = cpu_s = 0.0
 
     def collecting(phase: str, what: dict[str, int]) -> None:
-        nonlocal began_s
+        nonlocal began_s, cpu_s
         if what["generation"] < _EVERYTHING:
             return
         if phase == "start":
-            began_s = time.monotonic()
+            began_s, cpu_s = time.monotonic(), time.thread_time()
         else:
-            collections.append((began_s, time.monotonic()))
+            collections.append((began_s, time.monotonic(), time.thread_time() - cpu_s))
 
     gc.callbacks.append(collecting)
 
@@ -146,7 +146,7 @@ class Bot:
         self.ears.listen()
         self._held: list[tuple[float, float]] = []
         tell_of_engines(self._held)
-        self._collections: list[tuple[float, float]] = []
+        self._collections: list[tuple[float, float, float]] = []
         tell_of_collections(self._collections)
         init()
         self.spans = Spans(_relay.targets[0])

@@ -13,6 +13,8 @@ MINUTE_S = 60.0
 HARM_S = 1.0
 """What beginning or ending a measurement may take at most where nothing else holds the bot up. No server of the run
 answers a bot that waits for it within this time: the time-outs are 3 and 5 s."""
+LONGEST_HARM_S = 2.8
+"""And however slow the machine: less than any time-out of the run."""
 STOPS = 3
 """Where the machine is overloaded, so many times the longest stop of a process that does nothing are added: a process
 of many threads stops whenever the one that holds Python's lock does."""
@@ -130,12 +132,15 @@ def _of_the_calls(seen: Evidence) -> Iterator[str]:
     if not seen.calls:
         yield "no call was made"
     yield from (f"harmed: {call}" for call in seen.calls if call.is_harmed)
-    allowed_s = HARM_S + STOPS * seen.control.longest_s
+    slow_s = max(HARM_S, min(HARM_S * seen.control.slowdown, LONGEST_HARM_S))
+    allowed_s = slow_s + STOPS * seen.control.longest_s
     # gRPC's own preparation of a fork waits for its threads and keeps Python's lock meanwhile; nothing over HTTP does.
     others = [*seen.bot["held"], *(seen.bot["forks"] if seen.bot["protocol"] == "grpc" else ())]
+    # A full collection is harm by its CPU time: how long that takes is the machine's affair.
+    others += [(began, ended) for began, ended, cpu_s in seen.bot["collections"] if cpu_s < HARM_S]
     for began, ended, what in seen.bot["late"]:
         if ended - began - held_up(began, ended, others) > allowed_s:
-            collecting_s = held_up(began, ended, seen.bot["collections"])
+            collecting_s = held_up(began, ended, [(begin, end) for begin, end, _ in seen.bot["collections"]])
             yield (
                 f"harmed: {what} took {ended - began:.3f} s, of which nobody else held it up;"
                 f" Python collected garbage for {collecting_s:.3f} s of it"

@@ -166,6 +166,27 @@ def test_what_others_hold_up_is_nobodys_harm() -> None:
     assert findings(seen) == []
 
 
+def test_a_slow_machine_is_nobodys_harm_and_hides_no_wait_for_a_server() -> None:
+    """What takes CPU takes longer there; a server's time-out of 3 s is harm on any machine."""
+    seen = evidence()
+    seen.bot["late"] = [(10.0, 12.5, "load begins")]
+    assert findings(seen)
+    seen.control.slowdown = 8.0
+    assert findings(seen) == []
+    seen.bot["late"] = [(10.0, 13.0, "load begins")]
+    assert findings(seen)
+
+
+def test_a_collection_of_garbage_is_judged_by_its_cpu_time() -> None:
+    """Half a second of it may take long on a busy machine; more than a second of it is harm anywhere."""
+    seen = evidence()
+    seen.bot["late"] = [(10.0, 12.0, "load begins")]
+    seen.bot["collections"] = [(10.0, 12.0, 0.5)]
+    assert findings(seen) == []
+    seen.bot["collections"] = [(10.0, 12.0, 1.5)]
+    assert findings(seen)
+
+
 def test_a_fork_holds_everybody_up_beside_grpc_alone() -> None:
     """There gRPC waits for its own threads, with Python's lock in its hand; over HTTP it would be a fault of ours."""
     seen = evidence()
