@@ -34,7 +34,8 @@ def table(seen: Evidence, events: Counter[str]) -> str:
             f"{len(seen.calls)} calls, {harmed} harmed; {len(seen.bot['exceptions'])} exceptions; "
             f"slowest measurement {slowest_ms:.0f} ms, longest fork {fork_ms:.0f} ms, "
             f"longest full collection of garbage {garbage_ms:.0f} ms, "
-            f"longest stop of an idle process {stop_ms:.0f} ms, a piece of work took up to {seen.control.slowdown:.1f} times its CPU time",
+            f"longest stop of an idle process {stop_ms:.0f} ms, "
+            f"a piece of work took up to {seen.control.slowdown:.1f} times its CPU time",
             *(f"{n:,} x in the log: {said}" for said, n in list(seen.bot["others"].items())[:MOST_SAID]),
             f"children: {dict(ended)}; file: {lines.written.total():,} lines in {lines.files} files, "
             f"{len(lines.torn)} torn, {lines.twice} twice; {len(seen.bot['drop_lines'])} lines of the log on drops",
