@@ -19,7 +19,7 @@ from typing import Any, Final
 import httpx
 
 from callbot_latency import call, init, latency_tracker, measure_latency_context, shutdown
-from callbot_latency.drops import dropped
+from callbot_latency.base.drop_counters import dropped
 from callbot_latency.tracker import KEPT
 from deploy.stack import Stack, missing_servers
 

@@ -9,9 +9,9 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span
 
 from . import semconv
+from .base.drop_counters import unmeasured
+from .base.internal_errors import contained
 from .context import Binding
-from .drops import unmeasured
-from .guard import contained
 from .loop_lag import lag_here
 from .outcome import mark_failed, metadata_attributes
 from .response import MAX_WAIT_NS, attributes_of, measured

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import semconv
-from .guard import delivered
+from .base.internal_errors import delivered
 from .probe import Probe
 from .reporters.delivery import PermanentError, TransientError, text_of, whole_in
 

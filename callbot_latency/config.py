@@ -13,10 +13,10 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from . import semconv
 from .alert import Language
+from .base.scrubbing import scrub
 from .endpoints import ENDPOINTS, without_credentials
 from .headers import checked_host
 from .metric import OperationType, ThresholdsMs
-from .scrub import scrub
 from .thresholds import DEFAULT_THRESHOLDS, Thresholds
 
 __all__ = ["ConfigError", "LatencyConfig", "adopt_dotenv", "load_config", "otel_names"]

@@ -7,12 +7,12 @@ from typing import Any
 from opentelemetry.trace import format_span_id, format_trace_id
 
 from . import semconv
+from .base.phone_numbers import NEVER, PhoneNumbers
+from .base.scrubbing import scrub
 from .foreign import ForeignSpan, metric_of
 from .measurement import NS_PER_MS, Fate, Measurement, at
 from .metric import LatencyMetric, OperationStatus, Severity, known_metric
 from .outcome import kept_facts
-from .phones import NEVER, PhoneNumbers
-from .scrub import scrub
 from .thresholds import Thresholds
 
 __all__ = ["claim", "running_metric", "to_metric"]

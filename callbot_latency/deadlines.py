@@ -6,8 +6,8 @@ from time import perf_counter_ns
 from typing import Final
 
 from .alert import Alert
+from .base.internal_errors import contained
 from .convert import claim, running_metric
-from .guard import contained
 from .measurement import NS_PER_MS, Measurement
 from .metric import LatencyMetric
 from .session import OpenMeasurements

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from .scrub import scrub
+from .base.scrubbing import scrub
 
 __all__ = ["ENDPOINTS", "without_credentials"]
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from . import semconv
+from .base.internal_errors import contained
 from .foreign import LLM, TOOL
-from .guard import contained
 from .measurement import Measurement
 from .metric import OperationType
 from .session import Session

@@ -9,8 +9,8 @@ from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, V
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
 from . import semconv
-from .drops import dropped, unmeasured
-from .guard import contained
+from .base.drop_counters import dropped, unmeasured
+from .base.internal_errors import contained
 from .inherited import begin_anew
 from .labels import NameLabels, running_by_type
 from .metric import LatencyMetric

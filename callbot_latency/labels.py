@@ -3,7 +3,7 @@
 from collections import Counter
 
 from . import semconv
-from .drops import dropped
+from .base.drop_counters import dropped
 from .metric import OperationType
 from .switch import switch
 

@@ -12,11 +12,11 @@ from opentelemetry import context
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY
 
 from . import semconv
+from .base.internal_errors import AtMostOncePer, delivered, reraise
+from .base.pacing import hurries
 from .buffer import Batch, Buffer, are_turns
 from .callee import Callee
-from .guard import AtMostOncePer, delivered, reraise
 from .metric import LatencyMetric
-from .pace import hurries
 from .probe import Probe
 from .reporters.delivery import PermanentError, TransientError, text_of
 from .reporters.status import ReporterStatus

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar, over
 from opentelemetry.context import get_current
 
 from .audio import checked_rate
-from .guard import contained
+from .base.internal_errors import contained
 from .measurement import (
     Handle,
     Measurement,

@@ -17,11 +17,11 @@ from opentelemetry.trace import Span, SpanContext
 
 from . import semconv
 from .audio import checked_rate, duration_of, said_duration_ms, said_size
-from .guard import contained
+from .base.internal_errors import contained
+from .base.text import text_of_any, well_formed
 from .metric import OperationStatus, OperationType, Severity
 from .outcome import error_message, kept_facts, metadata_attributes
 from .switch import switch
-from .text import text_of_any, well_formed
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -98,7 +98,7 @@ class Operation:
 
 
 def _uncleaned(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
-    from .phones import may_be_private
+    from .base.phone_numbers import may_be_private
 
     return metadata if may_be_private(metadata) else {}
 
@@ -299,7 +299,7 @@ class Measurement(Handle):
             contained(self._add_metadata, metadata)
 
     def _add_metadata(self, metadata: Mapping[str, Any]) -> None:
-        from .phones import NEVER
+        from .base.phone_numbers import NEVER
 
         session = switch.session
         facts = (NEVER if session is None else session.phones).cleaned(kept_facts(metadata))

@@ -9,10 +9,10 @@ from typing import Any, Final
 from opentelemetry.trace import Span, Status, StatusCode
 
 from . import semconv
+from .base.plain import plain
+from .base.scrubbing import scrub
+from .base.text import text_of_any
 from .metric import OperationStatus
-from .plain import plain
-from .scrub import scrub
-from .text import text_of_any
 
 __all__ = ["error_message", "kept_facts", "mark_failed", "metadata_attributes", "status_of", "type_name"]
 

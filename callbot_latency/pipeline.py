@@ -12,12 +12,12 @@ from time import monotonic, sleep
 from typing import Any, Final
 
 from . import semconv
+from .base.drop_counters import dropped
+from .base.internal_errors import AtMostOncePer, contained
+from .base.pacing import Pace
+from .base.phone_numbers import NEVER, PhoneNumbers
 from .convert import to_metric
-from .drops import dropped
-from .guard import AtMostOncePer, contained
 from .metric import LatencyMetric
-from .pace import Pace
-from .phones import NEVER, PhoneNumbers
 from .reporters import Buffered, Consumer, Ticking, TurnReporter
 from .thresholds import Thresholds
 from .tracker import LatencyTracker

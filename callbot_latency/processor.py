@@ -4,9 +4,9 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
 from . import lineage, semconv
+from .base.internal_errors import contained
 from .context import Binding, bound
 from .foreign import type_of
-from .guard import contained
 from .switch import ActiveSession, switch
 
 __all__ = ["LatencySpanProcessor"]

@@ -11,9 +11,9 @@ from opentelemetry.context import Context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from . import semconv
+from .base.internal_errors import contained
 from .binding import call
 from .context import BINDING, attach, bound, detach, detach_abandoned
-from .guard import contained
 from .headers import CallIds, read_headers
 from .switch import ActiveSession, switch
 from .turns import turn_elsewhere

@@ -19,11 +19,11 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, Tra
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
+from .base.internal_errors import contained
+from .base.scrubbing import scrub
 from .config import ConfigError, LatencyConfig, otel_names
-from .guard import contained
 from .histograms import views
 from .processor import LatencySpanProcessor
-from .scrub import scrub
 from .semconv import LOGGER_PROVIDERS, OTEL_EXPORTER_PROMETHEUS_HOST, OTEL_EXPORTER_PROMETHEUS_PORT, SCOPE
 from .spans import FEW, Writing
 

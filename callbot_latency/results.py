@@ -6,8 +6,8 @@ from typing import Any, ParamSpec, TypeVar
 from opentelemetry.context import get_current
 
 from .audio import size_of
+from .base.internal_errors import contained
 from .context import OPERATION
-from .guard import contained
 from .measurement import Operation
 
 __all__ = ["telling_size", "telling_size_awaited"]

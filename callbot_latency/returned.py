@@ -13,8 +13,8 @@ from typing import Any, Final, ParamSpec, TypeVar
 import wrapt
 
 from .audio import size_of
+from .base.internal_errors import contained
 from .context import detach
-from .guard import contained
 from .measurement import Measurement, Operation
 from .streaming import Stream
 from .switch import ActiveSession, switch

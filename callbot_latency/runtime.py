@@ -14,18 +14,19 @@ from .alerting.channel_test import running
 from .alerting.rule_engine import RuleEngine
 from .alerting.rules import Rule
 from .alerting.rules_file import load_rules
+from .base.drop_counters import dropped, unmeasured
+from .base.internal_errors import contained
+from .base.phone_numbers import NEVER, PhoneNumbers
+from .base.scrubbing import own
 from .config import ConfigError, LatencyConfig, adopt_dotenv, load_config
 from .deadlines import Deadlines
-from .drops import dropped, unmeasured
 from .exits import Exits
 from .gen_ai import GenAISession
-from .guard import contained
 from .headers import Hosts
 from .histograms import Histograms
 from .lane import Lane
 from .logs import LogReporter
 from .on_deadline import OnDeadline
-from .phones import NEVER, PhoneNumbers
 from .pipeline import Pipeline
 from .providers import Providers, open_providers
 from .reporters import Consumer, LatencyReporter, Notifier
@@ -34,7 +35,6 @@ from .reporters.from_settings import influxdb_reporter, pushgateway_reporter
 from .reporters.jsonl import JsonlReporter
 from .reporters.manager import report_manager
 from .reporters.slack import slack_reporter
-from .scrub import own
 from .scrub_patterns import load_patterns
 from .semconv import LOGGER_RUNTIME, SCOPE
 from .session import Session

@@ -10,20 +10,20 @@ from opentelemetry.context import Context, get_current
 from opentelemetry.trace import INVALID_SPAN, get_current_span
 
 from . import semconv
+from .base.bounded import TurnNumbers
+from .base.internal_errors import contained
+from .base.loops import running_loop
+from .base.text import text_of_any, well_formed
 from .context import BINDING, OPERATION, SPAN, BoundTimeline, BoundTurn, attach, detach, detach_abandoned
-from .guard import contained
-from .loops import running_loop
 from .measurement import NS_PER_MS, Measurement, Operation
 from .metric import LatencyMetric, OperationStatus, Severity
 from .outcome import kept_facts, mark_failed, metadata_attributes, status_of
 from .spans import SpanOpener
 from .switch import switch
-from .text import text_of_any, well_formed
 from .thresholds import Thresholds
-from .turn_numbers import TurnNumbers
 
 if TYPE_CHECKING:
-    from .phones import PhoneNumbers
+    from .base.phone_numbers import PhoneNumbers
 
 __all__ = ["OpenMeasurements", "Session", "Sink", "record"]
 
@@ -74,7 +74,7 @@ class Session:
         """Where `call()` leaves its call_sid and metadata, and `turn()` its number too, when somebody behind the queue
         asks for them.
         """
-        from .phones import NEVER  # here, since importing us is to cost little
+        from .base.phone_numbers import NEVER  # here, since importing us is to cost little
 
         self.phones: PhoneNumbers = NEVER
         """What becomes of phone numbers in metadata."""

@@ -13,8 +13,8 @@ from typing import Any, ParamSpec, TypeVar
 from opentelemetry.context import Context, get_current
 
 from .audio import BYTES_LIKE, size_of
+from .base.internal_errors import contained
 from .context import attach, detach, detach_abandoned
-from .guard import contained
 from .measurement import Measurement, Operation
 from .switch import ActiveSession, switch
 

@@ -10,11 +10,11 @@ from weakref import WeakSet
 from .semconv import LOGGER_SWITCH
 
 if TYPE_CHECKING:
+    from .base.bounded import TurnNumbers
+    from .base.phone_numbers import PhoneNumbers
     from .context import BoundTimeline
     from .metric import LatencyMetric
-    from .phones import PhoneNumbers
     from .spans import SpanOpener
-    from .turn_numbers import TurnNumbers
 
 __all__ = ["ActiveSession", "NotStarted", "Switch", "switch"]
 

@@ -4,7 +4,7 @@ from collections import Counter
 from datetime import UTC, datetime
 from types import MappingProxyType
 
-from .drops import dropped
+from .base.drop_counters import dropped
 from .reporters.delivery import text_of
 from .reporters.status import ReporterStatus
 

@@ -11,7 +11,7 @@ from itertools import cycle
 from typing import Any, Final, NamedTuple
 
 from .alert import Alert
-from .guard import reraise
+from .base.internal_errors import reraise
 from .lane import Lane
 from .metric import LatencyMetric, OperationStatus, OperationType, Severity
 from .reporters import LatencyReporter, Notifier, ReporterStatus

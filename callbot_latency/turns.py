@@ -10,9 +10,9 @@ from opentelemetry import context as otel_context
 from opentelemetry.context import Context
 from opentelemetry.trace import set_span_in_context
 
+from .base.internal_errors import contained
 from .call_timeline import OpenTurn
 from .context import BINDING, BoundTimeline, attach, bound, detach, detach_abandoned
-from .guard import contained
 from .measurement import checked_metadata
 from .outcome import kept_facts
 from .switch import ActiveSession, switch

@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from callbot_latency import LatencyConfig, call, init, latency_tracker, shutdown
 from callbot_latency import runtime as runtime_module
 from callbot_latency.alerting.callbacks import callbacks
-from callbot_latency.guard import reraise
+from callbot_latency.base.internal_errors import reraise
 from callbot_latency.metric import _registered
 from callbot_latency.semconv import ENVIRONMENT
 
@@ -120,8 +120,8 @@ def fresh_callbacks(monkeypatch: pytest.MonkeyPatch) -> None:
 def sleeps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """How long our threads slept where they give way, by a clock that stands still but for these sleeps."""
     asked: list[float] = []
-    monkeypatch.setattr("callbot_latency.pace.sleep", asked.append)
-    monkeypatch.setattr("callbot_latency.pace.monotonic", lambda: sum(asked))
+    monkeypatch.setattr("callbot_latency.base.pacing.sleep", asked.append)
+    monkeypatch.setattr("callbot_latency.base.pacing.monotonic", lambda: sum(asked))
     return asked
 
 

@@ -28,7 +28,7 @@ PRELUDE = (
 import atexit, json, os, signal, sys, threading, time
 import callbot_latency as cl
 from callbot_latency import init, latency_tracker, measure_latency, measure_latency_context, shutdown
-from callbot_latency.drops import dropped
+from callbot_latency.base.drop_counters import dropped
 
 def keep_the_bound():
     '''The end of the process has its own 2 s, as without the tests.'''

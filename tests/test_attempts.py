@@ -30,7 +30,7 @@ from callbot_latency import (
     shutdown,
     turn,
 )
-from callbot_latency.guard import AtMostOncePer
+from callbot_latency.base.internal_errors import AtMostOncePer
 from callbot_latency.labels import running_by_type
 
 from .conftest import FinishedSpans, Start, ticking

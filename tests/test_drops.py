@@ -3,7 +3,7 @@
 import sys
 import threading
 
-from callbot_latency.drops import Drops
+from callbot_latency.base.drop_counters import Drops
 
 
 def test_counts_by_reason() -> None:

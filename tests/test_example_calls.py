@@ -29,7 +29,7 @@ from callbot_latency import (
     latency_tracker,
     shutdown,
 )
-from callbot_latency.guard import reraise
+from callbot_latency.base.internal_errors import reraise
 from callbot_latency.switch import switch
 from examples.callbot.bot import NOT_UNDERSTOOD, ONE_MOMENT
 from examples.callbot.knowledge import KnowledgeBase

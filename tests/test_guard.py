@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from callbot_latency import guard
-from callbot_latency.drops import dropped
-from callbot_latency.guard import AtMostOncePer, contained, delivered, reraise
+from callbot_latency.base import internal_errors as guard
+from callbot_latency.base.drop_counters import dropped
+from callbot_latency.base.internal_errors import AtMostOncePer, contained, delivered, reraise
 
 
 @pytest.fixture

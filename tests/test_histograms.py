@@ -15,7 +15,7 @@ from callbot_latency import (
     Thresholds,
     measure_latency_context,
 )
-from callbot_latency.drops import dropped, unmeasured
+from callbot_latency.base.drop_counters import dropped, unmeasured
 from callbot_latency.histograms import Histograms, edges_s, views
 from callbot_latency.metric import ThresholdsMs
 from callbot_latency.semconv import DURATION_EDGES_S, MAX_NAMES
@@ -253,7 +253,7 @@ def test_what_was_dropped_is_told_by_reason() -> None:
 
 def test_one_metric_that_cannot_be_recorded_takes_no_other_along(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is counted."""
-    monkeypatch.setattr("callbot_latency.guard.reraise.on", False)
+    monkeypatch.setattr("callbot_latency.base.internal_errors.reraise.on", False)
     broken = metric()
     object.__setattr__(broken, "latency_ms", "long")
     recorder, before = Recorder(), dropped.by_reason().get("internal_error", 0)

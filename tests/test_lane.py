@@ -13,10 +13,10 @@ import pytest
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
 from callbot_latency import Alert, LatencyMetric, PermanentError, ReporterStatus, Severity, TransientError, TurnMetric
-from callbot_latency.drops import dropped
-from callbot_latency.guard import reraise
+from callbot_latency.base.drop_counters import dropped
+from callbot_latency.base.internal_errors import reraise
+from callbot_latency.base.pacing import paced
 from callbot_latency.lane import CAPACITY, Lane
-from callbot_latency.pace import paced
 from callbot_latency.retry import Retry
 
 from . import measured

@@ -957,7 +957,7 @@ def test_an_operation_that_is_open_at_shutdown_ends_quietly(measuring: LatencyCo
 
 @pytest.fixture
 def _contained(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("callbot_latency.guard.reraise.on", False)
+    monkeypatch.setattr("callbot_latency.base.internal_errors.reraise.on", False)
 
 
 @pytest.mark.usefixtures("_contained")

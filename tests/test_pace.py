@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callbot_latency import pace
-from callbot_latency.pace import Pace, hurries, paced
+from callbot_latency.base import pacing as pace
+from callbot_latency.base.pacing import Pace, hurries, paced
 
 
 @given(st.lists(st.integers(), max_size=200))
@@ -27,8 +27,8 @@ def test_who_waited_long_does_twice_as_much_before_the_next(monkeypatch: pytest.
     """And as little as before once nobody keeps the lock."""
     waits = [0.02, 0.02, 0.0]
     times = iter([0.0, waits[0], 1.0, 1.0 + waits[1], 2.0, 2.0 + waits[2]])
-    monkeypatch.setattr("callbot_latency.pace.sleep", lambda _: None)
-    monkeypatch.setattr("callbot_latency.pace.monotonic", lambda: next(times))
+    monkeypatch.setattr("callbot_latency.base.pacing.sleep", lambda _: None)
+    monkeypatch.setattr("callbot_latency.base.pacing.monotonic", lambda: next(times))
     of_the_worker, sizes = Pace(10), []
     for _ in waits:
         of_the_worker.give_way()
@@ -44,8 +44,8 @@ def test_paced_does_twice_as_much_where_others_keep_the_lock(monkeypatch: pytest
         nonlocal now_s
         now_s += 0.01
 
-    monkeypatch.setattr("callbot_latency.pace.sleep", wait_long)
-    monkeypatch.setattr("callbot_latency.pace.monotonic", lambda: now_s)
+    monkeypatch.setattr("callbot_latency.base.pacing.sleep", wait_long)
+    monkeypatch.setattr("callbot_latency.base.pacing.monotonic", lambda: now_s)
     for _ in paced(range(100)):
         given.append(now_s)
     assert [given.count(at_s) for at_s in dict.fromkeys(given)] == [5, 10, 20, 40, 25]

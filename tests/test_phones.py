@@ -19,7 +19,7 @@ from callbot_latency import (
     shutdown,
     turn,
 )
-from callbot_latency.phones import MAX_CHARS, NEVER, PhoneNumbers
+from callbot_latency.base.phone_numbers import MAX_CHARS, NEVER, PhoneNumbers
 from callbot_latency.switch import NotStarted, switch
 
 from .conftest import Start

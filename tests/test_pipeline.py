@@ -13,8 +13,8 @@ import pytest
 
 from callbot_latency import LatencyMetric, OperationType, Severity, latency_tracker, measure_latency, record
 from callbot_latency import pipeline as pipeline_module
-from callbot_latency.drops import dropped
-from callbot_latency.guard import reraise
+from callbot_latency.base.drop_counters import dropped
+from callbot_latency.base.internal_errors import reraise
 from callbot_latency.lane import Lane
 from callbot_latency.pipeline import CAPACITY, Pipeline
 from callbot_latency.thresholds import Thresholds
@@ -218,8 +218,8 @@ def test_the_worker_does_more_at_once_where_it_has_to_wait(make: Make, monkeypat
         nonlocal now_s
         now_s += 0.02
 
-    monkeypatch.setattr("callbot_latency.pace.sleep", wait_long)
-    monkeypatch.setattr("callbot_latency.pace.monotonic", lambda: now_s)
+    monkeypatch.setattr("callbot_latency.base.pacing.sleep", wait_long)
+    monkeypatch.setattr("callbot_latency.base.pacing.monotonic", lambda: now_s)
     pipeline = make(sizes := Sizes(3_000))
     for n in range(3_000):
         pipeline.submit(metric(n))

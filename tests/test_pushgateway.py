@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from callbot_latency import Thresholds, measure_latency_context
-from callbot_latency.drops import dropped, unmeasured
+from callbot_latency.base.drop_counters import dropped, unmeasured
 from callbot_latency.histograms import edges_s
 from callbot_latency.lane import Lane
 from callbot_latency.metric import ThresholdsMs

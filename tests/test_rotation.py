@@ -20,7 +20,7 @@ from time import monotonic, sleep
 import pytest
 
 from callbot_latency import LatencyMetric
-from callbot_latency.drops import dropped
+from callbot_latency.base.drop_counters import dropped
 from callbot_latency.reporters.jsonl import JsonlReporter
 from callbot_latency.reporters.rotation import Backup, Backups, Rotation, backups_of
 

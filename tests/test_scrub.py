@@ -4,7 +4,7 @@ from time import thread_time
 
 import pytest
 
-from callbot_latency.scrub import MAX_CHARS, REACH, scrub
+from callbot_latency.base.scrubbing import MAX_CHARS, REACH, scrub
 
 
 @pytest.mark.parametrize(

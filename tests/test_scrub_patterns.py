@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from callbot_latency import ConfigError, call, init, latency_tracker, measure_latency_context, shutdown
+from callbot_latency.base.scrubbing import own, scrub
 from callbot_latency.config import LatencyConfig
-from callbot_latency.scrub import own, scrub
 
 from .conftest import Start
 

@@ -889,7 +889,7 @@ def test_a_fault_of_ours_never_reaches_the_consumer(
     measuring: LatencyConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Opening or ending that fails leaves items, results and exceptions as they are."""
-    monkeypatch.setattr("callbot_latency.guard.reraise.on", False)
+    monkeypatch.setattr("callbot_latency.base.internal_errors.reraise.on", False)
 
     def broken(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError

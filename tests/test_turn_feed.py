@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from callbot_latency import Anchor, LatencyConfig, TurnMetric, call, latency_tracker, turn
-from callbot_latency.drops import unmeasured
+from callbot_latency.base.drop_counters import unmeasured
 from callbot_latency.twilio import TwilioMediaStream
 from tests.twilio_script import LOUD, SILENT, payload, start_message
 

@@ -23,10 +23,10 @@ from callbot_latency import (
     shutdown,
     turn,
 )
-from callbot_latency.drops import unmeasured
+from callbot_latency.base.bounded import MAX_CALLS, TurnNumbers
+from callbot_latency.base.drop_counters import unmeasured
 from callbot_latency.loop_lag import lag_here
 from callbot_latency.timeline import BargeIn, Timeline
-from callbot_latency.turn_numbers import MAX_CALLS, TurnNumbers
 
 from .clock import MS, Clock
 from .conftest import FinishedSpans, Start, ticking

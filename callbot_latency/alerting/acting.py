@@ -9,12 +9,12 @@ from weakref import WeakKeyDictionary
 
 from .. import semconv
 from ..alert import Alert
-from ..drops import dropped
-from ..guard import AtMostOncePer
-from ..loops import running_loop
+from ..base.drop_counters import dropped
+from ..base.internal_errors import AtMostOncePer
+from ..base.loops import running_loop
+from ..base.scrubbing import MAX_CHARS
+from ..base.text import one_line
 from ..outcome import error_message, type_name
-from ..scrub import MAX_CHARS
-from ..text import one_line
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop

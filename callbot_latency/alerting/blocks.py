@@ -13,7 +13,7 @@ from slack_sdk.models.blocks import (
 )
 
 from ..alert import Alert, Language
-from ..text import one_line
+from ..base.text import one_line
 from .language import say
 from .message import Fact, facts_of, text_of, title_of
 from .shown import inert, shown_url

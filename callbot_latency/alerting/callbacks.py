@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from ..alert import Alert
-from ..loops import running_loop
+from ..base.loops import running_loop
 from ..metric import LatencyMetric, Severity
 from .acting import Room, act
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ..alert import Alert
-from ..guard import contained
+from ..base.internal_errors import contained
 
 __all__ = ["Outbox"]
 

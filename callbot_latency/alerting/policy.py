@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Final
 
 from ..alert import Alert, AlertEvent
-from ..guard import AtMostOncePer, contained
+from ..base.internal_errors import AtMostOncePer, contained
 from ..metric import LatencyMetric, OperationStatus, Severity
 from ..reporters import Channel, Notifier
 from ..semconv import LOGGER_ALERT_POLICY

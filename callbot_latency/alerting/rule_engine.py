@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Any, Final
 
 from ..alert import Alert, AlertEvent
-from ..guard import contained
+from ..base.internal_errors import contained
 from ..metric import LatencyMetric
 from ..thresholds import Thresholds
 from .conditions import Finding, judge_of

@@ -5,8 +5,8 @@ from difflib import get_close_matches
 from string import Formatter
 from typing import Any, Final
 
+from ..base.text import text_of_any
 from ..metric import LatencyMetric
-from ..text import text_of_any
 from .shown import shown, shown_id
 
 __all__ = ["COMMON_FIELDS", "ENDINGS", "TEXTS", "RuleText", "facts_of", "guess", "in_words"]

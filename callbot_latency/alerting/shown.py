@@ -4,8 +4,8 @@ import re
 from typing import Final
 from urllib.parse import quote
 
-from ..scrub import scrub
-from ..text import one_line
+from ..base.scrubbing import scrub
+from ..base.text import one_line
 
 __all__ = ["inert", "shown", "shown_id", "shown_url"]
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from time import perf_counter_ns
 from typing import Any, Final
 
-from ..guard import contained
+from ..base.internal_errors import contained
 from ..measurement import Measurement, Operation
 from ..metric import OperationType
 from ..returned import Reading, ReturnedStream, proxied

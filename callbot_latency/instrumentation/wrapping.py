@@ -10,8 +10,8 @@ from typing import Any, Final, TypeVar
 import wrapt
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, create_key, get_value, set_value
 
+from ..base.internal_errors import contained
 from ..context import attach, detach
-from ..guard import contained
 from ..measurement import Measurement, Operation, checked_name
 from ..metric import OperationType
 from ..returned import PLAIN, ReturnedStream

@@ -4,8 +4,8 @@ import math
 from contextlib import suppress
 from typing import Any
 
-from ..scrub import MAX_CHARS, scrub
-from ..text import one_line
+from ..base.scrubbing import MAX_CHARS, scrub
+from ..base.text import one_line
 
 __all__ = ["PermanentError", "TransientError", "seconds_in", "text_of", "whole_in"]
 

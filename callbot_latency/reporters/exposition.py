@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from .. import semconv
-from ..drops import dropped, unmeasured
+from ..base.drop_counters import dropped, unmeasured
 from ..histograms import edges_s, responses_s
 from ..labels import NameLabels, running_by_type
 from ..metric import LatencyMetric

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from ..scrub import scrub
+from ..base.scrubbing import scrub
 from .delivery import PermanentError, TransientError
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Final, NamedTuple
 
+from ..base.pacing import paced
 from ..metric import LatencyMetric
-from ..pace import paced
 from ..semconv import LOGGER_INFLUXDB
 from ..turn_metric import TurnMetric
 from .delivery import PermanentError, TransientError

@@ -10,9 +10,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar, Final
 
-from ..guard import AtMostOncePer
+from ..base.internal_errors import AtMostOncePer
+from ..base.pacing import paced
 from ..metric import LatencyMetric
-from ..pace import paced
 from ..retry import Retry
 from ..semconv import LOGGER_JSONL
 from ..turn_metric import TurnMetric

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from ..guard import contained
+from ..base.internal_errors import contained
 from ..lane import CAPACITY, Lane
 from ..metric import LatencyMetric
 from ..retry import Retry

@@ -12,9 +12,9 @@ from typing import Any, ClassVar, Final
 from prometheus_client import CollectorRegistry, delete_from_gateway, push_to_gateway
 
 from .. import semconv
-from ..guard import contained
+from ..base.internal_errors import contained
+from ..base.pacing import paced
 from ..metric import LatencyMetric
-from ..pace import paced
 from ..thresholds import Thresholds
 from ..turn_metric import TurnMetric
 from .delivery import PermanentError, TransientError

@@ -25,7 +25,7 @@ from tempfile import TemporaryFile
 from time import monotonic, time
 from typing import Final, NamedTuple
 
-from ..guard import AtMostOncePer, contained
+from ..base.internal_errors import AtMostOncePer, contained
 from ..semconv import LOGGER_ROTATION
 from .held import opened
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
-from ..guard import contained
+from ..base.internal_errors import contained
 from ..timeline import Anchor, Timeline
 from . import reasons
 from .caller import Caller

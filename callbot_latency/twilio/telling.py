@@ -1,7 +1,7 @@
 """The one way from a media stream to the call's timeline."""
 
+from ..base.internal_errors import contained
 from ..context import bound
-from ..guard import contained
 from ..timeline import Anchor, BargeIn, Timeline
 
 __all__ = ["Telling"]

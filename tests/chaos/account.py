@@ -13,7 +13,7 @@ from typing import Any
 from opentelemetry.sdk.trace.export import SpanExportResult
 
 from callbot_latency import Alert, LatencyMetric, TurnMetric, latency_tracker, report_manager
-from callbot_latency.drops import dropped
+from callbot_latency.base.drop_counters import dropped
 
 DROPS = "dropped since the last such line: "
 

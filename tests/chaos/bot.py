@@ -17,7 +17,7 @@ from opentelemetry import metrics
 from starlette.applications import Starlette
 
 from callbot_latency import call, init, latency_config, measure_latency_context, report_manager, shutdown
-from callbot_latency.drops import dropped
+from callbot_latency.base.drop_counters import dropped
 from callbot_latency.providers import _relay
 from callbot_latency.reporters import rotation
 from examples.callbot import servers, speech

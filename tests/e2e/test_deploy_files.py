@@ -419,7 +419,7 @@ WRITE_ON = """
 import json, os, sys, time
 from pathlib import Path
 from callbot_latency import LatencyMetric
-from callbot_latency.drops import dropped
+from callbot_latency.base.drop_counters import dropped
 from callbot_latency.reporters.jsonl import JsonlReporter
 
 reporter, n = JsonlReporter(Path(sys.argv[1])), 0

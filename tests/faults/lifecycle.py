@@ -18,7 +18,7 @@ from typing import Any
 
 import callbot_latency as cl
 from callbot_latency import runtime
-from callbot_latency.drops import dropped
+from callbot_latency.base.drop_counters import dropped
 
 THREADS = 100
 LEAST_STEPS = 1_500

@@ -15,7 +15,7 @@ from typing import Any
 
 import callbot_latency as cl
 from callbot_latency import runtime
-from callbot_latency.drops import dropped
+from callbot_latency.base.drop_counters import dropped
 from callbot_latency.reporters.rotation import backups_of
 
 CALLS_AT_ONCE = 50

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from callbot_latency import LatencyMetric, call, measure_latency_context, record, turn
-from callbot_latency.phones import NEVER, PhoneNumbers
-from callbot_latency.scrub import scrub
+from callbot_latency.base.phone_numbers import NEVER, PhoneNumbers
+from callbot_latency.base.scrubbing import scrub
 from tests.conftest import Start
 from tests.recorded import Recorded
 

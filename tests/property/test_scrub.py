@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callbot_latency.scrub import _EMAIL, _PATTERNS, MAX_CHARS, may_hold_secret, scrub, without_secrets
+from callbot_latency.base.scrubbing import _EMAIL, _PATTERNS, MAX_CHARS, may_hold_secret, scrub, without_secrets
 
 harmless = st.text("abcdefgh éö,", max_size=30)
 digits = st.text("0123456789", min_size=8, max_size=8)

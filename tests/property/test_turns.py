@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from callbot_latency import Anchor, LatencyConfig, call, latency_tracker, measure_latency_context, turn
-from callbot_latency.drops import unmeasured
+from callbot_latency.base.drop_counters import unmeasured
 from callbot_latency.loop_lag import LoopLag
 from callbot_latency.twilio import TwilioMediaStream
 from tests.clock import Clock

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from callbot_latency import LatencyMetric, OperationStatus, TurnMetric, attempt, latency_tracker
-from callbot_latency.drops import unmeasured
+from callbot_latency.base.drop_counters import unmeasured
 from tests.conftest import FinishedSpans
 from tests.truth.bot import Bot, Engine, Machine, Truth, answered, hold_up_the_loop
 from tests.truth.far_side import Line

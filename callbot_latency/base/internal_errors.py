@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, ParamSpec, TypeVar
 
-from . import semconv
-from .drops import dropped
+from .. import semconv
+from .drop_counters import dropped
 
 __all__ = ["AtMostOncePer", "contained", "delivered", "reraise"]
 

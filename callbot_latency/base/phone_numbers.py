@@ -11,16 +11,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final
 
-from .scrub import (
-    NAMES_A_SECRET,
-    PHONE_WORD,
-    REACH,
-    SECRET_WORD,
-    cut,
-    may_hold_secret,
-    own,
-    without_secrets,
-)
+from .scrubbing import NAMES_A_SECRET, PHONE_WORD, REACH, SECRET_WORD, cut, may_hold_secret, own, without_secrets
 from .text import text_of_any
 
 __all__ = ["MAX_CHARS", "NEVER", "PhoneNumbers", "may_be_private"]
