@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from .instrumentation import instrument, uninstrument
     from .logs import add_call_context, configure_logging
     from .measure import measure_latency, measure_latency_context
-    from .metric import LatencyMetric, OperationStatus, OperationType, Severity
+    from .model.metric import LatencyMetric, OperationStatus, OperationType, Severity
+    from .model.thresholds import Thresholds
+    from .model.turn_metric import TurnMetric
     from .processor import LatencySpanProcessor
     from .propagation import bound_from_headers, inject_headers, propagate
     from .reporters import LatencyReporter, PermanentError, ReporterStatus, TransientError
@@ -22,10 +24,8 @@ if TYPE_CHECKING:
     from .reporters.slack import SlackReporter
     from .runtime import init, latency_config, shutdown
     from .session import record
-    from .thresholds import Thresholds
     from .timeline import Anchor, BargeIn
     from .tracker import LatencyTracker, latency_tracker
-    from .turn_metric import TurnMetric
     from .turns import Turn, turn
 
 __all__ = [
@@ -83,7 +83,7 @@ _ROOMS = {
     "instrumentation": ("instrument", "uninstrument"),
     "logs": ("add_call_context", "configure_logging"),
     "measure": ("measure_latency", "measure_latency_context"),
-    "metric": ("LatencyMetric", "OperationStatus", "OperationType", "Severity"),
+    "model.metric": ("LatencyMetric", "OperationStatus", "OperationType", "Severity"),
     "processor": ("LatencySpanProcessor",),
     "propagation": ("bound_from_headers", "inject_headers", "propagate"),
     "reporters": ("LatencyReporter", "PermanentError", "ReporterStatus", "TransientError"),
@@ -94,9 +94,9 @@ _ROOMS = {
     "reporters.pushgateway": ("PrometheusReporter",),
     "runtime": ("init", "latency_config", "shutdown"),
     "session": ("record",),
-    "thresholds": ("Thresholds",),
+    "model.thresholds": ("Thresholds",),
     "timeline": ("Anchor", "BargeIn"),
-    "turn_metric": ("TurnMetric",),
+    "model.turn_metric": ("TurnMetric",),
     "turns": ("Turn", "turn"),
     "tracker": ("LatencyTracker", "latency_tracker"),
 }

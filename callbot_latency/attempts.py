@@ -24,7 +24,7 @@ from .base.internal_errors import AtMostOncePer, contained
 from .base.text import text_of_any
 from .context import OPERATION, attach, detach, detach_abandoned
 from .measurement import NS_PER_MS, Handle, Measurement, Operation, checked_metadata, checked_text
-from .metric import OperationStatus, OperationType
+from .model.metric import OperationStatus, OperationType
 from .outcome import error_message, status_of, type_name
 from .switch import ActiveSession, NotStarted, switch
 

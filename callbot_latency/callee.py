@@ -8,7 +8,7 @@ from .probe import Probe
 from .reporters.delivery import PermanentError, TransientError, text_of, whole_in
 
 if TYPE_CHECKING:
-    from .alert import Alert
+    from .model.alert import Alert
 
 __all__ = ["Callee", "Ended"]
 

@@ -12,12 +12,12 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from . import semconv
-from .alert import Language
 from .base.scrubbing import scrub
 from .endpoints import ENDPOINTS, without_credentials
 from .headers import checked_host
-from .metric import OperationType, ThresholdsMs
-from .thresholds import DEFAULT_THRESHOLDS, Thresholds
+from .model.alert import Language
+from .model.metric import OperationType, ThresholdsMs
+from .model.thresholds import DEFAULT_THRESHOLDS, Thresholds
 
 __all__ = ["ConfigError", "LatencyConfig", "adopt_dotenv", "load_config", "otel_names"]
 

@@ -11,9 +11,9 @@ from .base.phone_numbers import NEVER, PhoneNumbers
 from .base.scrubbing import scrub
 from .foreign import ForeignSpan, metric_of
 from .measurement import NS_PER_MS, Fate, Measurement, at
-from .metric import LatencyMetric, OperationStatus, Severity, known_metric
+from .model.metric import LatencyMetric, OperationStatus, Severity, known_metric
+from .model.thresholds import Thresholds
 from .outcome import kept_facts
-from .thresholds import Thresholds
 
 __all__ = ["claim", "running_metric", "to_metric"]
 

@@ -5,13 +5,13 @@ from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Final
 
-from .alert import Alert
 from .base.internal_errors import contained
 from .convert import claim, running_metric
 from .measurement import NS_PER_MS, Measurement
-from .metric import LatencyMetric
+from .model.alert import Alert
+from .model.metric import LatencyMetric
+from .model.thresholds import Thresholds
 from .session import OpenMeasurements
-from .thresholds import Thresholds
 
 __all__ = ["Deadlines"]
 

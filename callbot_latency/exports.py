@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from . import semconv
-from .metric import LatencyMetric
+from .model.metric import LatencyMetric
 
 __all__ = ["EXPORTS"]
 

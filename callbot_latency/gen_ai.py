@@ -10,7 +10,7 @@ from . import semconv
 from .base.internal_errors import contained
 from .foreign import LLM, TOOL
 from .measurement import Measurement
-from .metric import OperationType
+from .model.metric import OperationType
 from .session import Session
 
 __all__ = ["OPERATIONS", "GenAISession"]

@@ -13,9 +13,9 @@ from .base.drop_counters import dropped, unmeasured
 from .base.internal_errors import contained
 from .inherited import begin_anew
 from .labels import NameLabels, running_by_type
-from .metric import LatencyMetric
-from .thresholds import Thresholds
-from .turn_metric import TurnMetric
+from .model.metric import LatencyMetric
+from .model.thresholds import Thresholds
+from .model.turn_metric import TurnMetric
 
 __all__ = ["Histograms", "edges_s", "responses_s", "views"]
 

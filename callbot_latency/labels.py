@@ -4,7 +4,7 @@ from collections import Counter
 
 from . import semconv
 from .base.drop_counters import dropped
-from .metric import OperationType
+from .model.metric import OperationType
 from .switch import switch
 
 __all__ = ["NameLabels", "running_by_type"]

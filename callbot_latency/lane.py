@@ -16,17 +16,17 @@ from .base.internal_errors import AtMostOncePer, delivered, reraise
 from .base.pacing import hurries
 from .buffer import Batch, Buffer, are_turns
 from .callee import Callee
-from .metric import LatencyMetric
+from .model.metric import LatencyMetric
+from .model.turn_metric import TurnMetric
 from .probe import Probe
 from .reporters.delivery import PermanentError, TransientError, text_of
 from .reporters.status import ReporterStatus
 from .retry import Retry
 from .tally import Tally
 from .task import Task
-from .turn_metric import TurnMetric
 
 if TYPE_CHECKING:
-    from .alert import Alert
+    from .model.alert import Alert
 
 __all__ = ["CAPACITY", "Lane"]
 

@@ -13,7 +13,7 @@ from opentelemetry.context import Context, get_current
 from .context import BINDING, OPERATION
 from .foreign import ForeignSpan, call_sid_of, is_measured, recognised, turn_of
 from .measurement import Measurement
-from .metric import OperationType
+from .model.metric import OperationType
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan, Span

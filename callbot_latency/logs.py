@@ -9,10 +9,10 @@ import structlog
 from opentelemetry import trace
 
 from . import semconv
-from .alert import Alert, AlertEvent, Language
 from .alerting.message import said, text_of
 from .context import bound
-from .metric import LatencyMetric, Severity
+from .model.alert import Alert, AlertEvent, Language
+from .model.metric import LatencyMetric, Severity
 
 __all__ = ["LogReporter", "add_call_context", "configure_logging"]
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar, over
 
 from opentelemetry.context import get_current
 
-from .audio import checked_rate
 from .base.internal_errors import contained
 from .measurement import (
     Handle,
@@ -19,12 +18,13 @@ from .measurement import (
     checked_text,
     operation_of,
 )
-from .metric import OperationType
+from .model.audio import checked_rate
+from .model.metric import OperationType
 from .streaming import measured_async_generator, measured_generator
 from .switch import ActiveSession, switch
 
 if TYPE_CHECKING:
-    from .alert import Alert
+    from .model.alert import Alert
 
 __all__ = ["measure_latency", "measure_latency_context"]
 

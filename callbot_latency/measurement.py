@@ -16,10 +16,10 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanContext
 
 from . import semconv
-from .audio import checked_rate, duration_of, said_duration_ms, said_size
 from .base.internal_errors import contained
 from .base.text import text_of_any, well_formed
-from .metric import OperationStatus, OperationType, Severity
+from .model.audio import checked_rate, duration_of, said_duration_ms, said_size
+from .model.metric import OperationStatus, OperationType, Severity
 from .outcome import error_message, kept_facts, metadata_attributes
 from .switch import switch
 

@@ -7,11 +7,11 @@ from typing import Any, Final
 
 from opentelemetry.context import Context
 
-from .alert import Alert
 from .alerting.acting import act
 from .context import attach, detach
 from .lane import Lane
 from .measurement import Measurement
+from .model.alert import Alert
 
 __all__ = ["OnDeadline"]
 

@@ -12,7 +12,7 @@ from . import semconv
 from .base.plain import plain
 from .base.scrubbing import scrub
 from .base.text import text_of_any
-from .metric import OperationStatus
+from .model.metric import OperationStatus
 
 __all__ = ["error_message", "kept_facts", "mark_failed", "metadata_attributes", "status_of", "type_name"]
 

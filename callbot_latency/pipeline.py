@@ -17,11 +17,11 @@ from .base.internal_errors import AtMostOncePer, contained
 from .base.pacing import Pace
 from .base.phone_numbers import NEVER, PhoneNumbers
 from .convert import to_metric
-from .metric import LatencyMetric
+from .model.metric import LatencyMetric
+from .model.thresholds import Thresholds
+from .model.turn_metric import TurnMetric
 from .reporters import Buffered, Consumer, Ticking, TurnReporter
-from .thresholds import Thresholds
 from .tracker import LatencyTracker
-from .turn_metric import TurnMetric
 
 __all__ = ["CAPACITY", "Pipeline"]
 

@@ -3,7 +3,7 @@
 import threading
 from time import monotonic
 
-from .alert import Alert
+from .model.alert import Alert
 from .reporters.delivery import text_of
 
 __all__ = ["Probe"]

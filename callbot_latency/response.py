@@ -10,9 +10,9 @@ from . import semconv
 from .context import Binding
 from .loop_lag import HeldUp, held_up_since, waits_held_up
 from .measurement import NS_PER_MS, Measurement
-from .metric import OperationType
+from .model.metric import OperationType
+from .model.turn_metric import TurnMetric
 from .parts import Interval, Parts, parts_of
-from .turn_metric import TurnMetric
 from .turn_state import SpeechEnd, Turn
 
 __all__ = ["MAX_WAIT_NS", "attributes_of", "measured"]

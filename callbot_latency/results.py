@@ -5,10 +5,10 @@ from typing import Any, ParamSpec, TypeVar
 
 from opentelemetry.context import get_current
 
-from .audio import size_of
 from .base.internal_errors import contained
 from .context import OPERATION
 from .measurement import Operation
+from .model.audio import size_of
 
 __all__ = ["telling_size", "telling_size_awaited"]
 

@@ -16,11 +16,11 @@ from .base.loops import running_loop
 from .base.text import text_of_any, well_formed
 from .context import BINDING, OPERATION, SPAN, BoundTimeline, BoundTurn, attach, detach, detach_abandoned
 from .measurement import NS_PER_MS, Measurement, Operation
-from .metric import LatencyMetric, OperationStatus, Severity
+from .model.metric import LatencyMetric, OperationStatus, Severity
+from .model.thresholds import Thresholds
 from .outcome import kept_facts, mark_failed, metadata_attributes, status_of
 from .spans import SpanOpener
 from .switch import switch
-from .thresholds import Thresholds
 
 if TYPE_CHECKING:
     from .base.phone_numbers import PhoneNumbers

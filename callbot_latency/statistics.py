@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from . import semconv
-from .metric import LatencyMetric, OperationStatus
+from .model.metric import LatencyMetric, OperationStatus
 
 __all__ = ["MAX_KEYS", "Table", "percentile"]
 

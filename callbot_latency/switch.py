@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .base.bounded import TurnNumbers
     from .base.phone_numbers import PhoneNumbers
     from .context import BoundTimeline
-    from .metric import LatencyMetric
+    from .model.metric import LatencyMetric
     from .spans import SpanOpener
 
 __all__ = ["ActiveSession", "NotStarted", "Switch", "switch"]

@@ -10,10 +10,11 @@ from enum import StrEnum
 from itertools import cycle
 from typing import Any, Final, NamedTuple
 
-from .alert import Alert
 from .base.internal_errors import reraise
 from .lane import Lane
-from .metric import LatencyMetric, OperationStatus, OperationType, Severity
+from .model.alert import Alert
+from .model.metric import LatencyMetric, OperationStatus, OperationType, Severity
+from .model.turn_metric import TurnMetric
 from .reporters import LatencyReporter, Notifier, ReporterStatus
 from .retry import Retry
 from .semconv import (
@@ -22,7 +23,6 @@ from .semconv import (
     DROPPED_UNCONFIRMED_SUFFIX,
 )
 from .timeline import Anchor
-from .turn_metric import TurnMetric
 
 __all__ = ["Answer", "Server", "check_reporter_contract"]
 

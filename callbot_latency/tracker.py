@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, Final, overload
 
 from . import semconv
-from .alert import Alert
 from .alerting.callbacks import add_alert_callback
 from .exports import EXPORTS
-from .metric import LatencyMetric, OperationStatus, OperationType, Severity
+from .model.alert import Alert
+from .model.metric import LatencyMetric, OperationStatus, OperationType, Severity
+from .model.turn_metric import TurnMetric
 from .statistics import Table
 from .switch import switch
-from .turn_metric import TurnMetric
 
 __all__ = ["KEPT", "KeptMetrics", "LatencyTracker", "latency_tracker"]
 

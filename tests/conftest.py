@@ -18,7 +18,7 @@ from callbot_latency import LatencyConfig, call, init, latency_tracker, shutdown
 from callbot_latency import runtime as runtime_module
 from callbot_latency.alerting.callbacks import callbacks
 from callbot_latency.base.internal_errors import reraise
-from callbot_latency.metric import _registered
+from callbot_latency.model.metric import _registered
 from callbot_latency.semconv import ENVIRONMENT
 
 from .clock import Clock

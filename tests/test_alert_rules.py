@@ -24,7 +24,7 @@ from callbot_latency import runtime as runtime_module
 from callbot_latency.alerting import AlertPolicy
 from callbot_latency.alerting.policy import HEALTHY_IN_A_ROW
 from callbot_latency.alerting.rule_engine import RuleEngine
-from callbot_latency.metric import OperationStatus
+from callbot_latency.model.metric import OperationStatus
 
 from .conftest import Start
 

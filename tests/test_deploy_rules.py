@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 import yaml
 
-from callbot_latency import OperationType, Thresholds, metric, semconv
+from callbot_latency import OperationType, Thresholds, semconv
 from callbot_latency.deploy import Options, rule_file
 from callbot_latency.deploy.__main__ import main
 from callbot_latency.deploy.alerts import tiers
 from callbot_latency.deploy.promql import edge
-from callbot_latency.metric import ThresholdsMs
+from callbot_latency.model import metric
+from callbot_latency.model.metric import ThresholdsMs
 from tests.subprocesses import ROOT, run_python
 
 COMMITTED = ROOT / "deploy" / "prometheus" / "rules" / "callbot.yml"

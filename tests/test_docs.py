@@ -13,7 +13,7 @@ import pytest
 
 import callbot_latency
 from callbot_latency import semconv, testing
-from callbot_latency.metric import LatencyMetric
+from callbot_latency.model.metric import LatencyMetric
 from tests.faults.scripted import webhook
 from tests.subprocesses import ROOT, clean_environment, run_python
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from callbot_latency import LatencyMetric, OperationStatus, OperationType, Severity
-from callbot_latency.thresholds import Thresholds
+from callbot_latency.model.thresholds import Thresholds
 
 NOON = datetime(2025, 1, 1, 12, tzinfo=UTC)
 

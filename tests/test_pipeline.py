@@ -16,8 +16,8 @@ from callbot_latency import pipeline as pipeline_module
 from callbot_latency.base.drop_counters import dropped
 from callbot_latency.base.internal_errors import reraise
 from callbot_latency.lane import Lane
+from callbot_latency.model.thresholds import Thresholds
 from callbot_latency.pipeline import CAPACITY, Pipeline
-from callbot_latency.thresholds import Thresholds
 from callbot_latency.tracker import KEPT, LatencyTracker
 
 Make = Callable[..., Pipeline]

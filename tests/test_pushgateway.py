@@ -18,7 +18,7 @@ from callbot_latency import Thresholds, measure_latency_context
 from callbot_latency.base.drop_counters import dropped, unmeasured
 from callbot_latency.histograms import edges_s
 from callbot_latency.lane import Lane
-from callbot_latency.metric import ThresholdsMs
+from callbot_latency.model.metric import ThresholdsMs
 from callbot_latency.reporters import PermanentError, TransientError
 from callbot_latency.reporters.exposition import MAX_SERIES
 from callbot_latency.reporters.pushgateway import PrometheusReporter

@@ -15,8 +15,8 @@ from callbot_latency import (
     record,
     report_manager,
 )
-from callbot_latency.alert import AlertEvent
 from callbot_latency.alerting import send_test
+from callbot_latency.model.alert import AlertEvent
 
 from .conftest import Start
 from .faults.scripted import HANG, SECRET, Answer, webhook

@@ -12,11 +12,11 @@ from opentelemetry import trace
 
 from callbot_latency import LatencyConfig, LatencyMetric, latency_tracker, measure_latency_context, record
 from callbot_latency.measurement import Measurement, operation_of
+from callbot_latency.model.thresholds import Thresholds
 from callbot_latency.pipeline import Pipeline
 from callbot_latency.session import Session
 from callbot_latency.spans import SpanOpener
 from callbot_latency.switch import switch
-from callbot_latency.thresholds import Thresholds
 from callbot_latency.tracker import LatencyTracker
 
 STT = operation_of("speech_to_text", "listen")

@@ -1,6 +1,6 @@
 """From a breach to whoever must know."""
 
-from ..alert import Alert, AlertEvent
+from ..model.alert import Alert, AlertEvent
 from .callbacks import AlertCallbacks, add_alert_callback
 from .channel_test import send_test
 from .policy import AlertPolicy

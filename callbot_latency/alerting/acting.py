@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
 from .. import semconv
-from ..alert import Alert
 from ..base.drop_counters import dropped
 from ..base.internal_errors import AtMostOncePer
 from ..base.loops import running_loop
 from ..base.scrubbing import MAX_CHARS
 from ..base.text import one_line
+from ..model.alert import Alert
 from ..outcome import error_message, type_name
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from slack_sdk.models.blocks import (
     RichTextSectionElement,
 )
 
-from ..alert import Alert, Language
 from ..base.text import one_line
+from ..model.alert import Alert, Language
 from .language import say
 from .message import Fact, facts_of, text_of, title_of
 from .shown import inert, shown_url

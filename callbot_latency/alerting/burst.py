@@ -3,8 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Final
 
-from ..alert import Alert, AlertEvent
-from ..metric import Severity
+from ..model.alert import Alert, AlertEvent
+from ..model.metric import Severity
 
 __all__ = ["BURST_WINDOW_S", "Burst", "is_new", "stands_for"]
 

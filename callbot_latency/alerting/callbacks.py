@@ -4,9 +4,9 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from ..alert import Alert
 from ..base.loops import running_loop
-from ..metric import LatencyMetric, Severity
+from ..model.alert import Alert
+from ..model.metric import LatencyMetric, Severity
 from .acting import Room, act
 
 if TYPE_CHECKING:

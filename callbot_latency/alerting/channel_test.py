@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from time import monotonic
 from typing import Final
 
-from ..alert import Alert, AlertEvent
-from ..metric import LatencyMetric, OperationStatus, OperationType, Severity
+from ..model.alert import Alert, AlertEvent
+from ..model.metric import LatencyMetric, OperationStatus, OperationType, Severity
 from ..probe import Probe
 from ..reporters import Channel
 

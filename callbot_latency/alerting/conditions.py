@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 
-from ..metric import LatencyMetric, OperationStatus, OperationType
+from ..model.metric import LatencyMetric, OperationStatus, OperationType
 from . import rules
 from .policy import HEALTHY_IN_A_ROW
 from .rule_text import in_words

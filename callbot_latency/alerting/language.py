@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final, get_args
 
-from ..alert import Language
+from ..model.alert import Language
 
 __all__ = ["FRENCH", "checked", "say"]
 

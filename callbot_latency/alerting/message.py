@@ -3,9 +3,9 @@
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from ..alert import Alert, AlertEvent, Language
 from ..base.text import one_line
-from ..metric import LatencyMetric, OperationStatus
+from ..model.alert import Alert, AlertEvent, Language
+from ..model.metric import LatencyMetric, OperationStatus
 from .language import say
 from .shown import UNNAMED, shown, shown_id, shown_url
 

@@ -5,8 +5,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from ..alert import Alert
 from ..base.internal_errors import contained
+from ..model.alert import Alert
 
 __all__ = ["Outbox"]
 

@@ -9,12 +9,12 @@ from dataclasses import replace
 from time import monotonic
 from typing import Final
 
-from ..alert import Alert, AlertEvent
 from ..base.internal_errors import AtMostOncePer, contained
-from ..metric import LatencyMetric, OperationStatus, Severity
+from ..model.alert import Alert, AlertEvent
+from ..model.metric import LatencyMetric, OperationStatus, Severity
+from ..model.thresholds import Thresholds
 from ..reporters import Channel, Notifier
 from ..semconv import LOGGER_ALERT_POLICY
-from ..thresholds import Thresholds
 from .burst import Burst, stands_for
 from .outbox import Outbox
 from .rows import Cooldown, Row, Rows

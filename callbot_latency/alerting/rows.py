@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import Final
 
 from .. import semconv
-from ..alert import Alert
-from ..metric import LatencyMetric, Severity
+from ..model.alert import Alert
+from ..model.metric import LatencyMetric, Severity
 from .burst import is_new
 
 __all__ = ["MAX_KEYS", "Cooldown", "Row", "Rows"]

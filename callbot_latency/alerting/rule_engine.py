@@ -8,10 +8,10 @@ from fnmatch import translate
 from time import monotonic
 from typing import Any, Final
 
-from ..alert import Alert, AlertEvent
 from ..base.internal_errors import contained
-from ..metric import LatencyMetric
-from ..thresholds import Thresholds
+from ..model.alert import Alert, AlertEvent
+from ..model.metric import LatencyMetric
+from ..model.thresholds import Thresholds
 from .conditions import Finding, judge_of
 from .hours import any_open
 from .policy import AlertPolicy

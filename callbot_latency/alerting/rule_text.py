@@ -6,7 +6,7 @@ from string import Formatter
 from typing import Any, Final
 
 from ..base.text import text_of_any
-from ..metric import LatencyMetric
+from ..model.metric import LatencyMetric
 from .shown import shown, shown_id
 
 __all__ = ["COMMON_FIELDS", "ENDINGS", "TEXTS", "RuleText", "facts_of", "guess", "in_words"]

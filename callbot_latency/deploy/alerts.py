@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from ..metric import Severity, ThresholdsMs
+from ..model.metric import Severity, ThresholdsMs
 from .promql import DURATION, OPERATIONS_ACTIVE, Rule, over
 from .recording import BAD, BREACHED, FAILED, SLOW, TELEMETRY_DROPPED, TOTAL, TOTAL_OF_TYPE, Thresholds
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from ..metric import Severity, ThresholdsMs
+from ..model.metric import Severity, ThresholdsMs
 from .promql import BREACHES, DROPPED, DURATION, NOT_CANCELLED, Rule, counted, edge, matching, over, record
 
 __all__ = [

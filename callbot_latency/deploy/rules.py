@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ..metric import ThresholdsMs
-from ..thresholds import Thresholds
+from ..model.metric import ThresholdsMs
+from ..model.thresholds import Thresholds
 from .alerts import budget_alerts, latency_alerts, telemetry_alerts, tiers
 from .recording import budget_rules, count_rules, duration_rules, loss_rules, share_rules
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from ..base.internal_errors import contained
 from ..measurement import Measurement, Operation
-from ..metric import OperationType
+from ..model.metric import OperationType
 from ..returned import Reading, ReturnedStream, proxied
 from ..switch import ActiveSession, switch
 from .wrapping import is_suppressed

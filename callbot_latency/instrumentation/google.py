@@ -5,7 +5,7 @@ from importlib import import_module
 from typing import Any, ClassVar, Final
 
 from ..measurement import Measurement
-from ..metric import OperationType
+from ..model.metric import OperationType
 from ..returned import Reading
 from ..switch import ActiveSession
 from .conversation import conversation, conversation_async

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any, ClassVar, Final
 
 from ..measurement import Measurement, Operation
-from ..metric import OperationType
+from ..model.metric import OperationType
 from ..returned import PLAIN, Reading, ReturnedStream, is_stream, proxied
 from ..switch import ActiveSession
 from .instrumentor import ClientInstrumentor

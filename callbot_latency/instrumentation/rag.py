@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from ..config import ConfigError
 from ..measurement import Measurement
-from ..metric import OperationType
+from ..model.metric import OperationType
 from ..runtime import effective_config
 from ..switch import ActiveSession
 from . import checked_urls

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Final
 
-from ..metric import OperationType
+from ..model.metric import OperationType
 from .instrumentor import ClientInstrumentor
 from .wrapping import Plan, Planner, Target, measured, operation
 

@@ -13,7 +13,7 @@ from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, create_key, get
 from ..base.internal_errors import contained
 from ..context import attach, detach
 from ..measurement import Measurement, Operation, checked_name
-from ..metric import OperationType
+from ..model.metric import OperationType
 from ..returned import PLAIN, ReturnedStream
 from ..switch import ActiveSession, switch
 

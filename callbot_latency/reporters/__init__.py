@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from ..metric import LatencyMetric
+from ..model.metric import LatencyMetric
 from .delivery import PermanentError, TransientError
 from .status import ReporterStatus
 
 if TYPE_CHECKING:
-    from ..alert import Alert
+    from ..model.alert import Alert
+    from ..model.turn_metric import TurnMetric
     from ..probe import Probe
-    from ..turn_metric import TurnMetric
 
 __all__ = [
     "Buffered",

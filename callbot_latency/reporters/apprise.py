@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import SecretStr
 
-from ..alert import Alert, AlertEvent, Language
 from ..alerting.language import checked, say
 from ..alerting.message import facts_of, title_of
 from ..alerting.shown import inert, shown, shown_url
-from ..metric import Severity
+from ..model.alert import Alert, AlertEvent, Language
+from ..model.metric import Severity
 from ..semconv import ENV_APPRISE_SEVERITY, ENV_APPRISE_URLS
 from .delivery import TransientError
 from .http import unlogged

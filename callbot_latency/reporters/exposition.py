@@ -15,9 +15,9 @@ from .. import semconv
 from ..base.drop_counters import dropped, unmeasured
 from ..histograms import edges_s, responses_s
 from ..labels import NameLabels, running_by_type
-from ..metric import LatencyMetric
-from ..thresholds import Thresholds
-from ..turn_metric import TurnMetric
+from ..model.metric import LatencyMetric
+from ..model.thresholds import Thresholds
+from ..model.turn_metric import TurnMetric
 
 __all__ = ["Counts"]
 

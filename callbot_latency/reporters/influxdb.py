@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from typing import Any, ClassVar, Final, NamedTuple
 
 from ..base.pacing import paced
-from ..metric import LatencyMetric
+from ..model.metric import LatencyMetric
+from ..model.turn_metric import TurnMetric
 from ..semconv import LOGGER_INFLUXDB
-from ..turn_metric import TurnMetric
 from .delivery import PermanentError, TransientError
 from .http import AnswerError, Attempts, address_of
 from .points import Points

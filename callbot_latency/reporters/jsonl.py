@@ -12,10 +12,10 @@ from typing import ClassVar, Final
 
 from ..base.internal_errors import AtMostOncePer
 from ..base.pacing import paced
-from ..metric import LatencyMetric
+from ..model.metric import LatencyMetric
+from ..model.turn_metric import TurnMetric
 from ..retry import Retry
 from ..semconv import LOGGER_JSONL
-from ..turn_metric import TurnMetric
 from .delivery import PermanentError, TransientError
 from .held import opened
 from .rotation import Rotation, locked

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..base.internal_errors import contained
 from ..lane import CAPACITY, Lane
-from ..metric import LatencyMetric
+from ..model.metric import LatencyMetric
 from ..retry import Retry
 from .status import ReporterStatus
 
 if TYPE_CHECKING:
-    from ..alert import Alert
+    from ..model.alert import Alert
+    from ..model.turn_metric import TurnMetric
     from ..probe import Probe
-    from ..turn_metric import TurnMetric
     from . import LatencyReporter, Notifier
 
 __all__ = ["ReportManager", "ReporterStatus", "report_manager"]

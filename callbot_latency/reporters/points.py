@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from .. import semconv
 from ..labels import NameLabels
-from ..metric import LatencyMetric
-from ..turn_metric import TurnMetric
+from ..model.metric import LatencyMetric
+from ..model.turn_metric import TurnMetric
 
 __all__ = ["ATTEMPT_MEASUREMENT", "MEASUREMENT", "TURN_MEASUREMENT", "Points"]
 

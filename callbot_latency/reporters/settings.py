@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..alert import Alert
-from ..metric import Severity
+from ..model.alert import Alert
+from ..model.metric import Severity
 
 __all__ = ["checked_severity", "explained", "is_wanted"]
 

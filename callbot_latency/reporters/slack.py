@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from ..alert import Alert, Language
 from ..alerting.language import checked
 from ..alerting.shown import shown
-from ..metric import Severity
+from ..model.alert import Alert, Language
+from ..model.metric import Severity
 from ..semconv import ENV_SLACK_CHANNEL, ENV_SLACK_WEBHOOK_URL
 from .delivery import PermanentError, TransientError
 from .http import Answer, Attempts

@@ -25,9 +25,9 @@ from prometheus_client.utils import floatToGoString
 
 from callbot_latency import semconv
 from callbot_latency.deploy.rules import rule_file, yaml_text
-from callbot_latency.metric import LatencyMetric, OperationStatus, OperationType, ThresholdsMs
+from callbot_latency.model.metric import LatencyMetric, OperationStatus, OperationType, ThresholdsMs
+from callbot_latency.model.thresholds import Thresholds
 from callbot_latency.reporters.jsonl import JsonlReporter
-from callbot_latency.thresholds import Thresholds
 from deploy import servers
 from deploy.processes import free_ports
 

@@ -13,7 +13,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from callbot_latency import LatencyMetric, LatencyTracker, Severity, Thresholds
 from callbot_latency.histograms import Histograms, edges_s, views
-from callbot_latency.metric import ThresholdsMs
+from callbot_latency.model.metric import ThresholdsMs
 from callbot_latency.statistics import percentile
 
 latencies = st.floats(0, 1e9, allow_nan=False)

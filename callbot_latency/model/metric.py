@@ -10,9 +10,9 @@ from enum import Enum
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
-from . import semconv
-from .base.plain import plain
-from .base.text import text_of_any, well_formed
+from .. import semconv
+from ..base.plain import plain
+from ..base.text import text_of_any, well_formed
 
 __all__ = ["LatencyMetric", "OperationStatus", "OperationType", "Severity", "ThresholdsMs", "known_metric"]
 

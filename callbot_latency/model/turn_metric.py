@@ -5,9 +5,9 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Final
 
-from . import semconv
-from .base.plain import plain
-from .timeline import Anchor, BargeIn
+from .. import semconv
+from ..base.plain import plain
+from ..timeline import Anchor, BargeIn
 
 __all__ = ["TurnMetric"]
 
