@@ -17,10 +17,10 @@ from opentelemetry.trace import Span
 from . import semconv
 from .base.internal_errors import contained
 from .base.text import well_formed
-from .context import BINDING, Binding, attach, detach, detach_abandoned
 from .measurement import checked_metadata, checked_text
-from .outcome import kept_facts, mark_failed, metadata_attributes
 from .switch import ActiveSession, switch
+from .tracing.context import BINDING, Binding, attach, detach, detach_abandoned
+from .tracing.span_status import kept_facts, mark_failed, metadata_attributes
 
 if TYPE_CHECKING:
     from .call_timeline import CallTimeline

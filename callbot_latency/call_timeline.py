@@ -11,12 +11,12 @@ from opentelemetry.trace import Span
 from . import semconv
 from .base.drop_counters import unmeasured
 from .base.internal_errors import contained
-from .context import Binding
 from .loop_lag import lag_here
-from .outcome import mark_failed, metadata_attributes
 from .response import MAX_WAIT_NS, attributes_of, measured
 from .switch import ActiveSession
 from .timeline import Anchor, BargeIn
+from .tracing.context import Binding
+from .tracing.span_status import mark_failed, metadata_attributes
 from .turn_state import SpeechEnd, Turn
 
 __all__ = ["CallTimeline", "OpenTurn"]

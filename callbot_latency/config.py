@@ -14,10 +14,10 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from . import semconv
 from .base.scrubbing import scrub
 from .endpoints import ENDPOINTS, without_credentials
-from .headers import checked_host
 from .model.alert import Language
 from .model.metric import OperationType, ThresholdsMs
 from .model.thresholds import DEFAULT_THRESHOLDS, Thresholds
+from .tracing.headers import checked_host
 
 __all__ = ["ConfigError", "LatencyConfig", "adopt_dotenv", "load_config", "otel_names"]
 

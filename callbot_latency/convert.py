@@ -13,7 +13,7 @@ from .foreign import ForeignSpan, metric_of
 from .measurement import NS_PER_MS, Fate, Measurement, at
 from .model.metric import LatencyMetric, OperationStatus, Severity, known_metric
 from .model.thresholds import Thresholds
-from .outcome import kept_facts
+from .tracing.span_status import kept_facts
 
 __all__ = ["claim", "running_metric", "to_metric"]
 

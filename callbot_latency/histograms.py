@@ -11,11 +11,11 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_s
 from . import semconv
 from .base.drop_counters import dropped, unmeasured
 from .base.internal_errors import contained
-from .inherited import begin_anew
 from .labels import NameLabels, running_by_type
 from .model.metric import LatencyMetric
 from .model.thresholds import Thresholds
 from .model.turn_metric import TurnMetric
+from .tracing.sdk_internals import begin_anew
 
 __all__ = ["Histograms", "edges_s", "responses_s", "views"]
 

@@ -10,9 +10,9 @@ from opentelemetry import trace
 
 from . import semconv
 from .alerting.message import said, text_of
-from .context import bound
 from .model.alert import Alert, AlertEvent, Language
 from .model.metric import LatencyMetric, Severity
+from .tracing.context import bound
 
 __all__ = ["LogReporter", "add_call_context", "configure_logging"]
 

@@ -20,8 +20,8 @@ from .base.internal_errors import contained
 from .base.text import text_of_any, well_formed
 from .model.audio import checked_rate, duration_of, said_duration_ms, said_size
 from .model.metric import OperationStatus, OperationType, Severity
-from .outcome import error_message, kept_facts, metadata_attributes
 from .switch import switch
+from .tracing.span_status import error_message, kept_facts, metadata_attributes
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop

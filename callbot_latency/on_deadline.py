@@ -8,10 +8,10 @@ from typing import Any, Final
 from opentelemetry.context import Context
 
 from .alerting.acting import act
-from .context import attach, detach
 from .lane import Lane
 from .measurement import Measurement
 from .model.alert import Alert
+from .tracing.context import attach, detach
 
 __all__ = ["OnDeadline"]
 

@@ -5,9 +5,9 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
 from . import lineage, semconv
 from .base.internal_errors import contained
-from .context import Binding, bound
 from .foreign import type_of
 from .switch import ActiveSession, switch
+from .tracing.context import Binding, bound
 
 __all__ = ["LatencySpanProcessor"]
 

@@ -13,9 +13,9 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from . import semconv
 from .base.internal_errors import contained
 from .binding import call
-from .context import BINDING, attach, bound, detach, detach_abandoned
-from .headers import CallIds, read_headers
 from .switch import ActiveSession, switch
+from .tracing.context import BINDING, attach, bound, detach, detach_abandoned
+from .tracing.headers import CallIds, read_headers
 from .turns import turn_elsewhere
 
 __all__ = ["bound_from_headers", "inject_headers", "propagate"]

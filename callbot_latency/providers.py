@@ -25,7 +25,7 @@ from .config import ConfigError, LatencyConfig, otel_names
 from .histograms import views
 from .processor import LatencySpanProcessor
 from .semconv import LOGGER_PROVIDERS, OTEL_EXPORTER_PROMETHEUS_HOST, OTEL_EXPORTER_PROMETHEUS_PORT, SCOPE
-from .spans import FEW, Writing
+from .tracing.spans import FEW, Writing
 
 __all__ = ["Providers", "open_providers"]
 

@@ -7,12 +7,12 @@ from typing import Any, Final
 from opentelemetry.trace import Span, format_span_id, format_trace_id
 
 from . import semconv
-from .context import Binding
 from .loop_lag import HeldUp, held_up_since, waits_held_up
 from .measurement import NS_PER_MS, Measurement
 from .model.metric import OperationType
 from .model.turn_metric import TurnMetric
 from .parts import Interval, Parts, parts_of
+from .tracing.context import Binding
 from .turn_state import SpeechEnd, Turn
 
 __all__ = ["MAX_WAIT_NS", "attributes_of", "measured"]

@@ -13,11 +13,11 @@ from typing import Any, Final, ParamSpec, TypeVar
 import wrapt
 
 from .base.internal_errors import contained
-from .context import detach
 from .measurement import Measurement, Operation
 from .model.audio import size_of
 from .streaming import Stream
 from .switch import ActiveSession, switch
+from .tracing.context import detach
 
 __all__ = [
     "Reading",

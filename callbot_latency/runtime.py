@@ -22,7 +22,6 @@ from .config import ConfigError, LatencyConfig, adopt_dotenv, load_config
 from .deadlines import Deadlines
 from .exits import Exits
 from .gen_ai import GenAISession
-from .headers import Hosts
 from .histograms import Histograms
 from .lane import Lane
 from .logs import LogReporter
@@ -38,8 +37,9 @@ from .reporters.slack import slack_reporter
 from .scrub_patterns import load_patterns
 from .semconv import LOGGER_RUNTIME, SCOPE
 from .session import Session
-from .spans import SpanOpener
 from .switch import switch
+from .tracing.headers import Hosts
+from .tracing.spans import SpanOpener
 from .tracker import latency_tracker
 
 __all__ = ["ConfigError", "effective_config", "init", "init_for_auto_instrumentation", "shutdown"]

@@ -14,13 +14,13 @@ from .base.bounded import TurnNumbers
 from .base.internal_errors import contained
 from .base.loops import running_loop
 from .base.text import text_of_any, well_formed
-from .context import BINDING, OPERATION, SPAN, BoundTimeline, BoundTurn, attach, detach, detach_abandoned
 from .measurement import NS_PER_MS, Measurement, Operation
 from .model.metric import LatencyMetric, OperationStatus, Severity
 from .model.thresholds import Thresholds
-from .outcome import kept_facts, mark_failed, metadata_attributes, status_of
-from .spans import SpanOpener
 from .switch import switch
+from .tracing.context import BINDING, OPERATION, SPAN, BoundTimeline, BoundTurn, attach, detach, detach_abandoned
+from .tracing.span_status import kept_facts, mark_failed, metadata_attributes, status_of
+from .tracing.spans import SpanOpener
 
 if TYPE_CHECKING:
     from .base.phone_numbers import PhoneNumbers

@@ -12,9 +12,9 @@ from .semconv import LOGGER_SWITCH
 if TYPE_CHECKING:
     from .base.bounded import TurnNumbers
     from .base.phone_numbers import PhoneNumbers
-    from .context import BoundTimeline
     from .model.metric import LatencyMetric
-    from .spans import SpanOpener
+    from .tracing.context import BoundTimeline
+    from .tracing.spans import SpanOpener
 
 __all__ = ["ActiveSession", "NotStarted", "Switch", "switch"]
 

@@ -12,10 +12,10 @@ from opentelemetry.trace import set_span_in_context
 
 from .base.internal_errors import contained
 from .call_timeline import OpenTurn
-from .context import BINDING, BoundTimeline, attach, bound, detach, detach_abandoned
 from .measurement import checked_metadata
-from .outcome import kept_facts
 from .switch import ActiveSession, switch
+from .tracing.context import BINDING, BoundTimeline, attach, bound, detach, detach_abandoned
+from .tracing.span_status import kept_facts
 from .turn_state import Turn
 
 __all__ = ["Turn", "turn"]

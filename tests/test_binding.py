@@ -23,7 +23,7 @@ from callbot_latency import (
     measure_latency,
     measure_latency_context,
 )
-from callbot_latency.context import Binding, bound
+from callbot_latency.tracing.context import Binding, bound
 
 from .conftest import FinishedSpans, Start
 

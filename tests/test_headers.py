@@ -2,7 +2,7 @@
 
 import pytest
 
-from callbot_latency.headers import CallIds, Hosts, checked_host, read_headers
+from callbot_latency.tracing.headers import CallIds, Hosts, checked_host, read_headers
 
 ALL = {"x-callbot-call-sid": "CA1", "x-callbot-stream-sid": "MZ1", "x-callbot-turn": "7"}
 PARENT = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"

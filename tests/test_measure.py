@@ -29,9 +29,9 @@ from callbot_latency import (
     shutdown,
 )
 from callbot_latency import session as session_module
-from callbot_latency import spans as spans_module
-from callbot_latency.context import attach
 from callbot_latency.switch import switch
+from callbot_latency.tracing import spans as spans_module
+from callbot_latency.tracing.context import attach
 
 from .conftest import FinishedSpans, Start, ticking
 

@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import StatusCode
 
 from callbot_latency import OperationStatus
-from callbot_latency.outcome import error_message, mark_failed, metadata_attributes, status_of, type_name
+from callbot_latency.tracing.span_status import error_message, mark_failed, metadata_attributes, status_of, type_name
 
 
 class DerivedTimeout(httpx.ReadTimeout):

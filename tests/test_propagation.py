@@ -23,7 +23,7 @@ from callbot_latency import (
     propagate,
 )
 from callbot_latency import runtime as runtime_module
-from callbot_latency.context import bound
+from callbot_latency.tracing.context import bound
 from callbot_latency.turns import turn
 
 from .conftest import FinishedSpans, Start

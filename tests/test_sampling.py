@@ -22,9 +22,9 @@ from opentelemetry.sdk.trace.sampling import (
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState, set_span_in_context
 
 from callbot_latency import LatencyConfig, call, latency_tracker, measure_latency_context
-from callbot_latency.context import SPAN, attach, detach
-from callbot_latency.sampling import with_parent_at_once
-from callbot_latency.spans import SpanOpener
+from callbot_latency.tracing.context import SPAN, attach, detach
+from callbot_latency.tracing.sampler import with_parent_at_once
+from callbot_latency.tracing.spans import SpanOpener
 
 
 class Static(StaticSampler):

@@ -15,8 +15,8 @@ from callbot_latency.measurement import Measurement, operation_of
 from callbot_latency.model.thresholds import Thresholds
 from callbot_latency.pipeline import Pipeline
 from callbot_latency.session import Session
-from callbot_latency.spans import SpanOpener
 from callbot_latency.switch import switch
+from callbot_latency.tracing.spans import SpanOpener
 from callbot_latency.tracker import LatencyTracker
 
 STT = operation_of("speech_to_text", "listen")

@@ -30,9 +30,9 @@ from opentelemetry.sdk.trace.sampling import (
 from opentelemetry.trace import SpanContext, TraceFlags
 
 from callbot_latency import LatencyConfig, call, latency_tracker, measure_latency
-from callbot_latency.context import attach, detach, detach_abandoned
 from callbot_latency.semconv import SCOPE
-from callbot_latency.spans import DerivedIds, SpanOpener, Writing
+from callbot_latency.tracing.context import attach, detach, detach_abandoned
+from callbot_latency.tracing.spans import DerivedIds, SpanOpener, Writing
 
 from .subprocesses import at_once, facts_of, run_python
 
@@ -196,7 +196,7 @@ def test_what_is_opened_in_the_middle_of_opening_a_root_has_ids_of_its_own() -> 
 
 def test_what_a_process_remembers_of_roots_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest are forgotten, one for each new one."""
-    monkeypatch.setattr("callbot_latency.spans.MAX_ROOTS", 10)
+    monkeypatch.setattr("callbot_latency.tracing.spans.MAX_ROOTS", 10)
     opener = SpanOpener.on(TracerProvider())
     assert all(open_root(opener, f"CA{n}").name == "call" for n in range(25))
     assert len(opener._roots) == len(opener._roots_in_order) == 10

@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from callbot_latency import call, latency_tracker, measure_latency_context
 from callbot_latency import runtime as runtime_module
 from callbot_latency.providers import _OurTracerProvider, _resource
-from callbot_latency.spans import FEW, SpanOpener, Writing
+from callbot_latency.tracing.spans import FEW, SpanOpener, Writing
 
 from .subprocesses import facts_of, run_python
 

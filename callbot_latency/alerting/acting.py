@@ -14,7 +14,7 @@ from ..base.loops import running_loop
 from ..base.scrubbing import MAX_CHARS
 from ..base.text import one_line
 from ..model.alert import Alert
-from ..outcome import error_message, type_name
+from ..tracing.span_status import error_message, type_name
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop

@@ -11,11 +11,11 @@ import wrapt
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, create_key, get_value, set_value
 
 from ..base.internal_errors import contained
-from ..context import attach, detach
 from ..measurement import Measurement, Operation, checked_name
 from ..model.metric import OperationType
 from ..returned import PLAIN, ReturnedStream
 from ..switch import ActiveSession, switch
+from ..tracing.context import attach, detach
 
 __all__ = [
     "Patches",

@@ -1,8 +1,8 @@
 """The one way from a media stream to the call's timeline."""
 
 from ..base.internal_errors import contained
-from ..context import bound
 from ..timeline import Anchor, BargeIn, Timeline
+from ..tracing.context import bound
 
 __all__ = ["Telling"]
 

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import websockets
 
-from callbot_latency.spans import DerivedIds
+from callbot_latency.tracing.spans import DerivedIds
 from deploy.stack import Stack
 from tests.e2e.reading import Span, eventually, spans_of
 from tests.subprocesses import clean_environment, command

@@ -12,7 +12,7 @@ from callbot_latency.measurement import operation_of
 from callbot_latency.model.thresholds import Thresholds
 from callbot_latency.pipeline import Pipeline
 from callbot_latency.session import Session
-from callbot_latency.spans import SpanOpener
+from callbot_latency.tracing.spans import SpanOpener
 from callbot_latency.tracker import LatencyTracker
 
 S = 10**9

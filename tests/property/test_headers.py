@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from callbot_latency.headers import CallIds, Hosts, read_headers
+from callbot_latency.tracing.headers import CallIds, Hosts, read_headers
 
 SAFE = re.compile(r"[A-Za-z0-9._:~@=+/-]{1,128}\Z")
 NAMES = st.sampled_from(

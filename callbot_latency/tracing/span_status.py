@@ -8,11 +8,11 @@ from typing import Any, Final
 
 from opentelemetry.trace import Span, Status, StatusCode
 
-from . import semconv
-from .base.plain import plain
-from .base.scrubbing import scrub
-from .base.text import text_of_any
-from .model.metric import OperationStatus
+from .. import semconv
+from ..base.plain import plain
+from ..base.scrubbing import scrub
+from ..base.text import text_of_any
+from ..model.metric import OperationStatus
 
 __all__ = ["error_message", "kept_facts", "mark_failed", "metadata_attributes", "status_of", "type_name"]
 

@@ -10,7 +10,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import INVALID_SPAN
 
-from .timeline import Timeline
+from ..timeline import Timeline
 
 __all__ = [
     "BINDING",

@@ -22,7 +22,7 @@ from opentelemetry.trace import (
     Tracer,
 )
 
-from .semconv import CALL_PART_SPAN, CALL_SID, CALL_SPAN, SCOPE
+from ..semconv import CALL_PART_SPAN, CALL_SID, CALL_SPAN, SCOPE
 
 __all__ = ["FEW", "DerivedIds", "SpanOpener", "Writing"]
 
@@ -117,7 +117,7 @@ class SpanOpener:
     def __init__(self, tracer: Tracer, ids: DerivedIds, writing: "Writing") -> None:
         self._sampler: Any = None
         if hasattr(tracer, "id_generator") and hasattr(tracer, "sampler"):
-            from .sampling import with_parent_at_once
+            from .sampler import with_parent_at_once
 
             tracer.id_generator = ids
             tracer.sampler = self._sampler = with_parent_at_once(tracer.sampler)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from . import semconv
+from .. import semconv
 
 __all__ = ["CallIds", "Hosts", "checked_host", "read_headers"]
 
