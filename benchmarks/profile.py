@@ -18,7 +18,7 @@ from types import MethodType
 from typing import Any, Final
 
 from callbot_latency import call, providers
-from callbot_latency.switch import switch
+from callbot_latency.measuring.active_session import switch
 
 from . import caller
 from .callgrind import counted, missing

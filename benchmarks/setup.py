@@ -22,8 +22,8 @@ from opentelemetry.trace import Tracer
 
 from callbot_latency import LatencyConfig, Thresholds, add_alert_callback, init, providers, shutdown
 from callbot_latency.histograms import views
+from callbot_latency.measuring.active_session import switch
 from callbot_latency.semconv import OPERATION_DURATION, SCOPE
-from callbot_latency.switch import switch
 
 SPAN_NAME: Final = "speech_to_text transcribe"
 ATTRIBUTES: Final = {

@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .alerting import Alert, add_alert_callback
-    from .attempts import attempt
     from .binding import bind, call
     from .config import ConfigError, LatencyConfig
     from .instrumentation import instrument, uninstrument
     from .logs import add_call_context, configure_logging
-    from .measure import measure_latency, measure_latency_context
+    from .measuring.attempts import attempt
+    from .measuring.decorator import measure_latency, measure_latency_context
+    from .measuring.session import record
     from .model.metric import LatencyMetric, OperationStatus, OperationType, Severity
     from .model.thresholds import Thresholds
     from .model.turn_metric import TurnMetric
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from .reporters.pushgateway import PrometheusReporter
     from .reporters.slack import SlackReporter
     from .runtime import init, latency_config, shutdown
-    from .session import record
     from .timeline import Anchor, BargeIn
     from .tracker import LatencyTracker, latency_tracker
     from .turns import Turn, turn
@@ -77,12 +77,12 @@ __all__ = [
 # Loaded on first use (PEP 562): importing the package starts nothing and costs nothing.
 _ROOMS = {
     "alerting": ("Alert", "add_alert_callback"),
-    "attempts": ("attempt",),
+    "measuring.attempts": ("attempt",),
     "binding": ("bind", "call"),
     "config": ("ConfigError", "LatencyConfig"),
     "instrumentation": ("instrument", "uninstrument"),
     "logs": ("add_call_context", "configure_logging"),
-    "measure": ("measure_latency", "measure_latency_context"),
+    "measuring.decorator": ("measure_latency", "measure_latency_context"),
     "model.metric": ("LatencyMetric", "OperationStatus", "OperationType", "Severity"),
     "processor": ("LatencySpanProcessor",),
     "propagation": ("bound_from_headers", "inject_headers", "propagate"),
@@ -93,7 +93,7 @@ _ROOMS = {
     "reporters.influxdb": ("InfluxDBReporter",),
     "reporters.pushgateway": ("PrometheusReporter",),
     "runtime": ("init", "latency_config", "shutdown"),
-    "session": ("record",),
+    "measuring.session": ("record",),
     "model.thresholds": ("Thresholds",),
     "timeline": ("Anchor", "BargeIn"),
     "model.turn_metric": ("TurnMetric",),

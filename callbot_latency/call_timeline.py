@@ -11,9 +11,9 @@ from opentelemetry.trace import Span
 from . import semconv
 from .base.drop_counters import unmeasured
 from .base.internal_errors import contained
-from .loop_lag import lag_here
+from .measuring.active_session import ActiveSession
+from .measuring.event_loop_lag import lag_here
 from .response import MAX_WAIT_NS, attributes_of, measured
-from .switch import ActiveSession
 from .timeline import Anchor, BargeIn
 from .tracing.context import Binding
 from .tracing.span_status import mark_failed, metadata_attributes

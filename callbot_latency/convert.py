@@ -10,7 +10,7 @@ from . import semconv
 from .base.phone_numbers import NEVER, PhoneNumbers
 from .base.scrubbing import scrub
 from .foreign import ForeignSpan, metric_of
-from .measurement import NS_PER_MS, Fate, Measurement, at
+from .measuring.measurement import NS_PER_MS, Fate, Measurement, at
 from .model.metric import LatencyMetric, OperationStatus, Severity, known_metric
 from .model.thresholds import Thresholds
 from .tracing.span_status import kept_facts

@@ -7,11 +7,11 @@ from typing import Final
 
 from .base.internal_errors import contained
 from .convert import claim, running_metric
-from .measurement import NS_PER_MS, Measurement
+from .measuring.measurement import NS_PER_MS, Measurement
+from .measuring.session import OpenMeasurements
 from .model.alert import Alert
 from .model.metric import LatencyMetric
 from .model.thresholds import Thresholds
-from .session import OpenMeasurements
 
 __all__ = ["Deadlines"]
 

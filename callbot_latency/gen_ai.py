@@ -9,9 +9,9 @@ from typing import Any, Final
 from . import semconv
 from .base.internal_errors import contained
 from .foreign import LLM, TOOL
-from .measurement import Measurement
+from .measuring.measurement import Measurement
+from .measuring.session import Session
 from .model.metric import OperationType
-from .session import Session
 
 __all__ = ["OPERATIONS", "GenAISession"]
 

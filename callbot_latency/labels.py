@@ -4,8 +4,8 @@ from collections import Counter
 
 from . import semconv
 from .base.drop_counters import dropped
+from .measuring.active_session import switch
 from .model.metric import OperationType
-from .switch import switch
 
 __all__ = ["NameLabels", "running_by_type"]
 

@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 from opentelemetry.context import Context, get_current
 
 from .foreign import ForeignSpan, call_sid_of, is_measured, recognised, turn_of
-from .measurement import Measurement
+from .measuring.measurement import Measurement
 from .model.metric import OperationType
 from .tracing.context import BINDING, OPERATION
 

@@ -9,7 +9,7 @@ from opentelemetry.context import Context
 
 from .alerting.acting import act
 from .lane import Lane
-from .measurement import Measurement
+from .measuring.measurement import Measurement
 from .model.alert import Alert
 from .tracing.context import attach, detach
 

@@ -6,7 +6,7 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from . import lineage, semconv
 from .base.internal_errors import contained
 from .foreign import type_of
-from .switch import ActiveSession, switch
+from .measuring.active_session import ActiveSession, switch
 from .tracing.context import Binding, bound
 
 __all__ = ["LatencySpanProcessor"]

@@ -13,7 +13,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from . import semconv
 from .base.internal_errors import contained
 from .binding import call
-from .switch import ActiveSession, switch
+from .measuring.active_session import ActiveSession, switch
 from .tracing.context import BINDING, attach, bound, detach, detach_abandoned
 from .tracing.headers import CallIds, read_headers
 from .turns import turn_elsewhere

@@ -7,8 +7,8 @@ from typing import Any, Final
 from opentelemetry.trace import Span, format_span_id, format_trace_id
 
 from . import semconv
-from .loop_lag import HeldUp, held_up_since, waits_held_up
-from .measurement import NS_PER_MS, Measurement
+from .measuring.event_loop_lag import HeldUp, held_up_since, waits_held_up
+from .measuring.measurement import NS_PER_MS, Measurement
 from .model.metric import OperationType
 from .model.turn_metric import TurnMetric
 from .parts import Interval, Parts, parts_of

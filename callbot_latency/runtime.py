@@ -25,6 +25,8 @@ from .gen_ai import GenAISession
 from .histograms import Histograms
 from .lane import Lane
 from .logs import LogReporter
+from .measuring.active_session import switch
+from .measuring.session import Session
 from .on_deadline import OnDeadline
 from .pipeline import Pipeline
 from .providers import Providers, open_providers
@@ -36,8 +38,6 @@ from .reporters.manager import report_manager
 from .reporters.slack import slack_reporter
 from .scrub_patterns import load_patterns
 from .semconv import LOGGER_RUNTIME, SCOPE
-from .session import Session
-from .switch import switch
 from .tracing.headers import Hosts
 from .tracing.spans import SpanOpener
 from .tracker import latency_tracker

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from time import perf_counter_ns
 from typing import Any, Final, NamedTuple
 
-from .loop_lag import LoopLag, Waits, lag_here
-from .measurement import NS_PER_MS, Measurement
+from .measuring.event_loop_lag import LoopLag, Waits, lag_here
+from .measuring.measurement import NS_PER_MS, Measurement
 from .timeline import Anchor, BargeIn, Timeline
 
 __all__ = ["SpeechEnd", "Turn"]

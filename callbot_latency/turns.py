@@ -12,8 +12,8 @@ from opentelemetry.trace import set_span_in_context
 
 from .base.internal_errors import contained
 from .call_timeline import OpenTurn
-from .measurement import checked_metadata
-from .switch import ActiveSession, switch
+from .measuring.active_session import ActiveSession, switch
+from .measuring.measurement import checked_metadata
 from .tracing.context import BINDING, BoundTimeline, attach, bound, detach, detach_abandoned
 from .tracing.span_status import kept_facts
 from .turn_state import Turn

@@ -19,7 +19,6 @@ from callbot_latency import (
     OperationStatus,
     OperationType,
     attempt,
-    attempts,
     bind,
     call,
     init,
@@ -32,6 +31,7 @@ from callbot_latency import (
 )
 from callbot_latency.base.internal_errors import AtMostOncePer
 from callbot_latency.labels import running_by_type
+from callbot_latency.measuring import attempts
 
 from .conftest import FinishedSpans, Start, ticking
 

@@ -25,7 +25,7 @@ from callbot_latency import (
 from callbot_latency import runtime as runtime_module
 from callbot_latency.convert import claim, to_metric
 from callbot_latency.deadlines import Deadlines
-from callbot_latency.measurement import operation_of
+from callbot_latency.measuring.measurement import operation_of
 from callbot_latency.model.metric import ThresholdsMs
 from callbot_latency.model.thresholds import Thresholds
 

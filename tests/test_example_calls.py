@@ -30,7 +30,7 @@ from callbot_latency import (
     shutdown,
 )
 from callbot_latency.base.internal_errors import reraise
-from callbot_latency.switch import switch
+from callbot_latency.measuring.active_session import switch
 from examples.callbot.bot import NOT_UNDERSTOOD, ONE_MOMENT
 from examples.callbot.knowledge import KnowledgeBase
 from examples.callbot.run import CallResult, run_calls

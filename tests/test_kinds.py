@@ -20,7 +20,7 @@ from callbot_latency import (
     measure_latency_context,
     turn,
 )
-from callbot_latency.switch import switch
+from callbot_latency.measuring.active_session import switch
 
 from .clock import Clock
 from .conftest import FinishedSpans

@@ -27,7 +27,7 @@ from callbot_latency import (
     measure_latency_context,
     turn,
 )
-from callbot_latency.loop_lag import MAX_WAITS, LoopLag, Waits, held_up_since, lag_here
+from callbot_latency.measuring.event_loop_lag import MAX_WAITS, LoopLag, Waits, held_up_since, lag_here
 from callbot_latency.parts import Interval, parts_of
 
 from .clock import Clock
@@ -201,7 +201,7 @@ class Waiting(selectors.DefaultSelector):
 def test_where_somebody_puts_the_selector_back_it_is_timed_again_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     """And no pass is taken for one that never ends."""
     clock = Clock()
-    monkeypatch.setattr("callbot_latency.loop_lag.perf_counter_ns", clock)
+    monkeypatch.setattr("callbot_latency.measuring.event_loop_lag.perf_counter_ns", clock)
 
     def new_loop() -> asyncio.AbstractEventLoop:
         loop = asyncio.SelectorEventLoop(Waiting(clock))

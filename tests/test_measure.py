@@ -28,8 +28,8 @@ from callbot_latency import (
     measure_latency_context,
     shutdown,
 )
-from callbot_latency import session as session_module
-from callbot_latency.switch import switch
+from callbot_latency.measuring import session as session_module
+from callbot_latency.measuring.active_session import switch
 from callbot_latency.tracing import spans as spans_module
 from callbot_latency.tracing.context import attach
 

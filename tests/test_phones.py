@@ -20,7 +20,7 @@ from callbot_latency import (
     turn,
 )
 from callbot_latency.base.phone_numbers import MAX_CHARS, NEVER, PhoneNumbers
-from callbot_latency.switch import NotStarted, switch
+from callbot_latency.measuring.active_session import NotStarted, switch
 
 from .conftest import Start
 from .recorded import Recorded

@@ -236,7 +236,7 @@ def test_without_it_nothing_changes(measuring: LatencyConfig) -> None:
 
 def test_tracking_off_returns_the_very_object() -> None:
     """No proxy."""
-    from callbot_latency.switch import switch
+    from callbot_latency.measuring.active_session import switch
 
     before, switch.session = switch.session, None
     try:

@@ -11,11 +11,11 @@ import pytest
 from opentelemetry import trace
 
 from callbot_latency import LatencyConfig, LatencyMetric, latency_tracker, measure_latency_context, record
-from callbot_latency.measurement import Measurement, operation_of
+from callbot_latency.measuring.active_session import switch
+from callbot_latency.measuring.measurement import Measurement, operation_of
+from callbot_latency.measuring.session import Session
 from callbot_latency.model.thresholds import Thresholds
 from callbot_latency.pipeline import Pipeline
-from callbot_latency.session import Session
-from callbot_latency.switch import switch
 from callbot_latency.tracing.spans import SpanOpener
 from callbot_latency.tracker import LatencyTracker
 

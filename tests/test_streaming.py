@@ -25,9 +25,9 @@ from callbot_latency import (
     measure_latency_context,
 )
 from callbot_latency import runtime as runtime_module
-from callbot_latency import session as session_module
-from callbot_latency import streaming as streaming_module
-from callbot_latency.switch import switch
+from callbot_latency.measuring import generators as streaming_module
+from callbot_latency.measuring import session as session_module
+from callbot_latency.measuring.active_session import switch
 
 from .conftest import FinishedSpans
 
@@ -65,7 +65,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     for module in (session_module, streaming_module):
         monkeypatch.setattr(module, "perf_counter_ns", clock)
-    monkeypatch.setattr("callbot_latency.measurement.perf_counter_ns", clock)
+    monkeypatch.setattr("callbot_latency.measuring.measurement.perf_counter_ns", clock)
     return clock
 
 

@@ -47,7 +47,7 @@ def test_each_door_says_it(tmp_path: Path) -> None:
     code = (
         USES
         + """
-from callbot_latency.switch import NotStarted, switch
+from callbot_latency.measuring.active_session import NotStarted, switch
 doors = [
     listen,
     lambda: asyncio.run(alisten()),

@@ -25,7 +25,7 @@ from callbot_latency import (
 )
 from callbot_latency.base.bounded import MAX_CALLS, TurnNumbers
 from callbot_latency.base.drop_counters import unmeasured
-from callbot_latency.loop_lag import lag_here
+from callbot_latency.measuring.event_loop_lag import lag_here
 from callbot_latency.timeline import BargeIn, Timeline
 
 from .clock import MS, Clock

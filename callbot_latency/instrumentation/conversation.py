@@ -11,10 +11,10 @@ from time import perf_counter_ns
 from typing import Any, Final
 
 from ..base.internal_errors import contained
-from ..measurement import Measurement, Operation
+from ..measuring.active_session import ActiveSession, switch
+from ..measuring.measurement import Measurement, Operation
+from ..measuring.returned_streams import Reading, ReturnedStream, proxied
 from ..model.metric import OperationType
-from ..returned import Reading, ReturnedStream, proxied
-from ..switch import ActiveSession, switch
 from .wrapping import is_suppressed
 
 __all__ = ["conversation", "conversation_async"]

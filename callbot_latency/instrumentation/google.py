@@ -4,10 +4,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from typing import Any, ClassVar, Final
 
-from ..measurement import Measurement
+from ..measuring.active_session import ActiveSession
+from ..measuring.measurement import Measurement
+from ..measuring.returned_streams import Reading
 from ..model.metric import OperationType
-from ..returned import Reading
-from ..switch import ActiveSession
 from .conversation import conversation, conversation_async
 from .instrumentor import ClientInstrumentor
 from .wrapping import Plan, Planner, Target, measured, measured_async, operation

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Final
 
-from ..measurement import Measurement, Operation
+from ..measuring.active_session import ActiveSession
+from ..measuring.measurement import Measurement, Operation
+from ..measuring.returned_streams import PLAIN, Reading, ReturnedStream, is_stream, proxied
 from ..model.metric import OperationType
-from ..returned import PLAIN, Reading, ReturnedStream, is_stream, proxied
-from ..switch import ActiveSession
 from .instrumentor import ClientInstrumentor
 from .wrapping import Plan, Planner, ReportedError, Target, body_measured, measured, measured_async, operation
 

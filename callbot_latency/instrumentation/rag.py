@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from ..config import ConfigError
-from ..measurement import Measurement
+from ..measuring.active_session import ActiveSession
+from ..measuring.measurement import Measurement
 from ..model.metric import OperationType
 from ..runtime import effective_config
-from ..switch import ActiveSession
 from . import checked_urls
 from .instrumentor import ClientInstrumentor
 from .wrapping import Plan, Planner, ReportedError, Target, body_measured, measured, measured_async, operation

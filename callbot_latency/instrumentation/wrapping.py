@@ -11,10 +11,10 @@ import wrapt
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, create_key, get_value, set_value
 
 from ..base.internal_errors import contained
-from ..measurement import Measurement, Operation, checked_name
+from ..measuring.active_session import ActiveSession, switch
+from ..measuring.measurement import Measurement, Operation, checked_name
+from ..measuring.returned_streams import PLAIN, ReturnedStream
 from ..model.metric import OperationType
-from ..returned import PLAIN, ReturnedStream
-from ..switch import ActiveSession, switch
 from ..tracing.context import attach, detach
 
 __all__ = [
@@ -201,7 +201,7 @@ def body_measured(
     """
     if response.is_closed or response.is_stream_consumed:
         return False
-    from ..returned import proxied
+    from ..measuring.returned_streams import proxied
 
     response.stream = proxied(ReturnedStream(session, measurement, PLAIN, failure), response.stream)
     return True

@@ -11,7 +11,7 @@ from tests.subprocesses import facts_of, run_python, written
 AT_EACH_LINE = """
 from collections import Counter
 from callbot_latency import report_manager
-from callbot_latency.switch import switch
+from callbot_latency.measuring.active_session import switch
 
 OURS = os.path.dirname(cl.__file__)
 entered, places, limit = [], Counter(), 0

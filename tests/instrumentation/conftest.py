@@ -27,7 +27,7 @@ def reads_s(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         reads.append(now_ns / 1e9)
         return now_ns
 
-    monkeypatch.setattr("callbot_latency.streaming.perf_counter_ns", read)
+    monkeypatch.setattr("callbot_latency.measuring.generators.perf_counter_ns", read)
     return reads
 
 

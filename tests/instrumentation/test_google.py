@@ -298,7 +298,7 @@ def test_a_long_stream_raises_no_alarm_while_it_listens(
     wrapped: FinishedSpans, engines: Engines, hearing: speech.SpeechClient
 ) -> None:
     """It is not among what runs late until the provider is waited for."""
-    from callbot_latency.switch import switch
+    from callbot_latency.measuring.active_session import switch
 
     more: queue.Queue[Any] = queue.Queue()
     engines.streaming_recognize = transcribes(0)

@@ -8,10 +8,10 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from callbot_latency.measurement import operation_of
+from callbot_latency.measuring.measurement import operation_of
+from callbot_latency.measuring.session import Session
 from callbot_latency.model.thresholds import Thresholds
 from callbot_latency.pipeline import Pipeline
-from callbot_latency.session import Session
 from callbot_latency.tracing.spans import SpanOpener
 from callbot_latency.tracker import LatencyTracker
 
@@ -33,8 +33,8 @@ def test_no_step_of_the_wall_clock_changes_a_duration(runs: list[tuple[int, int]
     pipeline = Pipeline(tracker, [], Thresholds())
     session, operation = Session(SpanOpener.on(provider), Thresholds(), pipeline), operation_of("speech_to_text", "f")
     with (
-        patch("callbot_latency.session.perf_counter_ns", lambda: monotonic_ns),
-        patch("callbot_latency.session.time_ns", lambda: wall_ns),
+        patch("callbot_latency.measuring.session.perf_counter_ns", lambda: monotonic_ns),
+        patch("callbot_latency.measuring.session.time_ns", lambda: wall_ns),
     ):
         for elapsed_ns, step_ns in runs:
             measurement = session.open(operation)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from callbot_latency import Anchor, LatencyConfig, call, latency_tracker, measure_latency_context, turn
 from callbot_latency.base.drop_counters import unmeasured
-from callbot_latency.loop_lag import LoopLag
+from callbot_latency.measuring.event_loop_lag import LoopLag
 from callbot_latency.twilio import TwilioMediaStream
 from tests.clock import Clock
 from tests.conftest import ticking

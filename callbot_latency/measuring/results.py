@@ -5,10 +5,10 @@ from typing import Any, ParamSpec, TypeVar
 
 from opentelemetry.context import get_current
 
-from .base.internal_errors import contained
+from ..base.internal_errors import contained
+from ..model.audio import size_of
+from ..tracing.context import OPERATION
 from .measurement import Operation
-from .model.audio import size_of
-from .tracing.context import OPERATION
 
 __all__ = ["telling_size", "telling_size_awaited"]
 

@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanContext
 
-from . import semconv
-from .base.internal_errors import contained
-from .base.text import text_of_any, well_formed
-from .model.audio import checked_rate, duration_of, said_duration_ms, said_size
-from .model.metric import OperationStatus, OperationType, Severity
-from .switch import switch
-from .tracing.span_status import error_message, kept_facts, metadata_attributes
+from .. import semconv
+from ..base.internal_errors import contained
+from ..base.text import text_of_any, well_formed
+from ..model.audio import checked_rate, duration_of, said_duration_ms, said_size
+from ..model.metric import OperationStatus, OperationType, Severity
+from ..tracing.span_status import error_message, kept_facts, metadata_attributes
+from .active_session import switch
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
-    from .loop_lag import Waits
+    from .event_loop_lag import Waits
 
 __all__ = [
     "NS_PER_MS",
@@ -98,7 +98,7 @@ class Operation:
 
 
 def _uncleaned(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
-    from .base.phone_numbers import may_be_private
+    from ..base.phone_numbers import may_be_private
 
     return metadata if may_be_private(metadata) else {}
 
@@ -299,7 +299,7 @@ class Measurement(Handle):
             contained(self._add_metadata, metadata)
 
     def _add_metadata(self, metadata: Mapping[str, Any]) -> None:
-        from .base.phone_numbers import NEVER
+        from ..base.phone_numbers import NEVER
 
         session = switch.session
         facts = (NEVER if session is None else session.phones).cleaned(kept_facts(metadata))

@@ -19,14 +19,14 @@ from typing import Any, Final
 
 from opentelemetry.context import Context, get_current
 
-from . import semconv
-from .base.internal_errors import AtMostOncePer, contained
-from .base.text import text_of_any
+from .. import semconv
+from ..base.internal_errors import AtMostOncePer, contained
+from ..base.text import text_of_any
+from ..model.metric import OperationStatus, OperationType
+from ..tracing.context import OPERATION, attach, detach, detach_abandoned
+from ..tracing.span_status import error_message, status_of, type_name
+from .active_session import ActiveSession, NotStarted, switch
 from .measurement import NS_PER_MS, Handle, Measurement, Operation, checked_metadata, checked_text
-from .model.metric import OperationStatus, OperationType
-from .switch import ActiveSession, NotStarted, switch
-from .tracing.context import OPERATION, attach, detach, detach_abandoned
-from .tracing.span_status import error_message, status_of, type_name
 
 __all__ = ["AttemptHandle", "attempt"]
 

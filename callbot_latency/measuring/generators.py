@@ -12,11 +12,11 @@ from typing import Any, ParamSpec, TypeVar
 
 from opentelemetry.context import Context, get_current
 
-from .base.internal_errors import contained
+from ..base.internal_errors import contained
+from ..model.audio import BYTES_LIKE, size_of
+from ..tracing.context import attach, detach, detach_abandoned
+from .active_session import ActiveSession, switch
 from .measurement import Measurement, Operation
-from .model.audio import BYTES_LIKE, size_of
-from .switch import ActiveSession, switch
-from .tracing.context import attach, detach, detach_abandoned
 
 __all__ = ["Stream", "measured_async_generator", "measured_generator"]
 

@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar, over
 
 from opentelemetry.context import get_current
 
-from .base.internal_errors import contained
+from ..base.internal_errors import contained
+from ..model.audio import checked_rate
+from ..model.metric import OperationType
+from .active_session import ActiveSession, switch
+from .generators import measured_async_generator, measured_generator
 from .measurement import (
     Handle,
     Measurement,
@@ -18,13 +22,9 @@ from .measurement import (
     checked_text,
     operation_of,
 )
-from .model.audio import checked_rate
-from .model.metric import OperationType
-from .streaming import measured_async_generator, measured_generator
-from .switch import ActiveSession, switch
 
 if TYPE_CHECKING:
-    from .model.alert import Alert
+    from ..model.alert import Alert
 
 __all__ = ["measure_latency", "measure_latency_context"]
 
@@ -169,7 +169,7 @@ def _telling_size(function: Callable[..., Any], operation: Operation) -> Callabl
 
 def _returned() -> Any:
     """The room of returned streams, which loads wrapt."""
-    from . import returned
+    from . import returned_streams as returned
 
     return returned
 

@@ -9,21 +9,21 @@ from weakref import WeakSet
 from opentelemetry.context import Context, get_current
 from opentelemetry.trace import INVALID_SPAN, get_current_span
 
-from . import semconv
-from .base.bounded import TurnNumbers
-from .base.internal_errors import contained
-from .base.loops import running_loop
-from .base.text import text_of_any, well_formed
+from .. import semconv
+from ..base.bounded import TurnNumbers
+from ..base.internal_errors import contained
+from ..base.loops import running_loop
+from ..base.text import text_of_any, well_formed
+from ..model.metric import LatencyMetric, OperationStatus, Severity
+from ..model.thresholds import Thresholds
+from ..tracing.context import BINDING, OPERATION, SPAN, BoundTimeline, BoundTurn, attach, detach, detach_abandoned
+from ..tracing.span_status import kept_facts, mark_failed, metadata_attributes, status_of
+from ..tracing.spans import SpanOpener
+from .active_session import switch
 from .measurement import NS_PER_MS, Measurement, Operation
-from .model.metric import LatencyMetric, OperationStatus, Severity
-from .model.thresholds import Thresholds
-from .switch import switch
-from .tracing.context import BINDING, OPERATION, SPAN, BoundTimeline, BoundTurn, attach, detach, detach_abandoned
-from .tracing.span_status import kept_facts, mark_failed, metadata_attributes, status_of
-from .tracing.spans import SpanOpener
 
 if TYPE_CHECKING:
-    from .base.phone_numbers import PhoneNumbers
+    from ..base.phone_numbers import PhoneNumbers
 
 __all__ = ["OpenMeasurements", "Session", "Sink", "record"]
 
@@ -74,7 +74,7 @@ class Session:
         """Where `call()` leaves its call_sid and metadata, and `turn()` its number too, when somebody behind the queue
         asks for them.
         """
-        from .base.phone_numbers import NEVER  # here, since importing us is to cost little
+        from ..base.phone_numbers import NEVER  # here, since importing us is to cost little
 
         self.phones: PhoneNumbers = NEVER
         """What becomes of phone numbers in metadata."""

@@ -12,12 +12,12 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 import wrapt
 
-from .base.internal_errors import contained
+from ..base.internal_errors import contained
+from ..model.audio import size_of
+from ..tracing.context import detach
+from .active_session import ActiveSession, switch
+from .generators import Stream
 from .measurement import Measurement, Operation
-from .model.audio import size_of
-from .streaming import Stream
-from .switch import ActiveSession, switch
-from .tracing.context import detach
 
 __all__ = [
     "Reading",

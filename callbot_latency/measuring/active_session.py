@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 from weakref import WeakSet
 
-from .semconv import LOGGER_SWITCH
+from ..semconv import LOGGER_SWITCH
 
 if TYPE_CHECKING:
-    from .base.bounded import TurnNumbers
-    from .base.phone_numbers import PhoneNumbers
-    from .model.metric import LatencyMetric
-    from .tracing.context import BoundTimeline
-    from .tracing.spans import SpanOpener
+    from ..base.bounded import TurnNumbers
+    from ..base.phone_numbers import PhoneNumbers
+    from ..model.metric import LatencyMetric
+    from ..tracing.context import BoundTimeline
+    from ..tracing.spans import SpanOpener
 
 __all__ = ["ActiveSession", "NotStarted", "Switch", "switch"]
 
