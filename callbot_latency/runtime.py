@@ -20,6 +20,7 @@ from .base.phone_numbers import NEVER, PhoneNumbers
 from .base.scrubbing import own
 from .config import ConfigError, LatencyConfig, adopt_dotenv, load_config
 from .deadlines import Deadlines
+from .delivery_protocols import Consumer, LatencyReporter, Notifier
 from .exits import Exits
 from .gen_ai import GenAISession
 from .histograms import Histograms
@@ -30,7 +31,6 @@ from .measuring.session import Session
 from .on_deadline import OnDeadline
 from .pipeline import Pipeline
 from .providers import Providers, open_providers
-from .reporters import Consumer, LatencyReporter, Notifier
 from .reporters.apprise import apprise_reporter
 from .reporters.from_settings import influxdb_reporter, pushgateway_reporter
 from .reporters.jsonl import JsonlReporter

@@ -11,11 +11,12 @@ from itertools import cycle
 from typing import Any, Final, NamedTuple
 
 from .base.internal_errors import reraise
+from .delivery_protocols import LatencyReporter, Notifier
 from .lane import Lane
 from .model.alert import Alert
 from .model.metric import LatencyMetric, OperationStatus, OperationType, Severity
 from .model.turn_metric import TurnMetric
-from .reporters import LatencyReporter, Notifier, ReporterStatus
+from .reporters.status import ReporterStatus
 from .retry import Retry
 from .semconv import (
     DROPPED_FAILED_SUFFIX,

@@ -10,10 +10,10 @@ from time import monotonic
 from typing import Final
 
 from ..base.internal_errors import AtMostOncePer, contained
+from ..delivery_protocols import Channel, Notifier
 from ..model.alert import Alert, AlertEvent
 from ..model.metric import LatencyMetric, OperationStatus, Severity
 from ..model.thresholds import Thresholds
-from ..reporters import Channel, Notifier
 from ..semconv import LOGGER_ALERT_POLICY
 from .burst import Burst, stands_for
 from .outbox import Outbox

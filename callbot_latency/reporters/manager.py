@@ -15,10 +15,10 @@ from ..retry import Retry
 from .status import ReporterStatus
 
 if TYPE_CHECKING:
+    from ..delivery_protocols import LatencyReporter, Notifier
     from ..model.alert import Alert
     from ..model.turn_metric import TurnMetric
     from ..probe import Probe
-    from . import LatencyReporter, Notifier
 
 __all__ = ["ReportManager", "ReporterStatus", "report_manager"]
 
