@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from .alerting import Alert, add_alert_callback
     from .binding import bind, call
     from .config import ConfigError, LatencyConfig
+    from .delivery.manager import ReportManager, report_manager
     from .instrumentation import instrument, uninstrument
     from .logs import add_call_context, configure_logging
     from .measuring.attempts import attempt
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from .reporters import LatencyReporter, PermanentError, ReporterStatus, TransientError
     from .reporters.apprise import AppriseReporter
     from .reporters.influxdb import InfluxDBReporter
-    from .reporters.manager import ReportManager, report_manager
     from .reporters.pushgateway import PrometheusReporter
     from .reporters.slack import SlackReporter
     from .runtime import init, latency_config, shutdown
@@ -87,7 +87,7 @@ _ROOMS = {
     "processor": ("LatencySpanProcessor",),
     "propagation": ("bound_from_headers", "inject_headers", "propagate"),
     "reporters": ("LatencyReporter", "PermanentError", "ReporterStatus", "TransientError"),
-    "reporters.manager": ("ReportManager", "report_manager"),
+    "delivery.manager": ("ReportManager", "report_manager"),
     "reporters.apprise": ("AppriseReporter",),
     "reporters.slack": ("SlackReporter",),
     "reporters.influxdb": ("InfluxDBReporter",),

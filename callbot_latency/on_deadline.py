@@ -8,7 +8,7 @@ from typing import Any, Final
 from opentelemetry.context import Context
 
 from .alerting.acting import act
-from .lane import Lane
+from .delivery.lane import Lane
 from .measuring.measurement import Measurement
 from .model.alert import Alert
 from .tracing.context import attach, detach

@@ -17,7 +17,7 @@ from .base.internal_errors import AtMostOncePer, contained
 from .base.pacing import Pace
 from .base.phone_numbers import NEVER, PhoneNumbers
 from .convert import to_metric
-from .delivery_protocols import Buffered, Consumer, Ticking, TurnReporter
+from .delivery.protocols import Buffered, Consumer, Ticking, TurnReporter
 from .model.metric import LatencyMetric
 from .model.thresholds import Thresholds
 from .model.turn_metric import TurnMetric

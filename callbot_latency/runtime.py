@@ -20,11 +20,12 @@ from .base.phone_numbers import NEVER, PhoneNumbers
 from .base.scrubbing import own
 from .config import ConfigError, LatencyConfig, adopt_dotenv, load_config
 from .deadlines import Deadlines
-from .delivery_protocols import Consumer, LatencyReporter, Notifier
+from .delivery.lane import Lane
+from .delivery.manager import report_manager
+from .delivery.protocols import Consumer, LatencyReporter, Notifier
 from .exits import Exits
 from .gen_ai import GenAISession
 from .histograms import Histograms
-from .lane import Lane
 from .logs import LogReporter
 from .measuring.active_session import switch
 from .measuring.session import Session
@@ -34,7 +35,6 @@ from .providers import Providers, open_providers
 from .reporters.apprise import apprise_reporter
 from .reporters.from_settings import influxdb_reporter, pushgateway_reporter
 from .reporters.jsonl import JsonlReporter
-from .reporters.manager import report_manager
 from .reporters.slack import slack_reporter
 from .scrub_patterns import load_patterns
 from .semconv import LOGGER_RUNTIME, SCOPE

@@ -11,13 +11,13 @@ from itertools import cycle
 from typing import Any, Final, NamedTuple
 
 from .base.internal_errors import reraise
-from .delivery_protocols import LatencyReporter, Notifier
-from .lane import Lane
+from .delivery.lane import Lane
+from .delivery.protocols import LatencyReporter, Notifier
+from .delivery.retry import Retry
+from .delivery.status import ReporterStatus
 from .model.alert import Alert
 from .model.metric import LatencyMetric, OperationStatus, OperationType, Severity
 from .model.turn_metric import TurnMetric
-from .reporters.status import ReporterStatus
-from .retry import Retry
 from .semconv import (
     DROPPED_FAILED_SUFFIX,
     DROPPED_REFUSED_SUFFIX,

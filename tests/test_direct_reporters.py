@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from callbot_latency import InfluxDBReporter, LatencyMetric, PrometheusReporter
-from callbot_latency.lane import Lane
+from callbot_latency.delivery.lane import Lane
 
 from .faults.scripted import HANG, Answer, Request, scripted
 from .faults.servers import BROKEN

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from callbot_latency import LatencyMetric, TransientError, measure_latency, record, shutdown
-from callbot_latency.lane import Lane
+from callbot_latency.delivery.lane import Lane
 from callbot_latency.reporters.jsonl import JsonlReporter
 
 from .conftest import Start

@@ -16,8 +16,8 @@ from callbot_latency import Alert, LatencyMetric, PermanentError, ReporterStatus
 from callbot_latency.base.drop_counters import dropped
 from callbot_latency.base.internal_errors import reraise
 from callbot_latency.base.pacing import paced
-from callbot_latency.lane import CAPACITY, Lane
-from callbot_latency.retry import Retry
+from callbot_latency.delivery.lane import CAPACITY, Lane
+from callbot_latency.delivery.retry import Retry
 
 from . import measured
 
@@ -70,7 +70,7 @@ class Intervals:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now_s = 0.0
-        monkeypatch.setattr("callbot_latency.buffer.monotonic", self)
+        monkeypatch.setattr("callbot_latency.delivery.buffer.monotonic", self)
 
     def __call__(self) -> float:
         return self.now_s

@@ -15,7 +15,7 @@ from callbot_latency import LatencyMetric, OperationType, Severity, latency_trac
 from callbot_latency import pipeline as pipeline_module
 from callbot_latency.base.drop_counters import dropped
 from callbot_latency.base.internal_errors import reraise
-from callbot_latency.lane import Lane
+from callbot_latency.delivery.lane import Lane
 from callbot_latency.model.thresholds import Thresholds
 from callbot_latency.pipeline import CAPACITY, Pipeline
 from callbot_latency.tracker import KEPT, LatencyTracker

@@ -22,9 +22,9 @@ from callbot_latency import (
 )
 from callbot_latency import runtime as runtime_module
 from callbot_latency.base.drop_counters import dropped
+from callbot_latency.delivery.manager import _snake_case
+from callbot_latency.delivery.retry import Retry
 from callbot_latency.model.metric import OperationStatus, OperationType, Severity
-from callbot_latency.reporters.manager import _snake_case
-from callbot_latency.retry import Retry
 
 from .subprocesses import until
 

@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from time import monotonic
 from typing import Final
 
-from ..delivery_protocols import Channel
+from ..delivery.probe import Probe
+from ..delivery.protocols import Channel
 from ..model.alert import Alert, AlertEvent
 from ..model.metric import LatencyMetric, OperationStatus, OperationType, Severity
-from ..probe import Probe
 
 __all__ = ["running", "send_test"]
 

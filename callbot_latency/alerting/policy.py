@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Final
 
 from ..base.internal_errors import AtMostOncePer, contained
-from ..delivery_protocols import Channel, Notifier
+from ..delivery.protocols import Channel, Notifier
 from ..model.alert import Alert, AlertEvent
 from ..model.metric import LatencyMetric, OperationStatus, Severity
 from ..model.thresholds import Thresholds

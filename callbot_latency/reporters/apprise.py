@@ -9,10 +9,10 @@ from pydantic import SecretStr
 from ..alerting.language import checked, say
 from ..alerting.message import facts_of, title_of
 from ..alerting.shown import inert, shown, shown_url
+from ..delivery.errors import TransientError
 from ..model.alert import Alert, AlertEvent, Language
 from ..model.metric import Severity
 from ..semconv import ENV_APPRISE_SEVERITY, ENV_APPRISE_URLS
-from .delivery import TransientError
 from .http import unlogged
 from .settings import checked_severity, explained, is_wanted
 

@@ -19,7 +19,7 @@ from urllib.parse import quote, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from ..base.scrubbing import scrub
-from .delivery import PermanentError, TransientError
+from ..delivery.errors import PermanentError, TransientError
 
 if TYPE_CHECKING:
     from urllib3 import HTTPResponse, PoolManager

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from typing import Any, ClassVar, Final, NamedTuple
 
 from ..base.pacing import paced
+from ..delivery.errors import PermanentError, TransientError
 from ..model.metric import LatencyMetric
 from ..model.turn_metric import TurnMetric
 from ..semconv import LOGGER_INFLUXDB
-from .delivery import PermanentError, TransientError
 from .http import AnswerError, Attempts, address_of
 from .points import Points
 

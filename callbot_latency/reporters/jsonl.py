@@ -12,11 +12,11 @@ from typing import ClassVar, Final
 
 from ..base.internal_errors import AtMostOncePer
 from ..base.pacing import paced
+from ..delivery.errors import PermanentError, TransientError
+from ..delivery.retry import Retry
 from ..model.metric import LatencyMetric
 from ..model.turn_metric import TurnMetric
-from ..retry import Retry
 from ..semconv import LOGGER_JSONL
-from .delivery import PermanentError, TransientError
 from .held import opened
 from .rotation import Rotation, locked
 

@@ -14,10 +14,10 @@ from prometheus_client import CollectorRegistry, delete_from_gateway, push_to_ga
 from .. import semconv
 from ..base.internal_errors import contained
 from ..base.pacing import paced
+from ..delivery.errors import PermanentError, TransientError
 from ..model.metric import LatencyMetric
 from ..model.thresholds import Thresholds
 from ..model.turn_metric import TurnMetric
-from .delivery import PermanentError, TransientError
 from .exposition import Counts
 from .http import AnswerError, Attempts, Basic, address_of
 

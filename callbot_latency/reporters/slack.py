@@ -12,10 +12,10 @@ from pydantic import SecretStr
 
 from ..alerting.language import checked
 from ..alerting.shown import shown
+from ..delivery.errors import PermanentError, TransientError
 from ..model.alert import Alert, Language
 from ..model.metric import Severity
 from ..semconv import ENV_SLACK_CHANNEL, ENV_SLACK_WEBHOOK_URL
-from .delivery import PermanentError, TransientError
 from .http import Answer, Attempts
 from .settings import checked_severity, explained, is_wanted
 

@@ -7,10 +7,10 @@ from time import monotonic
 
 import pytest
 
-from callbot_latency.lane import Lane
+from callbot_latency.delivery.lane import Lane
+from callbot_latency.delivery.retry import Retry
 from callbot_latency.reporters.apprise import AppriseReporter
 from callbot_latency.reporters.slack import SlackReporter
-from callbot_latency.retry import Retry
 from tests.faults.scripted import HANG, RESET, Answer, webhook
 from tests.test_slack import an_alert
 

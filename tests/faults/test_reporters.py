@@ -178,7 +178,7 @@ def test_a_million_measurements_into_a_stuck_reporter(tmp_path: Path) -> None:
         REPORTERS
         + """
 from callbot_latency import LatencyMetric
-from callbot_latency.reporters.manager import ReportManager
+from callbot_latency.delivery.manager import ReportManager
 
 def resident_bytes():
     with open("/proc/self/statm") as file:

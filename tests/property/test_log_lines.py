@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from callbot_latency import Alert, LatencyMetric, PermanentError, TransientError, configure_logging
 from callbot_latency.alerting.acting import act
+from callbot_latency.delivery.errors import text_of
 from callbot_latency.logs import LogReporter
-from callbot_latency.reporters.delivery import text_of
 from callbot_latency.reporters.jsonl import JsonlReporter
 from tests.property.test_messages import alerts, metrics, texts
 

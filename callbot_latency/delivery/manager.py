@@ -9,16 +9,16 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from ..base.internal_errors import contained
-from ..lane import CAPACITY, Lane
 from ..model.metric import LatencyMetric
-from ..retry import Retry
+from .lane import CAPACITY, Lane
+from .retry import Retry
 from .status import ReporterStatus
 
 if TYPE_CHECKING:
-    from ..delivery_protocols import LatencyReporter, Notifier
     from ..model.alert import Alert
     from ..model.turn_metric import TurnMetric
-    from ..probe import Probe
+    from .probe import Probe
+    from .protocols import LatencyReporter, Notifier
 
 __all__ = ["ReportManager", "ReporterStatus", "report_manager"]
 

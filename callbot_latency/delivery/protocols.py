@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from .model.metric import LatencyMetric
+from ..model.metric import LatencyMetric
 
 if TYPE_CHECKING:
-    from .model.alert import Alert
-    from .model.turn_metric import TurnMetric
+    from ..model.alert import Alert
+    from ..model.turn_metric import TurnMetric
     from .probe import Probe
 
 __all__ = ["Buffered", "Channel", "Consumer", "LatencyReporter", "Notifier", "Ticking", "TurnReporter"]

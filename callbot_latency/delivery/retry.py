@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass
 
-from .reporters.delivery import TransientError, seconds_in
+from .errors import TransientError, seconds_in
 
 __all__ = ["Retry"]
 

@@ -11,22 +11,22 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry import context
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY
 
-from . import semconv
-from .base.internal_errors import AtMostOncePer, delivered, reraise
-from .base.pacing import hurries
+from .. import semconv
+from ..base.internal_errors import AtMostOncePer, delivered, reraise
+from ..base.pacing import hurries
+from ..model.metric import LatencyMetric
+from ..model.turn_metric import TurnMetric
 from .buffer import Batch, Buffer, are_turns
 from .callee import Callee
-from .model.metric import LatencyMetric
-from .model.turn_metric import TurnMetric
+from .errors import PermanentError, TransientError, text_of
 from .probe import Probe
-from .reporters.delivery import PermanentError, TransientError, text_of
-from .reporters.status import ReporterStatus
 from .retry import Retry
+from .status import ReporterStatus
 from .tally import Tally
 from .task import Task
 
 if TYPE_CHECKING:
-    from .model.alert import Alert
+    from ..model.alert import Alert
 
 __all__ = ["CAPACITY", "Lane"]
 

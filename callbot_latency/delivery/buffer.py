@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from .model.metric import LatencyMetric
-from .model.turn_metric import TurnMetric
+from ..model.metric import LatencyMetric
+from ..model.turn_metric import TurnMetric
 
 if TYPE_CHECKING:
-    from .model.alert import Alert
+    from ..model.alert import Alert
     from .probe import Probe
 
 __all__ = ["Batch", "Buffer", "are_turns"]

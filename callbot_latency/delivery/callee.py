@@ -2,13 +2,13 @@
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import semconv
-from .base.internal_errors import delivered
+from .. import semconv
+from ..base.internal_errors import delivered
+from .errors import PermanentError, TransientError, text_of, whole_in
 from .probe import Probe
-from .reporters.delivery import PermanentError, TransientError, text_of, whole_in
 
 if TYPE_CHECKING:
-    from .model.alert import Alert
+    from ..model.alert import Alert
 
 __all__ = ["Callee", "Ended"]
 

@@ -4,9 +4,9 @@ from collections import Counter
 from datetime import UTC, datetime
 from types import MappingProxyType
 
-from .base.drop_counters import dropped
-from .reporters.delivery import text_of
-from .reporters.status import ReporterStatus
+from ..base.drop_counters import dropped
+from .errors import text_of
+from .status import ReporterStatus
 
 __all__ = ["Tally"]
 

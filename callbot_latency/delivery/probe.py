@@ -3,8 +3,8 @@
 import threading
 from time import monotonic
 
-from .model.alert import Alert
-from .reporters.delivery import text_of
+from ..model.alert import Alert
+from .errors import text_of
 
 __all__ = ["Probe"]
 

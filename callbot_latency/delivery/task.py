@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from .reporters.delivery import PermanentError, TransientError, whole_in
+from .errors import PermanentError, TransientError, whole_in
 
 __all__ = ["Task"]
 
