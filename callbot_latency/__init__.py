@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .alerting import Alert, add_alert_callback
-    from .binding import bind, call
+    from .calls.call import bind, call
+    from .calls.propagation import bound_from_headers, inject_headers, propagate
+    from .calls.turn import Turn, turn
     from .config import ConfigError, LatencyConfig
     from .delivery.manager import ReportManager, report_manager
     from .instrumentation import instrument, uninstrument
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
     from .model.thresholds import Thresholds
     from .model.turn_metric import TurnMetric
     from .processor import LatencySpanProcessor
-    from .propagation import bound_from_headers, inject_headers, propagate
     from .reporters import LatencyReporter, PermanentError, ReporterStatus, TransientError
     from .reporters.apprise import AppriseReporter
     from .reporters.influxdb import InfluxDBReporter
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from .runtime import init, latency_config, shutdown
     from .timeline import Anchor, BargeIn
     from .tracker import LatencyTracker, latency_tracker
-    from .turns import Turn, turn
 
 __all__ = [
     "Alert",
@@ -78,14 +78,14 @@ __all__ = [
 _ROOMS = {
     "alerting": ("Alert", "add_alert_callback"),
     "measuring.attempts": ("attempt",),
-    "binding": ("bind", "call"),
+    "calls.call": ("bind", "call"),
     "config": ("ConfigError", "LatencyConfig"),
     "instrumentation": ("instrument", "uninstrument"),
     "logs": ("add_call_context", "configure_logging"),
     "measuring.decorator": ("measure_latency", "measure_latency_context"),
     "model.metric": ("LatencyMetric", "OperationStatus", "OperationType", "Severity"),
     "processor": ("LatencySpanProcessor",),
-    "propagation": ("bound_from_headers", "inject_headers", "propagate"),
+    "calls.propagation": ("bound_from_headers", "inject_headers", "propagate"),
     "reporters": ("LatencyReporter", "PermanentError", "ReporterStatus", "TransientError"),
     "delivery.manager": ("ReportManager", "report_manager"),
     "reporters.apprise": ("AppriseReporter",),
@@ -97,7 +97,7 @@ _ROOMS = {
     "model.thresholds": ("Thresholds",),
     "timeline": ("Anchor", "BargeIn"),
     "model.turn_metric": ("TurnMetric",),
-    "turns": ("Turn", "turn"),
+    "calls.turn": ("Turn", "turn"),
     "tracker": ("LatencyTracker", "latency_tracker"),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}

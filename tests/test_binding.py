@@ -334,8 +334,8 @@ def test_the_calls_end_is_its_start_plus_its_duration(spans: FinishedSpans, monk
     """A wall clock that jumps changes nothing."""
     monotonic_ns, wall_ns = iter([1_000, 5_000]), iter([10**18, 5])
     with monkeypatch.context() as patch:
-        patch.setattr("callbot_latency.binding.time.perf_counter_ns", lambda: next(monotonic_ns))
-        patch.setattr("callbot_latency.binding.time.time_ns", lambda: next(wall_ns))
+        patch.setattr("callbot_latency.calls.call.time.perf_counter_ns", lambda: next(monotonic_ns))
+        patch.setattr("callbot_latency.calls.call.time.time_ns", lambda: next(wall_ns))
         with call("CA1"):
             pass
     (root,) = spans()

@@ -27,8 +27,8 @@ from callbot_latency import (
     measure_latency_context,
     turn,
 )
+from callbot_latency.calls.critical_path import Interval, parts_of
 from callbot_latency.measuring.event_loop_lag import MAX_WAITS, LoopLag, Waits, held_up_since, lag_here
-from callbot_latency.parts import Interval, parts_of
 
 from .clock import Clock
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from callbot_latency.parts import Interval, Parts, parts_of
+from callbot_latency.calls.critical_path import Interval, Parts, parts_of
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,8 @@ from callbot_latency import (
     propagate,
 )
 from callbot_latency import runtime as runtime_module
+from callbot_latency.calls.turn import turn
 from callbot_latency.tracing.context import bound
-from callbot_latency.turns import turn
 
 from .conftest import FinishedSpans, Start
 from .subprocesses import facts_of, run_python

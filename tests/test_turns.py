@@ -282,7 +282,7 @@ def test_operations_know_their_turn_and_hang_beneath_it(spans: FinishedSpans) ->
 def test_the_span_begins_when_the_caller_stopped(spans: FinishedSpans, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that the wait is seen in Jaeger as the caller had it."""
     clock = ticking(monkeypatch)
-    monkeypatch.setattr("callbot_latency.call_timeline.time_ns", lambda: 10**18 + clock.now_ns)
+    monkeypatch.setattr("callbot_latency.calls.call_timeline.time_ns", lambda: 10**18 + clock.now_ns)
     with call("CA1") as bound:
         assert bound.timeline is not None
         with turn() as first:

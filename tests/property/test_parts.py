@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callbot_latency.parts import Interval, parts_of
+from callbot_latency.calls.critical_path import Interval, parts_of
 
 instants = st.integers(0, 1_000)
 

@@ -227,7 +227,7 @@ def test_a_clock_that_is_set_changes_no_duration(
 
     for module in ("session", "call_timeline"):
         monkeypatch.setattr(f"callbot_latency.{module}.time_ns", wall_clock_ns)
-    monkeypatch.setattr("callbot_latency.binding.time.time_ns", wall_clock_ns)
+    monkeypatch.setattr("callbot_latency.calls.call.time.time_ns", wall_clock_ns)
 
     async def transcribes(bot: Bot, truth: Truth) -> None:
         nonlocal jumped

@@ -10,13 +10,13 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from . import semconv
-from .base.internal_errors import contained
-from .binding import call
-from .measuring.active_session import ActiveSession, switch
-from .tracing.context import BINDING, attach, bound, detach, detach_abandoned
-from .tracing.headers import CallIds, read_headers
-from .turns import turn_elsewhere
+from .. import semconv
+from ..base.internal_errors import contained
+from ..measuring.active_session import ActiveSession, switch
+from ..tracing.context import BINDING, attach, bound, detach, detach_abandoned
+from ..tracing.headers import CallIds, read_headers
+from .call import call
+from .turn import turn_elsewhere
 
 __all__ = ["bound_from_headers", "inject_headers", "propagate"]
 

@@ -8,15 +8,15 @@ from typing import Any
 from opentelemetry.context import Context
 from opentelemetry.trace import Span
 
-from . import semconv
-from .base.drop_counters import unmeasured
-from .base.internal_errors import contained
-from .measuring.active_session import ActiveSession
-from .measuring.event_loop_lag import lag_here
-from .response import MAX_WAIT_NS, attributes_of, measured
-from .timeline import Anchor, BargeIn
-from .tracing.context import Binding
-from .tracing.span_status import mark_failed, metadata_attributes
+from .. import semconv
+from ..base.drop_counters import unmeasured
+from ..base.internal_errors import contained
+from ..measuring.active_session import ActiveSession
+from ..measuring.event_loop_lag import lag_here
+from ..timeline import Anchor, BargeIn
+from ..tracing.context import Binding
+from ..tracing.span_status import mark_failed, metadata_attributes
+from .turn_response import MAX_WAIT_NS, attributes_of, measured
 from .turn_state import SpeechEnd, Turn
 
 __all__ = ["CallTimeline", "OpenTurn"]

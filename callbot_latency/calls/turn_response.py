@@ -6,13 +6,13 @@ from typing import Any, Final
 
 from opentelemetry.trace import Span, format_span_id, format_trace_id
 
-from . import semconv
-from .measuring.event_loop_lag import HeldUp, held_up_since, waits_held_up
-from .measuring.measurement import NS_PER_MS, Measurement
-from .model.metric import OperationType
-from .model.turn_metric import TurnMetric
-from .parts import Interval, Parts, parts_of
-from .tracing.context import Binding
+from .. import semconv
+from ..measuring.event_loop_lag import HeldUp, held_up_since, waits_held_up
+from ..measuring.measurement import NS_PER_MS, Measurement
+from ..model.metric import OperationType
+from ..model.turn_metric import TurnMetric
+from ..tracing.context import Binding
+from .critical_path import Interval, Parts, parts_of
 from .turn_state import SpeechEnd, Turn
 
 __all__ = ["MAX_WAIT_NS", "attributes_of", "measured"]

@@ -10,12 +10,12 @@ from opentelemetry import context as otel_context
 from opentelemetry.context import Context
 from opentelemetry.trace import set_span_in_context
 
-from .base.internal_errors import contained
+from ..base.internal_errors import contained
+from ..measuring.active_session import ActiveSession, switch
+from ..measuring.measurement import checked_metadata
+from ..tracing.context import BINDING, BoundTimeline, attach, bound, detach, detach_abandoned
+from ..tracing.span_status import kept_facts
 from .call_timeline import OpenTurn
-from .measuring.active_session import ActiveSession, switch
-from .measuring.measurement import checked_metadata
-from .tracing.context import BINDING, BoundTimeline, attach, bound, detach, detach_abandoned
-from .tracing.span_status import kept_facts
 from .turn_state import Turn
 
 __all__ = ["Turn", "turn"]

@@ -14,13 +14,13 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Span
 
-from . import semconv
-from .base.internal_errors import contained
-from .base.text import well_formed
-from .measuring.active_session import ActiveSession, switch
-from .measuring.measurement import checked_metadata, checked_text
-from .tracing.context import BINDING, Binding, attach, detach, detach_abandoned
-from .tracing.span_status import kept_facts, mark_failed, metadata_attributes
+from .. import semconv
+from ..base.internal_errors import contained
+from ..base.text import well_formed
+from ..measuring.active_session import ActiveSession, switch
+from ..measuring.measurement import checked_metadata, checked_text
+from ..tracing.context import BINDING, Binding, attach, detach, detach_abandoned
+from ..tracing.span_status import kept_facts, mark_failed, metadata_attributes
 
 if TYPE_CHECKING:
     from .call_timeline import CallTimeline

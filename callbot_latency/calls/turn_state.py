@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from time import perf_counter_ns
 from typing import Any, Final, NamedTuple
 
-from .measuring.event_loop_lag import LoopLag, Waits, lag_here
-from .measuring.measurement import NS_PER_MS, Measurement
-from .timeline import Anchor, BargeIn, Timeline
+from ..measuring.event_loop_lag import LoopLag, Waits, lag_here
+from ..measuring.measurement import NS_PER_MS, Measurement
+from ..timeline import Anchor, BargeIn, Timeline
 
 __all__ = ["SpeechEnd", "Turn"]
 

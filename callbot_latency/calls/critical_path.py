@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
-from .semconv import PART_LOOP_LAG, PART_UNATTRIBUTED
+from ..semconv import PART_LOOP_LAG, PART_UNATTRIBUTED
 
 __all__ = ["Interval", "Parts", "parts_of"]
 
