@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .config import ConfigError, LatencyConfig
     from .delivery.manager import ReportManager, report_manager
     from .instrumentation import instrument, uninstrument
+    from .interop.span_processor import LatencySpanProcessor
     from .logs import add_call_context, configure_logging
     from .measuring.attempts import attempt
     from .measuring.decorator import measure_latency, measure_latency_context
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from .model.metric import LatencyMetric, OperationStatus, OperationType, Severity
     from .model.thresholds import Thresholds
     from .model.turn_metric import TurnMetric
-    from .processor import LatencySpanProcessor
     from .reporters import LatencyReporter, PermanentError, ReporterStatus, TransientError
     from .reporters.apprise import AppriseReporter
     from .reporters.influxdb import InfluxDBReporter
@@ -84,7 +84,7 @@ _ROOMS = {
     "logs": ("add_call_context", "configure_logging"),
     "measuring.decorator": ("measure_latency", "measure_latency_context"),
     "model.metric": ("LatencyMetric", "OperationStatus", "OperationType", "Severity"),
-    "processor": ("LatencySpanProcessor",),
+    "interop.span_processor": ("LatencySpanProcessor",),
     "calls.propagation": ("bound_from_headers", "inject_headers", "propagate"),
     "reporters": ("LatencyReporter", "PermanentError", "ReporterStatus", "TransientError"),
     "delivery.manager": ("ReportManager", "report_manager"),

@@ -9,7 +9,7 @@ from opentelemetry.trace import format_span_id, format_trace_id
 from . import semconv
 from .base.phone_numbers import NEVER, PhoneNumbers
 from .base.scrubbing import scrub
-from .foreign import ForeignSpan, metric_of
+from .interop.framework_spans import ForeignSpan, metric_of
 from .measuring.measurement import NS_PER_MS, Fate, Measurement, at
 from .model.metric import LatencyMetric, OperationStatus, Severity, known_metric
 from .model.thresholds import Thresholds

@@ -23,7 +23,7 @@ from .base.internal_errors import contained
 from .base.scrubbing import scrub
 from .config import ConfigError, LatencyConfig, otel_names
 from .histograms import views
-from .processor import LatencySpanProcessor
+from .interop.span_processor import LatencySpanProcessor
 from .semconv import LOGGER_PROVIDERS, OTEL_EXPORTER_PROMETHEUS_HOST, OTEL_EXPORTER_PROMETHEUS_PORT, SCOPE
 from .tracing.spans import FEW, Writing
 

@@ -24,8 +24,8 @@ from .delivery.lane import Lane
 from .delivery.manager import report_manager
 from .delivery.protocols import Consumer, LatencyReporter, Notifier
 from .exits import Exits
-from .gen_ai import GenAISession
 from .histograms import Histograms
+from .interop.gen_ai import GenAISession
 from .logs import LogReporter
 from .measuring.active_session import switch
 from .measuring.session import Session

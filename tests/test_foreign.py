@@ -32,7 +32,7 @@ from callbot_latency import (
     shutdown,
 )
 from callbot_latency import runtime as runtime_module
-from callbot_latency.foreign import CALL_IDS, FIRST_OUTPUT, PROVIDERS, TABLE
+from callbot_latency.interop.framework_spans import CALL_IDS, FIRST_OUTPUT, PROVIDERS, TABLE
 from callbot_latency.semconv import SCOPE
 
 from .conftest import Start

@@ -7,7 +7,7 @@ import pytest
 
 from callbot_latency import LatencyConfig, OperationType, attempt, call, measure_latency, measure_latency_context
 from callbot_latency import runtime as runtime_module
-from callbot_latency.gen_ai import GenAISession
+from callbot_latency.interop.gen_ai import GenAISession
 
 from .conftest import Start
 from .test_foreign import exported

@@ -13,15 +13,8 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
-from callbot_latency import (
-    LatencyConfig,
-    call,
-    latency_tracker,
-    lineage,
-    measure_latency,
-    measure_latency_context,
-    turn,
-)
+from callbot_latency import LatencyConfig, call, latency_tracker, measure_latency, measure_latency_context, turn
+from callbot_latency.interop import span_nesting as lineage
 from tests.counted import counted, is_anybodys
 
 ITEMS = 100

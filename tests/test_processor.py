@@ -394,7 +394,7 @@ def test_ids_cost_no_span_of_ours_a_second_look(tmp_path: Path) -> None:
         METER,
         OURS,
         """
-    from callbot_latency import processor
+    from callbot_latency.interop import span_processor as processor
     shown = []
     processor._show_ids = lambda span, binding: shown.append(span.name)
     with cl.call("CA1"), cl.turn():

@@ -6,12 +6,12 @@ A session of its own, so that whoever does not ask pays nothing.
 from collections.abc import Mapping
 from typing import Any, Final
 
-from . import semconv
-from .base.internal_errors import contained
-from .foreign import LLM, TOOL
-from .measuring.measurement import Measurement
-from .measuring.session import Session
-from .model.metric import OperationType
+from .. import semconv
+from ..base.internal_errors import contained
+from ..measuring.measurement import Measurement
+from ..measuring.session import Session
+from ..model.metric import OperationType
+from .framework_spans import LLM, TOOL
 
 __all__ = ["OPERATIONS", "GenAISession"]
 

@@ -12,10 +12,10 @@ from typing import Any, Final, NamedTuple
 
 from opentelemetry.trace import format_span_id, format_trace_id
 
-from . import semconv
-from .base.scrubbing import scrub
-from .measuring.measurement import NS_PER_MS, at
-from .model.metric import LatencyMetric, OperationStatus, OperationType
+from .. import semconv
+from ..base.scrubbing import scrub
+from ..measuring.measurement import NS_PER_MS, at
+from ..model.metric import LatencyMetric, OperationStatus, OperationType
 
 __all__ = ["TABLE", "ForeignSpan", "Row", "call_sid_of", "is_measured", "metric_of", "recognised", "turn_of", "type_of"]
 

@@ -10,10 +10,10 @@ from weakref import WeakValueDictionary
 
 from opentelemetry.context import Context, get_current
 
-from .foreign import ForeignSpan, call_sid_of, is_measured, recognised, turn_of
-from .measuring.measurement import Measurement
-from .model.metric import OperationType
-from .tracing.context import BINDING, OPERATION
+from ..measuring.measurement import Measurement
+from ..model.metric import OperationType
+from ..tracing.context import BINDING, OPERATION
+from .framework_spans import ForeignSpan, call_sid_of, is_measured, recognised, turn_of
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan, Span

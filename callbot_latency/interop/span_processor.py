@@ -3,11 +3,12 @@
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
-from . import lineage, semconv
-from .base.internal_errors import contained
-from .foreign import type_of
-from .measuring.active_session import ActiveSession, switch
-from .tracing.context import Binding, bound
+from .. import semconv
+from ..base.internal_errors import contained
+from ..measuring.active_session import ActiveSession, switch
+from ..tracing.context import Binding, bound
+from . import span_nesting as lineage
+from .framework_spans import type_of
 
 __all__ = ["LatencySpanProcessor"]
 
