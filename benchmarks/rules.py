@@ -13,8 +13,8 @@ from pathlib import Path
 
 from callbot_latency import LatencyMetric, OperationStatus, OperationType, Thresholds
 from callbot_latency.alerting import AlertPolicy
-from callbot_latency.alerting.rule_engine import RuleEngine
-from callbot_latency.alerting.rules_file import load_rules
+from callbot_latency.alerting.rules.engine import RuleEngine
+from callbot_latency.alerting.rules.file import load_rules
 
 PER_SECOND = 2_000
 BATCHES_PER_SECOND = 10

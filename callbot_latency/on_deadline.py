@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from opentelemetry.context import Context
 
-from .alerting.acting import act
+from .alerting.callback_runner import act
 from .delivery.lane import Lane
 from .measuring.measurement import Measurement
 from .model.alert import Alert

@@ -11,9 +11,9 @@ from typing import Any, Final
 from .alerting import AlertPolicy
 from .alerting.callbacks import callbacks
 from .alerting.channel_test import running
-from .alerting.rule_engine import RuleEngine
-from .alerting.rules import Rule
-from .alerting.rules_file import load_rules
+from .alerting.rules.engine import RuleEngine
+from .alerting.rules.file import load_rules
+from .alerting.rules.schema import Rule
 from .base.drop_counters import dropped, unmeasured
 from .base.internal_errors import contained
 from .base.phone_numbers import NEVER, PhoneNumbers

@@ -23,7 +23,7 @@ from callbot_latency import (
 from callbot_latency import runtime as runtime_module
 from callbot_latency.alerting import AlertPolicy
 from callbot_latency.alerting.policy import HEALTHY_IN_A_ROW
-from callbot_latency.alerting.rule_engine import RuleEngine
+from callbot_latency.alerting.rules.engine import RuleEngine
 from callbot_latency.model.metric import OperationStatus
 
 from .conftest import Start
@@ -335,7 +335,7 @@ def test_a_call_that_is_opened_again_has_turns_of_its_own(rules: Rules) -> None:
 @pytest.fixture
 def few_calls(monkeypatch: pytest.MonkeyPatch) -> int:
     """Of so many calls and turns metadata is kept, instead of ten thousand."""
-    monkeypatch.setattr("callbot_latency.alerting.rule_engine.MAX_CALLS", 500)
+    monkeypatch.setattr("callbot_latency.alerting.rules.engine.MAX_CALLS", 500)
     return 500
 
 

@@ -18,7 +18,7 @@ from callbot_latency import (
     shutdown,
 )
 from callbot_latency.alerting import AlertCallbacks, AlertPolicy
-from callbot_latency.alerting.acting import LOOP_CAPACITY
+from callbot_latency.alerting.callback_runner import LOOP_CAPACITY
 from callbot_latency.base.drop_counters import dropped
 
 from .conftest import Start

@@ -11,14 +11,14 @@ import pytest
 import callbot_latency.alerting
 from callbot_latency import Alert, LatencyMetric, Severity
 from callbot_latency.alerting import AlertEvent
-from callbot_latency.alerting.blocks import slack_message
-from callbot_latency.alerting.language import FRENCH, checked, say
+from callbot_latency.alerting.display import UNNAMED, inert, shown, shown_id, shown_url
 from callbot_latency.alerting.message import facts_of, text_of, title_of
-from callbot_latency.alerting.shown import UNNAMED, inert, shown, shown_id, shown_url
+from callbot_latency.alerting.translations import FRENCH, checked, say
 from callbot_latency.base.text import one_line
 from callbot_latency.model.alert import Language
 from callbot_latency.model.metric import OperationStatus
 from callbot_latency.model.thresholds import Thresholds
+from callbot_latency.reporters.slack_blocks import slack_message
 
 AT = datetime(2026, 1, 1, 12, 6, tzinfo=UTC)
 URL = "http://localhost:16686/trace/" + "ab" * 16

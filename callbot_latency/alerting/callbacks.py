@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..base.loops import running_loop
 from ..model.alert import Alert
 from ..model.metric import LatencyMetric, Severity
-from .acting import Room, act
+from .callback_runner import Room, act
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop

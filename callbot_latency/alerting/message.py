@@ -6,8 +6,8 @@ from typing import Final, NamedTuple
 from ..base.text import one_line
 from ..model.alert import Alert, AlertEvent, Language
 from ..model.metric import LatencyMetric, OperationStatus
-from .language import say
-from .shown import UNNAMED, shown, shown_id, shown_url
+from .display import UNNAMED, shown, shown_id, shown_url
+from .translations import say
 
 __all__ = ["Fact", "facts_of", "said", "text_of", "title_of"]
 

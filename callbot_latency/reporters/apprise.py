@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import SecretStr
 
-from ..alerting.language import checked, say
+from ..alerting.display import inert, shown, shown_url
 from ..alerting.message import facts_of, title_of
-from ..alerting.shown import inert, shown, shown_url
+from ..alerting.translations import checked, say
 from ..delivery.errors import TransientError
 from ..model.alert import Alert, AlertEvent, Language
 from ..model.metric import Severity

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from ..alerting.language import checked
-from ..alerting.shown import shown
+from ..alerting.display import shown
+from ..alerting.translations import checked
 from ..delivery.errors import PermanentError, TransientError
 from ..model.alert import Alert, Language
 from ..model.metric import Severity
@@ -205,7 +205,7 @@ def _load() -> Callable[[Alert, Language], dict[str, Any]]:
     try:
         import urllib3  # noqa: F401 - here rather than at the first alert
 
-        from ..alerting.blocks import slack_message
+        from .slack_blocks import slack_message
     except ImportError as missing:
         raise ImportError(
             f"SlackReporter needs {str(missing.name).partition('.')[0]}: pip install callbot-latency[slack]"

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from callbot_latency import LatencyMetric
-from callbot_latency.alerting.windows import MAX_CALLS, RELATIVE_ERROR, SLICES, CallWindow, SlidingWindow
+from callbot_latency.alerting.rules.windows import MAX_CALLS, RELATIVE_ERROR, SLICES, CallWindow, SlidingWindow
 
 WINDOW_S = 300.0
 SLICE_S = WINDOW_S / SLICES

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callbot_latency.alerting.hours import MINUTES_A_DAY, BusinessHours, any_open
+from callbot_latency.alerting.rules.business_hours import MINUTES_A_DAY, BusinessHours, any_open
 
 ZONES = ["Europe/Paris", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe", "Pacific/Apia", "UTC"]
 # Clocks change between 00:30 and 04:00 in these zones: hours that begin or end then are told apart below.

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from callbot_latency import Alert, LatencyMetric, PermanentError, TransientError, configure_logging
-from callbot_latency.alerting.acting import act
+from callbot_latency.alerting.callback_runner import act
 from callbot_latency.delivery.errors import text_of
 from callbot_latency.logs import LogReporter
 from callbot_latency.reporters.jsonl import JsonlReporter

@@ -13,8 +13,8 @@ from slack_sdk.models.blocks import Block
 
 from callbot_latency import Alert, LatencyMetric, Severity
 from callbot_latency.alerting import AlertEvent
-from callbot_latency.alerting.blocks import slack_message
 from callbot_latency.alerting.message import text_of
+from callbot_latency.reporters.slack_blocks import slack_message
 
 LIVE = ["<!channel>", "<!here|x>", "<@U123>", "<#C123>", "<http://evil.test|Jaeger>", "@here", "@channel", "@everyone"]
 DIRECTING = ["\u202e", "\u2066", "\u200f", "\x00", "\x1b[31m", "\r\n", "\u2028", "\ud800", "&lt;!channel&gt;", "{0}"]

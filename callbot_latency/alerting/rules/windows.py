@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from math import ceil, exp, log
 from typing import Final
 
-from ..model.metric import LatencyMetric
+from ...model.metric import LatencyMetric
 
 __all__ = ["MAX_CALLS", "RELATIVE_ERROR", "SLICES", "CallWindow", "SlidingWindow", "Tally", "Window"]
 

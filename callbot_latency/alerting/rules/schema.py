@@ -6,9 +6,9 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, field_validator, model_validator
 
-from ..model.metric import OperationType, Severity
-from .hours import DAYS, MINUTES_A_DAY, BusinessHours
-from .rule_text import COMMON_FIELDS, RuleText, guess
+from ...model.metric import OperationType, Severity
+from .business_hours import DAYS, MINUTES_A_DAY, BusinessHours
+from .text import COMMON_FIELDS, RuleText, guess
 
 __all__ = [
     "BurnRate",

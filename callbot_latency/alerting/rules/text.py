@@ -5,9 +5,9 @@ from difflib import get_close_matches
 from string import Formatter
 from typing import Any, Final
 
-from ..base.text import text_of_any
-from ..model.metric import LatencyMetric
-from .shown import shown, shown_id
+from ...base.text import text_of_any
+from ...model.metric import LatencyMetric
+from ..display import shown, shown_id
 
 __all__ = ["COMMON_FIELDS", "ENDINGS", "TEXTS", "RuleText", "facts_of", "guess", "in_words"]
 

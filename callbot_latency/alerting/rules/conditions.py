@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 
-from ..model.metric import LatencyMetric, OperationStatus, OperationType
-from . import rules
-from .policy import HEALTHY_IN_A_ROW
-from .rule_text import in_words
+from ...model.metric import LatencyMetric, OperationStatus, OperationType
+from ..policy import HEALTHY_IN_A_ROW
+from . import schema as rules
+from .text import in_words
 from .windows import CallWindow, SlidingWindow, Window
 
 __all__ = ["Finding", "Judge", "judge_of"]

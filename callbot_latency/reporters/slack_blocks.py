@@ -12,11 +12,11 @@ from slack_sdk.models.blocks import (
     RichTextSectionElement,
 )
 
+from ..alerting.display import inert, shown_url
+from ..alerting.message import Fact, facts_of, text_of, title_of
+from ..alerting.translations import say
 from ..base.text import one_line
 from ..model.alert import Alert, Language
-from .language import say
-from .message import Fact, facts_of, text_of, title_of
-from .shown import inert, shown_url
 
 __all__ = ["slack_message"]
 

@@ -10,12 +10,12 @@ from typing import Any, Final, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from .. import semconv
-from ..config import ConfigError
-from . import rules as room
-from .hours import DAYS
-from .rule_text import guess
-from .rules import Rule, RuleFile
+from ... import semconv
+from ...config import ConfigError
+from . import schema as room
+from .business_hours import DAYS
+from .schema import Rule, RuleFile
+from .text import guess
 
 __all__ = ["load_rules"]
 

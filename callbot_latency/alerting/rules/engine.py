@@ -8,15 +8,15 @@ from fnmatch import translate
 from time import monotonic
 from typing import Any, Final
 
-from ..base.internal_errors import contained
-from ..model.alert import Alert, AlertEvent
-from ..model.metric import LatencyMetric
-from ..model.thresholds import Thresholds
+from ...base.internal_errors import contained
+from ...model.alert import Alert, AlertEvent
+from ...model.metric import LatencyMetric
+from ...model.thresholds import Thresholds
+from ..policy import AlertPolicy
+from .business_hours import any_open
 from .conditions import Finding, judge_of
-from .hours import any_open
-from .policy import AlertPolicy
-from .rule_text import ENDINGS, TEXTS, RuleText, facts_of, in_words
-from .rules import Match, Rule
+from .schema import Match, Rule
+from .text import ENDINGS, TEXTS, RuleText, facts_of, in_words
 
 __all__ = ["LOOK_EVERY_S", "MAX_CALLS", "MAX_KINDS", "RuleEngine"]
 
