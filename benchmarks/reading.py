@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from callbot_latency import OperationType, latency_tracker, measure_latency_context
-from callbot_latency.tracker import KEPT
+from callbot_latency.pipeline.tracker import KEPT
 
 from .caller import measured
 from .harness import ROUNDS, Figure, amount, pin, run_alone

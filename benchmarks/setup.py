@@ -21,8 +21,8 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from opentelemetry.trace import Tracer
 
 from callbot_latency import LatencyConfig, Thresholds, add_alert_callback, init, providers, shutdown
-from callbot_latency.histograms import views
 from callbot_latency.measuring.active_session import switch
+from callbot_latency.pipeline.histograms import views
 from callbot_latency.semconv import OPERATION_DURATION, SCOPE
 
 SPAN_NAME: Final = "speech_to_text transcribe"

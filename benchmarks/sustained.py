@@ -20,7 +20,7 @@ import httpx
 
 from callbot_latency import call, init, latency_tracker, measure_latency_context, shutdown
 from callbot_latency.base.drop_counters import dropped
-from callbot_latency.tracker import KEPT
+from callbot_latency.pipeline.tracker import KEPT
 from deploy.stack import Stack, missing_servers
 
 from .harness import Figure, amount, machine, say, table

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .model.metric import LatencyMetric, OperationStatus, OperationType, Severity
     from .model.thresholds import Thresholds
     from .model.turn_metric import TurnMetric
+    from .pipeline.tracker import LatencyTracker, latency_tracker
     from .reporters import LatencyReporter, PermanentError, ReporterStatus, TransientError
     from .reporters.apprise import AppriseReporter
     from .reporters.influxdb import InfluxDBReporter
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from .reporters.slack import SlackReporter
     from .runtime import init, latency_config, shutdown
     from .timeline import Anchor, BargeIn
-    from .tracker import LatencyTracker, latency_tracker
 
 __all__ = [
     "Alert",
@@ -98,7 +98,7 @@ _ROOMS = {
     "timeline": ("Anchor", "BargeIn"),
     "model.turn_metric": ("TurnMetric",),
     "calls.turn": ("Turn", "turn"),
-    "tracker": ("LatencyTracker", "latency_tracker"),
+    "pipeline.tracker": ("LatencyTracker", "latency_tracker"),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 

@@ -22,8 +22,8 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from .base.internal_errors import contained
 from .base.scrubbing import scrub
 from .config import ConfigError, LatencyConfig, otel_names
-from .histograms import views
 from .interop.span_processor import LatencySpanProcessor
+from .pipeline.histograms import views
 from .semconv import LOGGER_PROVIDERS, OTEL_EXPORTER_PROMETHEUS_HOST, OTEL_EXPORTER_PROMETHEUS_PORT, SCOPE
 from .tracing.spans import FEW, Writing
 

@@ -19,18 +19,19 @@ from .base.internal_errors import contained
 from .base.phone_numbers import NEVER, PhoneNumbers
 from .base.scrubbing import own
 from .config import ConfigError, LatencyConfig, adopt_dotenv, load_config
-from .deadlines import Deadlines
 from .delivery.lane import Lane
 from .delivery.manager import report_manager
 from .delivery.protocols import Consumer, LatencyReporter, Notifier
 from .exits import Exits
-from .histograms import Histograms
 from .interop.gen_ai import GenAISession
 from .logs import LogReporter
 from .measuring.active_session import switch
 from .measuring.session import Session
-from .on_deadline import OnDeadline
-from .pipeline import Pipeline
+from .pipeline.deadlines import Deadlines
+from .pipeline.histograms import Histograms
+from .pipeline.on_deadline import OnDeadline
+from .pipeline.tracker import latency_tracker
+from .pipeline.worker import Pipeline
 from .providers import Providers, open_providers
 from .reporters.apprise import apprise_reporter
 from .reporters.from_settings import influxdb_reporter, pushgateway_reporter
@@ -40,7 +41,6 @@ from .scrub_patterns import load_patterns
 from .semconv import LOGGER_RUNTIME, SCOPE
 from .tracing.headers import Hosts
 from .tracing.spans import SpanOpener
-from .tracker import latency_tracker
 
 __all__ = ["ConfigError", "effective_config", "init", "init_for_auto_instrumentation", "shutdown"]
 

@@ -30,8 +30,8 @@ from callbot_latency import (
     turn,
 )
 from callbot_latency.base.internal_errors import AtMostOncePer
-from callbot_latency.labels import running_by_type
 from callbot_latency.measuring import attempts
+from callbot_latency.pipeline.instruments import running_by_type
 
 from .conftest import FinishedSpans, Start, ticking
 
@@ -574,7 +574,7 @@ def test_prometheus_sums_over_operations_hold_no_attempt(measuring: LatencyConfi
     """Attempts have an instrument of their own."""
     from prometheus_client import CollectorRegistry, generate_latest
 
-    from callbot_latency.reporters.exposition import Counts
+    from callbot_latency.pipeline.prometheus_exposition import Counts
 
     counts = Counts(measuring.thresholds)
     with measure_latency_context(STT, "transcribe"), attempt("google"):

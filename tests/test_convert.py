@@ -8,7 +8,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import Status, StatusCode
 
 from callbot_latency import LatencyMetric, OperationStatus, Severity, Thresholds
-from callbot_latency.convert import to_metric
+from callbot_latency.pipeline.converter import to_metric
 
 THRESHOLDS = Thresholds()
 

@@ -23,11 +23,11 @@ from callbot_latency import (
     shutdown,
 )
 from callbot_latency import runtime as runtime_module
-from callbot_latency.convert import claim, to_metric
-from callbot_latency.deadlines import Deadlines
 from callbot_latency.measuring.measurement import operation_of
 from callbot_latency.model.metric import ThresholdsMs
 from callbot_latency.model.thresholds import Thresholds
+from callbot_latency.pipeline.converter import claim, to_metric
+from callbot_latency.pipeline.deadlines import Deadlines
 
 from .conftest import Start, ticking
 
@@ -114,7 +114,7 @@ def test_cancelled_after_its_deadline_it_keeps_its_severity(quick: Callable[[], 
 def test_what_ends_in_time_is_not_told(quick: Callable[[], Heard], monkeypatch: pytest.MonkeyPatch) -> None:
     """And one that is only slow is told at its end."""
     heard, clock = quick(), ticking(monkeypatch)
-    monkeypatch.setattr("callbot_latency.deadlines.perf_counter_ns", clock)
+    monkeypatch.setattr("callbot_latency.pipeline.deadlines.perf_counter_ns", clock)
     running = runtime_module._runtime
     assert running is not None
     for after_ms in (0, 9.9, 29.9):

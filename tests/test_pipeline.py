@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from callbot_latency import LatencyMetric, OperationType, Severity, latency_tracker, measure_latency, record
-from callbot_latency import pipeline as pipeline_module
 from callbot_latency.base.drop_counters import dropped
 from callbot_latency.base.internal_errors import reraise
 from callbot_latency.delivery.lane import Lane
 from callbot_latency.model.thresholds import Thresholds
-from callbot_latency.pipeline import CAPACITY, Pipeline
-from callbot_latency.tracker import KEPT, LatencyTracker
+from callbot_latency.pipeline import worker as pipeline_module
+from callbot_latency.pipeline.tracker import KEPT, LatencyTracker
+from callbot_latency.pipeline.worker import CAPACITY, Pipeline
 
 Make = Callable[..., Pipeline]
 
@@ -299,7 +299,7 @@ def test_what_the_end_has_no_time_for_is_counted_amid_a_conversion(make: Make, m
         may_go.wait(0.05)
         return convert(*args)
 
-    monkeypatch.setattr("callbot_latency.pipeline.to_metric", slow)
+    monkeypatch.setattr("callbot_latency.pipeline.worker.to_metric", slow)
     pipeline = make(seen := Collector())
     for n in range(1_000):
         pipeline.submit(metric(n))

@@ -17,10 +17,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from callbot_latency import Thresholds, measure_latency_context
 from callbot_latency.base.drop_counters import dropped, unmeasured
 from callbot_latency.delivery.lane import Lane
-from callbot_latency.histograms import edges_s
 from callbot_latency.model.metric import ThresholdsMs
+from callbot_latency.pipeline.histograms import edges_s
+from callbot_latency.pipeline.prometheus_exposition import MAX_SERIES
 from callbot_latency.reporters import PermanentError, TransientError
-from callbot_latency.reporters.exposition import MAX_SERIES
 from callbot_latency.reporters.pushgateway import PrometheusReporter
 
 from . import measured

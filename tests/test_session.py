@@ -15,9 +15,9 @@ from callbot_latency.measuring.active_session import switch
 from callbot_latency.measuring.measurement import Measurement, operation_of
 from callbot_latency.measuring.session import Session
 from callbot_latency.model.thresholds import Thresholds
-from callbot_latency.pipeline import Pipeline
+from callbot_latency.pipeline.tracker import LatencyTracker
+from callbot_latency.pipeline.worker import Pipeline
 from callbot_latency.tracing.spans import SpanOpener
-from callbot_latency.tracker import LatencyTracker
 
 STT = operation_of("speech_to_text", "listen")
 

@@ -24,9 +24,9 @@ from callbot_latency import (
     record,
     shutdown,
 )
-from callbot_latency import statistics as statistics_module
-from callbot_latency.statistics import MAX_KEYS, percentile
-from callbot_latency.tracker import KEPT
+from callbot_latency.pipeline import statistics as statistics_module
+from callbot_latency.pipeline.statistics import MAX_KEYS, percentile
+from callbot_latency.pipeline.tracker import KEPT
 
 from . import measured
 from .conftest import Start

@@ -10,9 +10,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from .. import semconv
-from ..labels import NameLabels
 from ..model.metric import LatencyMetric
 from ..model.turn_metric import TurnMetric
+from ..pipeline.instruments import NameLabels
 
 __all__ = ["ATTEMPT_MEASUREMENT", "MEASUREMENT", "TURN_MEASUREMENT", "Points"]
 

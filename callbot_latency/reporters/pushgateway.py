@@ -18,7 +18,7 @@ from ..delivery.errors import PermanentError, TransientError
 from ..model.metric import LatencyMetric
 from ..model.thresholds import Thresholds
 from ..model.turn_metric import TurnMetric
-from .exposition import Counts
+from ..pipeline.prometheus_exposition import Counts
 from .http import AnswerError, Attempts, Basic, address_of
 
 __all__ = ["PrometheusReporter"]

@@ -18,8 +18,8 @@ import pytest
 from prometheus_client import CollectorRegistry, Histogram, push_to_gateway
 
 from callbot_latency.deploy import rule_file
-from callbot_latency.histograms import edges_s
 from callbot_latency.model.thresholds import Thresholds
+from callbot_latency.pipeline.histograms import edges_s
 from deploy.processes import ServerProcess, free_ports
 from deploy.servers import binary as path_of
 from deploy.stack import Stack, missing_servers

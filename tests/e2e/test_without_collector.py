@@ -23,7 +23,7 @@ from opentelemetry.sdk.resources import Resource
 
 from callbot_latency import Anchor, InfluxDBReporter, LatencyMetric, PrometheusReporter, Thresholds, TurnMetric
 from callbot_latency.base.drop_counters import dropped, unmeasured
-from callbot_latency.histograms import Histograms, views
+from callbot_latency.pipeline.histograms import Histograms, views
 from callbot_latency.reporters import PermanentError, TransientError
 from callbot_latency.timeline import BargeIn
 from deploy.stack import DATABASE, USER, Stack

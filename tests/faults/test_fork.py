@@ -618,7 +618,7 @@ def test_a_child_without_room_for_threads_counts_what_it_measures_as_dropped(roo
     done = run_python(
         """
         import logging
-        from callbot_latency import pipeline
+        from callbot_latency.pipeline import worker as pipeline
         logging.basicConfig(format="%(message)s")
         def no_room(*_):
             raise RuntimeError("can't start new thread")

@@ -11,9 +11,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from callbot_latency.measuring.measurement import operation_of
 from callbot_latency.measuring.session import Session
 from callbot_latency.model.thresholds import Thresholds
-from callbot_latency.pipeline import Pipeline
+from callbot_latency.pipeline.tracker import LatencyTracker
+from callbot_latency.pipeline.worker import Pipeline
 from callbot_latency.tracing.spans import SpanOpener
-from callbot_latency.tracker import LatencyTracker
 
 S = 10**9
 DAY_NS, HOUR_NS = 86_400 * S, 3_600 * S

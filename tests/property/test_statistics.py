@@ -12,9 +12,9 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from callbot_latency import LatencyMetric, LatencyTracker, Severity, Thresholds
-from callbot_latency.histograms import Histograms, edges_s, views
 from callbot_latency.model.metric import ThresholdsMs
-from callbot_latency.statistics import percentile
+from callbot_latency.pipeline.histograms import Histograms, edges_s, views
+from callbot_latency.pipeline.statistics import percentile
 
 latencies = st.floats(0, 1e9, allow_nan=False)
 thresholds_ms = (

@@ -7,11 +7,11 @@ from typing import Any, Final
 
 from opentelemetry.context import Context
 
-from .alerting.callback_runner import act
-from .delivery.lane import Lane
-from .measuring.measurement import Measurement
-from .model.alert import Alert
-from .tracing.context import attach, detach
+from ..alerting.callback_runner import act
+from ..delivery.lane import Lane
+from ..measuring.measurement import Measurement
+from ..model.alert import Alert
+from ..tracing.context import attach, detach
 
 __all__ = ["OnDeadline"]
 

@@ -13,11 +13,11 @@ from prometheus_client.utils import floatToGoString
 
 from .. import semconv
 from ..base.drop_counters import dropped, unmeasured
-from ..histograms import edges_s, responses_s
-from ..labels import NameLabels, running_by_type
 from ..model.metric import LatencyMetric
 from ..model.thresholds import Thresholds
 from ..model.turn_metric import TurnMetric
+from .histograms import edges_s, responses_s
+from .instruments import NameLabels, running_by_type
 
 __all__ = ["Counts"]
 

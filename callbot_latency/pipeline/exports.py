@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from . import semconv
-from .model.metric import LatencyMetric
+from .. import semconv
+from ..model.metric import LatencyMetric
 
 __all__ = ["EXPORTS"]
 

@@ -8,13 +8,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, overload
 
-from . import semconv
-from .alerting.callbacks import add_alert_callback
+from .. import semconv
+from ..alerting.callbacks import add_alert_callback
+from ..measuring.active_session import switch
+from ..model.alert import Alert
+from ..model.metric import LatencyMetric, OperationStatus, OperationType, Severity
+from ..model.turn_metric import TurnMetric
 from .exports import EXPORTS
-from .measuring.active_session import switch
-from .model.alert import Alert
-from .model.metric import LatencyMetric, OperationStatus, OperationType, Severity
-from .model.turn_metric import TurnMetric
 from .statistics import Table
 
 __all__ = ["KEPT", "KeptMetrics", "LatencyTracker", "latency_tracker"]

@@ -8,14 +8,14 @@ from opentelemetry.metrics import CallbackOptions, Meter, Observation
 from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
-from . import semconv
-from .base.drop_counters import dropped, unmeasured
-from .base.internal_errors import contained
-from .labels import NameLabels, running_by_type
-from .model.metric import LatencyMetric
-from .model.thresholds import Thresholds
-from .model.turn_metric import TurnMetric
-from .tracing.sdk_internals import begin_anew
+from .. import semconv
+from ..base.drop_counters import dropped, unmeasured
+from ..base.internal_errors import contained
+from ..model.metric import LatencyMetric
+from ..model.thresholds import Thresholds
+from ..model.turn_metric import TurnMetric
+from ..tracing.sdk_internals import begin_anew
+from .instruments import NameLabels, running_by_type
 
 __all__ = ["Histograms", "edges_s", "responses_s", "views"]
 

@@ -5,13 +5,13 @@ from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Final
 
-from .base.internal_errors import contained
-from .convert import claim, running_metric
-from .measuring.measurement import NS_PER_MS, Measurement
-from .measuring.session import OpenMeasurements
-from .model.alert import Alert
-from .model.metric import LatencyMetric
-from .model.thresholds import Thresholds
+from ..base.internal_errors import contained
+from ..measuring.measurement import NS_PER_MS, Measurement
+from ..measuring.session import OpenMeasurements
+from ..model.alert import Alert
+from ..model.metric import LatencyMetric
+from ..model.thresholds import Thresholds
+from .converter import claim, running_metric
 
 __all__ = ["Deadlines"]
 

@@ -2,10 +2,10 @@
 
 from collections import Counter
 
-from . import semconv
-from .base.drop_counters import dropped
-from .measuring.active_session import switch
-from .model.metric import OperationType
+from .. import semconv
+from ..base.drop_counters import dropped
+from ..measuring.active_session import switch
+from ..model.metric import OperationType
 
 __all__ = ["NameLabels", "running_by_type"]
 

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from . import semconv
-from .model.metric import LatencyMetric, OperationStatus
+from .. import semconv
+from ..model.metric import LatencyMetric, OperationStatus
 
 __all__ = ["MAX_KEYS", "Table", "percentile"]
 

@@ -11,16 +11,16 @@ from queue import Empty, SimpleQueue
 from time import monotonic, sleep
 from typing import Any, Final
 
-from . import semconv
-from .base.drop_counters import dropped
-from .base.internal_errors import AtMostOncePer, contained
-from .base.pacing import Pace
-from .base.phone_numbers import NEVER, PhoneNumbers
-from .convert import to_metric
-from .delivery.protocols import Buffered, Consumer, Ticking, TurnReporter
-from .model.metric import LatencyMetric
-from .model.thresholds import Thresholds
-from .model.turn_metric import TurnMetric
+from .. import semconv
+from ..base.drop_counters import dropped
+from ..base.internal_errors import AtMostOncePer, contained
+from ..base.pacing import Pace
+from ..base.phone_numbers import NEVER, PhoneNumbers
+from ..delivery.protocols import Buffered, Consumer, Ticking, TurnReporter
+from ..model.metric import LatencyMetric
+from ..model.thresholds import Thresholds
+from ..model.turn_metric import TurnMetric
+from .converter import to_metric
 from .tracker import LatencyTracker
 
 __all__ = ["CAPACITY", "Pipeline"]

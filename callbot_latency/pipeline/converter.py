@@ -6,14 +6,14 @@ from typing import Any
 
 from opentelemetry.trace import format_span_id, format_trace_id
 
-from . import semconv
-from .base.phone_numbers import NEVER, PhoneNumbers
-from .base.scrubbing import scrub
-from .interop.framework_spans import ForeignSpan, metric_of
-from .measuring.measurement import NS_PER_MS, Fate, Measurement, at
-from .model.metric import LatencyMetric, OperationStatus, Severity, known_metric
-from .model.thresholds import Thresholds
-from .tracing.span_status import kept_facts
+from .. import semconv
+from ..base.phone_numbers import NEVER, PhoneNumbers
+from ..base.scrubbing import scrub
+from ..interop.framework_spans import ForeignSpan, metric_of
+from ..measuring.measurement import NS_PER_MS, Fate, Measurement, at
+from ..model.metric import LatencyMetric, OperationStatus, Severity, known_metric
+from ..model.thresholds import Thresholds
+from ..tracing.span_status import kept_facts
 
 __all__ = ["claim", "running_metric", "to_metric"]
 
