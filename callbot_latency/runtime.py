@@ -34,7 +34,7 @@ from .pipeline.tracker import latency_tracker
 from .pipeline.worker import Pipeline
 from .providers import Providers, open_providers
 from .reporters.apprise import apprise_reporter
-from .reporters.from_settings import influxdb_reporter, pushgateway_reporter
+from .reporters.from_config import influxdb_reporter, pushgateway_reporter
 from .reporters.jsonl import JsonlReporter
 from .reporters.slack import slack_reporter
 from .scrub_patterns import load_patterns

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from callbot_latency import Anchor, ConfigError, InfluxDBReporter, LatencyConfig
 from callbot_latency.config import load_config
 from callbot_latency.reporters import PermanentError, TransientError
-from callbot_latency.reporters.from_settings import influxdb_reporter, pushgateway_reporter
-from callbot_latency.reporters.points import Points
+from callbot_latency.reporters.from_config import influxdb_reporter, pushgateway_reporter
+from callbot_latency.reporters.influxdb_points import Points
 from callbot_latency.timeline import BargeIn
 
 from . import measured
@@ -160,7 +160,7 @@ def test_an_earlier_measurement_keeps_its_time() -> None:
 @pytest.fixture
 def few_instants(monkeypatch: pytest.MonkeyPatch) -> int:
     """So many instants are remembered, instead of many thousands."""
-    monkeypatch.setattr("callbot_latency.reporters.points.MAX_INSTANTS", 1_000)
+    monkeypatch.setattr("callbot_latency.reporters.influxdb_points.MAX_INSTANTS", 1_000)
     return 1_000
 
 

@@ -14,7 +14,7 @@ from ..model.metric import LatencyMetric
 from ..model.turn_metric import TurnMetric
 from ..semconv import LOGGER_INFLUXDB
 from .http import AnswerError, Attempts, address_of
-from .points import Points
+from .influxdb_points import Points
 
 __all__ = ["InfluxDBReporter"]
 

@@ -17,7 +17,7 @@ from ..delivery.retry import Retry
 from ..model.metric import LatencyMetric
 from ..model.turn_metric import TurnMetric
 from ..semconv import LOGGER_JSONL
-from .held import opened
+from .fork_safe_files import opened
 from .rotation import Rotation, locked
 
 __all__ = ["JsonlReporter"]

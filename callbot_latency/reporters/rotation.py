@@ -27,7 +27,7 @@ from typing import Final, NamedTuple
 
 from ..base.internal_errors import AtMostOncePer, contained
 from ..semconv import LOGGER_ROTATION
-from .held import opened
+from .fork_safe_files import opened
 
 __all__ = ["Backup", "Backups", "Rotation", "backups_of", "locked"]
 
