@@ -17,8 +17,9 @@ from pathlib import Path
 from types import MethodType
 from typing import Any, Final
 
-from callbot_latency import call, providers
+from callbot_latency import call
 from callbot_latency.measuring.active_session import switch
+from callbot_latency.runtime import otel_providers as providers
 
 from . import caller
 from .callgrind import counted, missing

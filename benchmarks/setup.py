@@ -20,9 +20,10 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace import Tracer
 
-from callbot_latency import LatencyConfig, Thresholds, add_alert_callback, init, providers, shutdown
+from callbot_latency import LatencyConfig, Thresholds, add_alert_callback, init, shutdown
 from callbot_latency.measuring.active_session import switch
 from callbot_latency.pipeline.histograms import views
+from callbot_latency.runtime import otel_providers as providers
 from callbot_latency.semconv import OPERATION_DURATION, SCOPE
 
 SPAN_NAME: Final = "speech_to_text transcribe"

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from .delivery.manager import ReportManager, report_manager
     from .instrumentation import instrument, uninstrument
     from .interop.span_processor import LatencySpanProcessor
-    from .logs import add_call_context, configure_logging
     from .measuring.attempts import attempt
     from .measuring.decorator import measure_latency, measure_latency_context
     from .measuring.session import record
@@ -25,7 +24,8 @@ if TYPE_CHECKING:
     from .reporters.influxdb import InfluxDBReporter
     from .reporters.pushgateway import PrometheusReporter
     from .reporters.slack import SlackReporter
-    from .runtime import init, latency_config, shutdown
+    from .runtime.app_logging import add_call_context, configure_logging
+    from .runtime.lifecycle import init, latency_config, shutdown
     from .timeline import Anchor, BargeIn
 
 __all__ = [
@@ -81,7 +81,7 @@ _ROOMS = {
     "calls.call": ("bind", "call"),
     "config": ("ConfigError", "LatencyConfig"),
     "instrumentation": ("instrument", "uninstrument"),
-    "logs": ("add_call_context", "configure_logging"),
+    "runtime.app_logging": ("add_call_context", "configure_logging"),
     "measuring.decorator": ("measure_latency", "measure_latency_context"),
     "model.metric": ("LatencyMetric", "OperationStatus", "OperationType", "Severity"),
     "interop.span_processor": ("LatencySpanProcessor",),
@@ -92,7 +92,7 @@ _ROOMS = {
     "reporters.slack": ("SlackReporter",),
     "reporters.influxdb": ("InfluxDBReporter",),
     "reporters.pushgateway": ("PrometheusReporter",),
-    "runtime": ("init", "latency_config", "shutdown"),
+    "runtime.lifecycle": ("init", "latency_config", "shutdown"),
     "measuring.session": ("record",),
     "model.thresholds": ("Thresholds",),
     "timeline": ("Anchor", "BargeIn"),

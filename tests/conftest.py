@@ -15,10 +15,10 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from callbot_latency import LatencyConfig, call, init, latency_tracker, shutdown
-from callbot_latency import runtime as runtime_module
 from callbot_latency.alerting.callbacks import callbacks
 from callbot_latency.base.internal_errors import reraise
 from callbot_latency.model.metric import _registered
+from callbot_latency.runtime import lifecycle as runtime_module
 from callbot_latency.semconv import ENVIRONMENT
 
 from .clock import Clock

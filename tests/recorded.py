@@ -9,7 +9,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from callbot_latency import Alert, add_alert_callback, latency_tracker
-from callbot_latency import runtime as runtime_module
+from callbot_latency.runtime import lifecycle as runtime_module
 
 from .conftest import Start
 

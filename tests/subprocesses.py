@@ -32,7 +32,7 @@ from callbot_latency.base.drop_counters import dropped
 
 def keep_the_bound():
     '''The end of the process has its own 2 s, as without the tests.'''
-    shutdown.__defaults__ = (cl.runtime.EXIT_TIMEOUT_S,)
+    shutdown.__defaults__ = (cl.runtime.lifecycle.EXIT_TIMEOUT_S,)
 
 def until(true):
     deadline_s = time.monotonic() + 60

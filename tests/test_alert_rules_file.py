@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from callbot_latency import ConfigError, LatencyConfig, OperationType, init
-from callbot_latency import runtime as runtime_module
 from callbot_latency.alerting.rules import file as rules_file
 from callbot_latency.alerting.rules.file import _CONDITIONS, _EXPECTED, _TABLES, MAX_FAULTS, load_rules
 from callbot_latency.alerting.rules.schema import LONGEST_WINDOW_S, RuleFile
+from callbot_latency.runtime import lifecycle as runtime_module
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "alert_rules.toml"

@@ -142,7 +142,7 @@ def test_the_dotenv_file_names_the_service_of_our_resource(tmp_path: Path) -> No
     (tmp_path / ".env").write_text("OTEL_SERVICE_NAME=bot\nOTEL_RESOURCE_ATTRIBUTES=deployment.environment=test\n")
     code = """
     init()
-    attributes = cl.runtime._runtime.providers.tracers.resource.attributes
+    attributes = cl.runtime.lifecycle._runtime.providers.tracers.resource.attributes
     tell(service=attributes["service.name"], where=attributes["deployment.environment"])
     """
     assert facts_of(run_python(code, tmp_path, timeout_s=100)) == {"service": "bot", "where": "test"}

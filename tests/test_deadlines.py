@@ -22,12 +22,12 @@ from callbot_latency import (
     measure_latency_context,
     shutdown,
 )
-from callbot_latency import runtime as runtime_module
 from callbot_latency.measuring.measurement import operation_of
 from callbot_latency.model.metric import ThresholdsMs
 from callbot_latency.model.thresholds import Thresholds
 from callbot_latency.pipeline.converter import claim, to_metric
 from callbot_latency.pipeline.deadlines import Deadlines
+from callbot_latency.runtime import lifecycle as runtime_module
 
 from .conftest import Start, ticking
 

@@ -31,8 +31,8 @@ from callbot_latency import (
     measure_latency_context,
     shutdown,
 )
-from callbot_latency import runtime as runtime_module
 from callbot_latency.interop.framework_spans import CALL_IDS, FIRST_OUTPUT, PROVIDERS, TABLE
+from callbot_latency.runtime import lifecycle as runtime_module
 from callbot_latency.semconv import SCOPE
 
 from .conftest import Start

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from callbot_latency import LatencyConfig, OperationType, attempt, call, measure_latency, measure_latency_context
-from callbot_latency import runtime as runtime_module
 from callbot_latency.interop.gen_ai import GenAISession
+from callbot_latency.runtime import lifecycle as runtime_module
 
 from .conftest import Start
 from .test_foreign import exported

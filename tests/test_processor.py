@@ -35,7 +35,7 @@ def counts():
         "tracked": {key: s["count"] for key, s in latency_tracker.get_stats().items()},
         "severities": sum(m.severity is not None for m in latency_tracker.metrics),
         "dropped": dropped.by_reason(),
-        "open": len(cl.runtime._runtime.session.open_measurements) if cl.runtime._runtime else 0,
+        "open": len(cl.runtime.lifecycle._runtime.session.open_measurements) if cl.runtime.lifecycle._runtime else 0,
         "ids": sorted({m.call_sid for m in latency_tracker.metrics}),
     }
 """

@@ -22,8 +22,8 @@ from callbot_latency import (
     measure_latency_context,
     propagate,
 )
-from callbot_latency import runtime as runtime_module
 from callbot_latency.calls.turn import turn
+from callbot_latency.runtime import lifecycle as runtime_module
 from callbot_latency.tracing.context import bound
 
 from .conftest import FinishedSpans, Start

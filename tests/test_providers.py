@@ -94,7 +94,7 @@ def test_the_resource_names_service_and_instance(tmp_path: Path) -> None:
     """What OTEL_RESOURCE_ATTRIBUTES says wins; each process has an instance of its own."""
     code = """
     init()
-    providers = cl.runtime._runtime.providers
+    providers = cl.runtime.lifecycle._runtime.providers
     resources = providers.tracers.resource, providers.meters._sdk_config.resource
     tell(tracers=dict(resources[0].attributes), meters=dict(resources[1].attributes))
     """
@@ -117,7 +117,7 @@ def test_prometheus_is_served_and_its_port_given_back(tmp_path: Path) -> None:
     for _ in range(2):
         init()
         listen()
-        cl.runtime._runtime.pipeline.flush(60)
+        cl.runtime.lifecycle._runtime.pipeline.flush(60)
         with urllib.request.urlopen(f"http://127.0.0.1:{os.environ['OTEL_EXPORTER_PROMETHEUS_PORT']}/metrics") as page:
             pages.append(page.read().decode())
         shutdown(60)

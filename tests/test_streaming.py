@@ -24,10 +24,10 @@ from callbot_latency import (
     measure_latency,
     measure_latency_context,
 )
-from callbot_latency import runtime as runtime_module
 from callbot_latency.measuring import generators as streaming_module
 from callbot_latency.measuring import session as session_module
 from callbot_latency.measuring.active_session import switch
+from callbot_latency.runtime import lifecycle as runtime_module
 
 from .conftest import FinishedSpans
 

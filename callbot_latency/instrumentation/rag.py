@@ -7,7 +7,7 @@ from ..config import ConfigError
 from ..measuring.active_session import ActiveSession
 from ..measuring.measurement import Measurement
 from ..model.metric import OperationType
-from ..runtime import effective_config
+from ..runtime.lifecycle import effective_config
 from . import checked_urls
 from .instrumentor import ClientInstrumentor
 from .wrapping import Plan, Planner, ReportedError, Target, body_measured, measured, measured_async, operation

@@ -18,8 +18,8 @@ from starlette.applications import Starlette
 
 from callbot_latency import call, init, latency_config, measure_latency_context, report_manager, shutdown
 from callbot_latency.base.drop_counters import dropped
-from callbot_latency.providers import _relay
 from callbot_latency.reporters import rotation
+from callbot_latency.runtime.otel_providers import _relay
 from examples.callbot import servers, speech
 from examples.callbot.bot import Services, media_stream_route
 from examples.callbot.run import services_running

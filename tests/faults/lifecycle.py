@@ -17,8 +17,8 @@ from time import monotonic, sleep
 from typing import Any
 
 import callbot_latency as cl
-from callbot_latency import runtime
 from callbot_latency.base.drop_counters import dropped
+from callbot_latency.runtime import lifecycle as runtime
 
 THREADS = 100
 LEAST_STEPS = 1_500

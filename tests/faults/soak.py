@@ -14,9 +14,9 @@ from time import monotonic, sleep
 from typing import Any
 
 import callbot_latency as cl
-from callbot_latency import runtime
 from callbot_latency.base.drop_counters import dropped
 from callbot_latency.reporters.rotation import backups_of
+from callbot_latency.runtime import lifecycle as runtime
 
 CALLS_AT_ONCE = 50
 TURNS_A_CALL = 10

@@ -23,7 +23,7 @@ from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from callbot_latency import LatencyMetric, record
-from callbot_latency import runtime
+from callbot_latency.runtime import lifecycle as runtime
 
 reader, names = InMemoryMetricReader(), random.Random(20)
 metrics.set_meter_provider(MeterProvider(metric_readers=[reader], shutdown_on_exit=False))
@@ -128,7 +128,8 @@ import gc, random, tracemalloc
 from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from callbot_latency import LatencyMetric, record, runtime
+from callbot_latency import LatencyMetric, record
+from callbot_latency.runtime import lifecycle as runtime
 
 reader, names = InMemoryMetricReader(), random.Random(20)
 metrics.set_meter_provider(MeterProvider(metric_readers=[reader], shutdown_on_exit=False))

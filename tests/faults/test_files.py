@@ -87,7 +87,7 @@ def test_a_disk_that_fills_up_leaves_whole_lines(tmp_path: Path) -> None:
         init()
         for _ in range(20):
             for _ in range(10): listen()
-            from callbot_latency import runtime
+            from callbot_latency.runtime import lifecycle as runtime
             runtime._runtime.pipeline.flush(0.05)
         until(lambda: has_failed(200))
         shutdown(timeout_s=0.5)
@@ -105,7 +105,7 @@ def test_a_file_that_can_be_written_again_is_written_again(tmp_path: Path) -> No
     """Once the obstacle is gone everything stands in the file: it waited."""
     done = run_python(
         """
-        from callbot_latency import runtime
+        from callbot_latency.runtime import lifecycle as runtime
         os.makedirs("outputs/logs/latency_metrics.jsonl")
         init()
         listen()
@@ -348,7 +348,7 @@ def test_the_last_lines_at_exit_may_rotate(tmp_path: Path) -> None:
     init()
     for _ in range(5):
         for _ in range(20): listen()
-        cl.runtime._runtime.pipeline.flush(60)
+        cl.runtime.lifecycle._runtime.pipeline.flush(60)
     for _ in range(20): listen()
     """
     for _ in range(2):
@@ -378,7 +378,7 @@ def test_a_fork_in_the_middle_of_an_archive_holds_it_up_for_nobody(tmp_path: Pat
         from callbot_latency.reporters.rotation import backups_of
         from pathlib import Path
         path = Path("m.jsonl")
-        cl.runtime._runtime.pipeline.flush(60)
+        cl.runtime.lifecycle._runtime.pipeline.flush(60)
         assert in_the_middle.wait(60)
         parent = os.getpid()
         if os.fork():
@@ -387,7 +387,7 @@ def test_a_fork_in_the_middle_of_an_archive_holds_it_up_for_nobody(tmp_path: Pat
         os.kill(parent, signal.SIGKILL)
         until(lambda: has_ended(parent))
         listen()
-        cl.runtime._runtime.pipeline.flush(60)
+        cl.runtime.lifecycle._runtime.pipeline.flush(60)
         until(lambda: list(backups_of(path).values()) == [{".gz"}])
         tell(done=True)
         """,

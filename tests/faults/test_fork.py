@@ -35,7 +35,7 @@ def test_parent_and_child_both_measure(exporter: str, tmp_path: Path) -> None:
         child = os.fork()
         if child == 0:
             for _ in range(200): in_child()
-            cl.runtime._runtime.pipeline.flush(60)
+            cl.runtime.lifecycle._runtime.pipeline.flush(60)
             names = sorted(thread.name for thread in threading.enumerate() if thread.name.startswith("callbot"))
             assert len(names) == 7, names
             sys.exit(9)
@@ -63,7 +63,7 @@ def test_what_was_counted_before_the_fork_is_in_the_parents_metrics_alone(tmp_pa
             """
             init()
             for _ in range(5): listen()
-            assert cl.runtime._runtime.pipeline.flush(60)
+            assert cl.runtime.lifecycle._runtime.pipeline.flush(60)
             child = os.fork()
             if child == 0:
                 for _ in range(3): listen()
@@ -397,7 +397,8 @@ def test_a_hundred_forks_while_each_lock_of_ours_is_held_in_turn(tmp_path: Path)
     done = run_python(
         """
         import gc
-        from callbot_latency import report_manager, runtime
+        from callbot_latency import report_manager
+        from callbot_latency.runtime import lifecycle as runtime
         class Kept:
             def report(self, batch): pass
         @measure_latency("speech_to_text")
@@ -464,7 +465,7 @@ def test_a_fork_while_nothing_runs_or_amid_a_start_leaves_a_child_that_can_start
     """Another thread reads while we are off, then is in the middle of `init()`: the child hangs in neither."""
     done = run_python(
         """
-        from callbot_latency import runtime
+        from callbot_latency.runtime import lifecycle as runtime
         init()
         listen()
         shutdown()
@@ -524,7 +525,7 @@ def test_a_session_that_is_ended_while_another_thread_forks_ends(tmp_path: Path)
 
         os.register_at_fork(before=end)
         init()
-        worker = cl.runtime._runtime.pipeline._thread
+        worker = cl.runtime.lifecycle._runtime.pipeline._thread
         listen()
         child = os.fork()
         if child == 0: os._exit(0)
@@ -556,7 +557,7 @@ def test_a_reporter_that_forks_leaves_the_child_its_own_counts(tmp_path: Path) -
             inherited.join(60)
             alive = inherited.is_alive()
             for _ in range(20): listen()
-            flushed = cl.runtime._runtime.pipeline.flush(60)
+            flushed = cl.runtime.lifecycle._runtime.pipeline.flush(60)
             status = cl.report_manager.status()["forking"]
             tell(
                 alive=alive, flushed=flushed, elsewhere=all(each != ident for each, _ in seen),
@@ -568,7 +569,7 @@ def test_a_reporter_that_forks_leaves_the_child_its_own_counts(tmp_path: Path) -
         init()
         cl.report_manager.add_reporter(Forking(), name="forking")
         listen()
-        assert cl.runtime._runtime.pipeline.flush(60)
+        assert cl.runtime.lifecycle._runtime.pipeline.flush(60)
         status = cl.report_manager.status()["forking"]
         code = os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1])
         print("PARENT", code, status.accepted, status.delivered, status.pending)
@@ -657,7 +658,7 @@ def test_a_signal_ends_a_child_without_room_for_threads(default: str, tmp_path: 
     done = run_python(
         f"""
         import _thread
-        from callbot_latency import exits
+        from callbot_latency.runtime import process_exit as exits
         number = signal.SIGINT if {default!r} else signal.SIGTERM
         {default}
         def no_room(*_):

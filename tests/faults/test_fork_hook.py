@@ -49,7 +49,7 @@ def test_a_child_pays_little_and_does_no_io(busy: bool, tmp_path: Path) -> None:
     """Counted in our hook, not timed, in 10 children; while 1,500 measurements wait, too."""
     done = run_python(
         f"""
-        from callbot_latency import runtime
+        from callbot_latency.runtime import lifecycle as runtime
         seen, hook = [], runtime._after_fork_in_child
         inside, calls = False, []
         waits = {{"acquire", "wait", "sleep", "select", "flock", "join"}}
@@ -129,7 +129,7 @@ def test_a_child_hangs_on_no_lock_of_opentelemetry_and_tells_its_own_counts_alon
         theirs.add(7)
         init()
         for _ in range(200): listen()
-        cl.runtime._runtime.pipeline.flush(60)
+        cl.runtime.lifecycle._runtime.pipeline.flush(60)
         threading.Thread(target=reader.collect, daemon=True).start()
         assert in_export.wait(60)
 
@@ -156,7 +156,7 @@ def test_a_child_hangs_on_no_lock_of_opentelemetry_and_tells_its_own_counts_alon
         if child == 0:
             signal.alarm(60)
             for _ in range(3): listen()
-            assert cl.runtime._runtime.pipeline.flush(50)
+            assert cl.runtime.lifecycle._runtime.pipeline.flush(50)
             counts.clear()
             assert provider.force_flush(50_000)
             assert counts["callbot.operation.duration"] == 3, counts

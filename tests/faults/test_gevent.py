@@ -63,7 +63,7 @@ def others():
 gevent.spawn(others)
 for _ in range(3000): listen()
 before = turns
-flushed = cl.runtime._runtime.pipeline.flush(60)
+flushed = cl.runtime.lifecycle._runtime.pipeline.flush(60)
 tell(flushed=flushed, turns=turns - before)
 """,
         tmp_path,
@@ -147,7 +147,7 @@ if child == 0:
     slow.thread.join(60)
     alive = slow.thread.is_alive()
 for _ in range(3): listen()
-flushed = cl.runtime._runtime.pipeline.flush(60)
+flushed = cl.runtime.lifecycle._runtime.pipeline.flush(60)
 status = cl.report_manager.status()["slow"]
 counts = [status.accepted, status.delivered, status.pending, sum(n for pid, n in slow.seen if pid == os.getpid())]
 if child == 0:

@@ -10,7 +10,7 @@ STATE = """
 import gc, logging
 
 def state():
-    from callbot_latency import runtime
+    from callbot_latency.runtime import lifecycle as runtime
     gc.collect()
     fds = sorted(int(fd) for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}"))
     return {

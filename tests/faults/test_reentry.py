@@ -108,7 +108,7 @@ while len(entered) < 10_000 and time.monotonic() < deadline_s:
     count += 1
     threading.Event().wait(0.001)
 limit = 0
-ended = cl.runtime._runtime.pipeline.flush(60)
+ended = cl.runtime.lifecycle._runtime.pipeline.flush(60)
 tell(
     entered=len(entered), measured=sum(entered), ended=ended and shutdown(timeout_s=60), count=count,
     places=len(places), dropped=dropped.by_reason(),

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from callbot_latency import Alert, LatencyMetric, PermanentError, TransientError, configure_logging
 from callbot_latency.alerting.callback_runner import act
 from callbot_latency.delivery.errors import text_of
-from callbot_latency.logs import LogReporter
 from callbot_latency.reporters.jsonl import JsonlReporter
+from callbot_latency.runtime.app_logging import LogReporter
 from tests.property.test_messages import alerts, metrics, texts
 
 LIVE = {"Cc", "Cf", "Cs", "Zl", "Zp"}

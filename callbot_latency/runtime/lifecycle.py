@@ -8,39 +8,39 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Any, Final
 
-from .alerting import AlertPolicy
-from .alerting.callbacks import callbacks
-from .alerting.channel_test import running
-from .alerting.rules.engine import RuleEngine
-from .alerting.rules.file import load_rules
-from .alerting.rules.schema import Rule
-from .base.drop_counters import dropped, unmeasured
-from .base.internal_errors import contained
-from .base.phone_numbers import NEVER, PhoneNumbers
-from .base.scrubbing import own
-from .config import ConfigError, LatencyConfig, adopt_dotenv, load_config
-from .delivery.lane import Lane
-from .delivery.manager import report_manager
-from .delivery.protocols import Consumer, LatencyReporter, Notifier
-from .exits import Exits
-from .interop.gen_ai import GenAISession
-from .logs import LogReporter
-from .measuring.active_session import switch
-from .measuring.session import Session
-from .pipeline.deadlines import Deadlines
-from .pipeline.histograms import Histograms
-from .pipeline.on_deadline import OnDeadline
-from .pipeline.tracker import latency_tracker
-from .pipeline.worker import Pipeline
-from .providers import Providers, open_providers
-from .reporters.apprise import apprise_reporter
-from .reporters.from_config import influxdb_reporter, pushgateway_reporter
-from .reporters.jsonl import JsonlReporter
-from .reporters.slack import slack_reporter
+from ..alerting import AlertPolicy
+from ..alerting.callbacks import callbacks
+from ..alerting.channel_test import running
+from ..alerting.rules.engine import RuleEngine
+from ..alerting.rules.file import load_rules
+from ..alerting.rules.schema import Rule
+from ..base.drop_counters import dropped, unmeasured
+from ..base.internal_errors import contained
+from ..base.phone_numbers import NEVER, PhoneNumbers
+from ..base.scrubbing import own
+from ..config import ConfigError, LatencyConfig, adopt_dotenv, load_config
+from ..delivery.lane import Lane
+from ..delivery.manager import report_manager
+from ..delivery.protocols import Consumer, LatencyReporter, Notifier
+from ..interop.gen_ai import GenAISession
+from ..measuring.active_session import switch
+from ..measuring.session import Session
+from ..pipeline.deadlines import Deadlines
+from ..pipeline.histograms import Histograms
+from ..pipeline.on_deadline import OnDeadline
+from ..pipeline.tracker import latency_tracker
+from ..pipeline.worker import Pipeline
+from ..reporters.apprise import apprise_reporter
+from ..reporters.from_config import influxdb_reporter, pushgateway_reporter
+from ..reporters.jsonl import JsonlReporter
+from ..reporters.slack import slack_reporter
+from ..semconv import LOGGER_RUNTIME, SCOPE
+from ..tracing.headers import Hosts
+from ..tracing.spans import SpanOpener
+from .app_logging import LogReporter
+from .otel_providers import Providers, open_providers
+from .process_exit import Exits
 from .scrub_patterns import load_patterns
-from .semconv import LOGGER_RUNTIME, SCOPE
-from .tracing.headers import Hosts
-from .tracing.spans import SpanOpener
 
 __all__ = ["ConfigError", "effective_config", "init", "init_for_auto_instrumentation", "shutdown"]
 

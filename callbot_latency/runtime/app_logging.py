@@ -8,11 +8,11 @@ from typing import Any, Final
 import structlog
 from opentelemetry import trace
 
-from . import semconv
-from .alerting.message import said, text_of
-from .model.alert import Alert, AlertEvent, Language
-from .model.metric import LatencyMetric, Severity
-from .tracing.context import bound
+from .. import semconv
+from ..alerting.message import said, text_of
+from ..model.alert import Alert, AlertEvent, Language
+from ..model.metric import LatencyMetric, Severity
+from ..tracing.context import bound
 
 __all__ = ["LogReporter", "add_call_context", "configure_logging"]
 

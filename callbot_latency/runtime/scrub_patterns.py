@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 from typing import Final
 
-from .config import ConfigError
-from .semconv import ENV_SCRUB_PATTERNS_FILE
+from ..config import ConfigError
+from ..semconv import ENV_SCRUB_PATTERNS_FILE
 
 __all__ = ["load_patterns"]
 

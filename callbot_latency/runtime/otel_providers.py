@@ -19,13 +19,13 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, Tra
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
-from .base.internal_errors import contained
-from .base.scrubbing import scrub
-from .config import ConfigError, LatencyConfig, otel_names
-from .interop.span_processor import LatencySpanProcessor
-from .pipeline.histograms import views
-from .semconv import LOGGER_PROVIDERS, OTEL_EXPORTER_PROMETHEUS_HOST, OTEL_EXPORTER_PROMETHEUS_PORT, SCOPE
-from .tracing.spans import FEW, Writing
+from ..base.internal_errors import contained
+from ..base.scrubbing import scrub
+from ..config import ConfigError, LatencyConfig, otel_names
+from ..interop.span_processor import LatencySpanProcessor
+from ..pipeline.histograms import views
+from ..semconv import LOGGER_PROVIDERS, OTEL_EXPORTER_PROMETHEUS_HOST, OTEL_EXPORTER_PROMETHEUS_PORT, SCOPE
+from ..tracing.spans import FEW, Writing
 
 __all__ = ["Providers", "open_providers"]
 

@@ -12,8 +12,8 @@ from time import sleep
 from types import FrameType
 from typing import Any, Final
 
-from .base.greenlets import is_in_hub, is_patched
-from .base.internal_errors import contained
+from ..base.greenlets import is_in_hub, is_patched
+from ..base.internal_errors import contained
 
 __all__ = ["Exits"]
 
