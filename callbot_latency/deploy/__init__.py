@@ -1,5 +1,5 @@
 """Files for the servers around a bot, generated from the bot's own settings: ``python -m callbot_latency.deploy``."""
 
-from .rules import Options, rule_file
+from .rule_file import Options, rule_file
 
 __all__ = ["Options", "rule_file"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from ..config import ConfigError, load_config
-from .rules import Options, rule_file, yaml_text
+from .rule_file import Options, rule_file, yaml_text
 
 __all__ = ["main"]
 

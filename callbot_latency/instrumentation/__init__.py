@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from .instrumentor import ClientInstrumentor
+    from .base import ClientInstrumentor
 
 __all__ = ["instrument", "uninstrument"]
 

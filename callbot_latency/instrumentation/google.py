@@ -8,9 +8,9 @@ from ..measuring.active_session import ActiveSession
 from ..measuring.measurement import Measurement
 from ..measuring.returned_streams import Reading
 from ..model.metric import OperationType
-from .conversation import conversation, conversation_async
-from .instrumentor import ClientInstrumentor
-from .wrapping import Plan, Planner, Target, measured, measured_async, operation
+from .base import ClientInstrumentor
+from .measured_call import Plan, Planner, Target, measured, measured_async, operation
+from .streamed_requests import conversation, conversation_async
 
 __all__ = ["GoogleInstrumentor"]
 

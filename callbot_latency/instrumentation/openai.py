@@ -8,8 +8,8 @@ from ..measuring.active_session import ActiveSession
 from ..measuring.measurement import Measurement, Operation
 from ..measuring.returned_streams import PLAIN, Reading, ReturnedStream, is_stream, proxied
 from ..model.metric import OperationType
-from .instrumentor import ClientInstrumentor
-from .wrapping import Plan, Planner, ReportedError, Target, body_measured, measured, measured_async, operation
+from .base import ClientInstrumentor
+from .measured_call import Plan, Planner, ReportedError, Target, body_measured, measured, measured_async, operation
 
 __all__ = ["OpenAIInstrumentor"]
 

@@ -9,8 +9,8 @@ from ..measuring.measurement import Measurement
 from ..model.metric import OperationType
 from ..runtime.lifecycle import effective_config
 from . import checked_urls
-from .instrumentor import ClientInstrumentor
-from .wrapping import Plan, Planner, ReportedError, Target, body_measured, measured, measured_async, operation
+from .base import ClientInstrumentor
+from .measured_call import Plan, Planner, ReportedError, Target, body_measured, measured, measured_async, operation
 
 __all__ = ["RagInstrumentor"]
 

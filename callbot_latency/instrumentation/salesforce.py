@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Final
 
 from ..model.metric import OperationType
-from .instrumentor import ClientInstrumentor
-from .wrapping import Plan, Planner, Target, measured, operation
+from .base import ClientInstrumentor
+from .measured_call import Plan, Planner, Target, measured, operation
 
 __all__ = ["SalesforceInstrumentor"]
 

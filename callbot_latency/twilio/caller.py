@@ -6,7 +6,7 @@ from typing import Final
 from ..timeline import Anchor
 from . import reasons
 from .media_clock import MediaClock
-from .telling import Telling
+from .timeline_notifier import Telling
 
 __all__ = ["DEFAULT_UNCERTAINTY_MS", "Caller"]
 

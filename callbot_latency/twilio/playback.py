@@ -11,7 +11,7 @@ from collections import deque
 from typing import Final
 
 from . import reasons
-from .telling import Telling
+from .timeline_notifier import Telling
 from .utterance import Mark, Utterance
 
 __all__ = ["Cleared", "Playback"]

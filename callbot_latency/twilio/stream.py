@@ -9,12 +9,12 @@ from typing import Any, Final, Self
 from ..base.internal_errors import contained
 from ..timeline import Anchor, Timeline
 from . import reasons
+from .barge_in import Interruptions
 from .caller import Caller
-from .interruption import Interruptions
 from .media_clock import milliseconds_of
 from .mulaw import base64_length, leading_silence
 from .playback import Playback
-from .telling import Telling
+from .timeline_notifier import Telling
 from .webhook import custom_parameters
 
 __all__ = ["Filler", "TwilioMediaStream"]

@@ -5,8 +5,8 @@ from typing import Any, Final
 
 from ..model.metric import ThresholdsMs
 from ..model.thresholds import Thresholds
-from .alerts import budget_alerts, latency_alerts, telemetry_alerts, tiers
-from .recording import budget_rules, count_rules, duration_rules, loss_rules, share_rules
+from .alert_rules import budget_alerts, latency_alerts, telemetry_alerts, tiers
+from .recording_rules import budget_rules, count_rules, duration_rules, loss_rules, share_rules
 
 __all__ = ["Options", "rule_file", "yaml_text"]
 

@@ -15,7 +15,7 @@ from ..measuring.active_session import ActiveSession, switch
 from ..measuring.measurement import Measurement, Operation
 from ..measuring.returned_streams import Reading, ReturnedStream, proxied
 from ..model.metric import OperationType
-from .wrapping import is_suppressed
+from .measured_call import is_suppressed
 
 __all__ = ["conversation", "conversation_async"]
 

@@ -5,7 +5,7 @@ from typing import Any, Final, NamedTuple
 
 from ..model.metric import Severity, ThresholdsMs
 from .promql import DURATION, OPERATIONS_ACTIVE, Rule, over
-from .recording import BAD, BREACHED, FAILED, SLOW, TELEMETRY_DROPPED, TOTAL, TOTAL_OF_TYPE, Thresholds
+from .recording_rules import BAD, BREACHED, FAILED, SLOW, TELEMETRY_DROPPED, TOTAL, TOTAL_OF_TYPE, Thresholds
 
 __all__ = ["TIERS", "Tier", "budget_alerts", "latency_alerts", "telemetry_alerts", "tiers"]
 

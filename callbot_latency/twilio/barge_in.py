@@ -5,7 +5,7 @@ from typing import Final
 from ..timeline import BargeIn
 from . import reasons
 from .playback import Cleared, Playback
-from .telling import Telling
+from .timeline_notifier import Telling
 from .utterance import Utterance
 
 __all__ = ["Interruptions"]
