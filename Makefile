@@ -48,10 +48,13 @@ test-fast: $(VENV)/.test ## the tests that need no server, start no process and 
 test-matrix: $(VENV)/.test ## the unit tests on each Python that is found here, with OpenTelemetry's oldest and newest
 	@$(BIN)/nox $(if $(PYTHONS),--pythons $(PYTHONS)) $(if $(OTEL),--session $(OTEL)) $(if $(ARGS),-- $(ARGS))
 
-check: $(VENV)/.test ## lint, formatting, types, and what bandit finds
+check: $(VENV)/.test ## lint, formatting, layers of imports, types, and what bandit finds
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/bandit --quiet -c pyproject.toml -r callbot_latency deploy examples
+	@mkdir -p .mypy_cache
+	@$(BIN)/lint-imports > .mypy_cache/imports || { cat .mypy_cache/imports; exit 1; }
+	@grep ^Contracts: .mypy_cache/imports
 	@$(BIN)/mypy
 	@$(BIN)/basedpyright
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/basedpyright --verifytypes callbot_latency --ignoreexternal > .mypy_cache/public \

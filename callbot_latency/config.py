@@ -12,8 +12,8 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from . import semconv
+from .base.endpoints import ENDPOINTS, without_credentials
 from .base.scrubbing import scrub
-from .endpoints import ENDPOINTS, without_credentials
 from .model.alert import Language
 from .model.metric import OperationType, ThresholdsMs
 from .model.thresholds import DEFAULT_THRESHOLDS, Thresholds

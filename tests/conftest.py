@@ -174,7 +174,7 @@ def spans(measuring: LatencyConfig) -> FinishedSpans:
 def ticking(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock of operations and turns, from now on."""
     clock = Clock()
-    for module in ("session", "measurement", "call_timeline", "turn_state"):
+    for module in ("measuring.session", "measuring.measurement", "calls.call_timeline", "calls.turn_state"):
         monkeypatch.setattr(f"callbot_latency.{module}.perf_counter_ns", clock)
     return clock
 

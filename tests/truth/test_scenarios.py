@@ -225,7 +225,7 @@ def test_a_clock_that_is_set_changes_no_duration(
     def wall_clock_ns() -> int:
         return real() + (jump_s * 10**9 if jumped else 0)
 
-    for module in ("session", "call_timeline"):
+    for module in ("measuring.session", "calls.call_timeline"):
         monkeypatch.setattr(f"callbot_latency.{module}.time_ns", wall_clock_ns)
     monkeypatch.setattr("callbot_latency.calls.call.time.time_ns", wall_clock_ns)
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from .base.scrubbing import scrub
+from .scrubbing import scrub
 
 __all__ = ["ENDPOINTS", "without_credentials"]
 
