@@ -132,6 +132,17 @@ def test_every_logger_is_documented_and_has_a_constant() -> None:
     assert [path for path, source in sources.items() if "getLogger(__name__)" in source] == []
 
 
+def test_every_module_is_in_the_architecture() -> None:
+    """docs/architecture.md names each module of each folder, and none that does not exist."""
+    package = Path(callbot_latency.__file__).parent
+    files = (path.relative_to(package).with_suffix("") for path in package.rglob("*.py"))
+    modules = {str(path) for path in files if len(path.parts) > 1 and not path.name.startswith("__")}
+    text = (DOCS / "architecture.md").read_text().partition("### Modules")[2].partition("\n## ")[0]
+    folders = "|".join(sorted(path.name for path in package.iterdir() if path.is_dir()))
+    named = set(re.findall(rf"`((?:{folders})/[a-z_/]*[a-z_])`", text))
+    assert named == modules
+
+
 def test_every_command_stands_in_the_readme() -> None:
     """README.md tells each target of the Makefile."""
     targets = re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE)
