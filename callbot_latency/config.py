@@ -19,7 +19,7 @@ from .model.metric import OperationType, ThresholdsMs
 from .model.thresholds import DEFAULT_THRESHOLDS, Thresholds
 from .tracing.headers import checked_host
 
-__all__ = ["ConfigError", "LatencyConfig", "adopt_dotenv", "load_config", "otel_names"]
+__all__ = ["ConfigError", "LatencyConfig", "load_config", "load_otel_from_dotenv", "otel_names"]
 
 Milliseconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Names = Annotated[tuple[str, ...], NoDecode]
@@ -294,7 +294,7 @@ def _known(names: tuple[str, ...] | None, known: set[str]) -> tuple[str, ...] | 
     return names
 
 
-def adopt_dotenv() -> None:
+def load_otel_from_dotenv() -> None:
     """Put ``OTEL_*`` of a ``.env`` file into the environment, where the SDK reads them; what is set there stays."""
     try:
         written = dotenv_values(".env")

@@ -29,7 +29,7 @@ from callbot_latency import (
     shutdown,
     turn,
 )
-from callbot_latency.base.internal_errors import AtMostOncePer
+from callbot_latency.base.internal_errors import RateLimiter
 from callbot_latency.measuring import attempts
 from callbot_latency.pipeline.instruments import running_by_type
 
@@ -443,7 +443,7 @@ def test_outside_of_an_operation_nothing_is_measured(
     measuring: LatencyConfig, spans: FinishedSpans, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No metric, no span; the log says so, at most once a minute."""
-    monkeypatch.setattr(attempts, "_speak", AtMostOncePer())
+    monkeypatch.setattr(attempts, "_speak", RateLimiter())
     with caplog.at_level(logging.WARNING, "callbot_latency.attempts"):
         for _ in range(2):
             with attempt("google") as tried:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from callbot_latency import ConfigError, LatencyConfig, OperationType, init, latency_config, shutdown
-from callbot_latency.config import adopt_dotenv, load_config
+from callbot_latency.config import load_config, load_otel_from_dotenv
 from callbot_latency.semconv import ENVIRONMENT
 
 from .conftest import Start
@@ -128,7 +128,7 @@ def test_opentelemetrys_names_of_a_dotenv_file_go_to_the_environment(
     monkeypatch.setattr(os, "environ", os.environ.copy())
     os.environ["OTEL_TRACES_EXPORTER"] = "none"
     (isolated / ".env").write_text("OTEL_SERVICE_NAME=bot\nOTEL_TRACES_EXPORTER=console\nOTEL_EMPTY=\nOTHER=1\n")
-    adopt_dotenv()
+    load_otel_from_dotenv()
     config = load_config()
     assert os.environ["OTEL_SERVICE_NAME"] == "bot"
     assert os.environ["OTEL_TRACES_EXPORTER"] == "none"
@@ -380,7 +380,7 @@ def test_an_endpoint_is_one_that_its_protocol_can_use(
 def test_a_dotenv_file_that_is_no_utf8_is_said(isolated: Path) -> None:
     """By its name."""
     (isolated / ".env").write_bytes(b"LATENCY_TRACE_KEY=\xff\xfe\n")
-    for read in (load_config, adopt_dotenv):
+    for read in (load_config, load_otel_from_dotenv):
         with pytest.raises(ConfigError, match="^.env: expected text in UTF-8"):
             read()
 

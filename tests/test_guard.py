@@ -9,14 +9,14 @@ import pytest
 
 from callbot_latency.base import internal_errors as guard
 from callbot_latency.base.drop_counters import dropped
-from callbot_latency.base.internal_errors import AtMostOncePer, contained, delivered, reraise
+from callbot_latency.base.internal_errors import RateLimiter, contained, delivered, reraise
 
 
 @pytest.fixture
 def contained_for_real(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Faults are held, as in production, and the guard may speak."""
     monkeypatch.setattr(reraise, "on", False)
-    monkeypatch.setattr(guard, "_speak", AtMostOncePer())
+    monkeypatch.setattr(guard, "_speak", RateLimiter())
     return
 
 
@@ -121,7 +121,7 @@ def test_at_most_once_per_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     """It speaks at once, then again only after its interval."""
     now_s = 100.0
     monkeypatch.setattr(guard.time, "monotonic", lambda: now_s)
-    speak = AtMostOncePer(60)
+    speak = RateLimiter(60)
     assert [speak(), speak()] == [True, False]
     now_s += 60
     assert [speak(), speak()] == [True, False]

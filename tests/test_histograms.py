@@ -17,7 +17,7 @@ from callbot_latency import (
 )
 from callbot_latency.base.drop_counters import dropped, unmeasured
 from callbot_latency.model.metric import ThresholdsMs
-from callbot_latency.pipeline.histograms import Histograms, edges_s, views
+from callbot_latency.pipeline.histograms import Histograms, bucket_bounds_s, views
 from callbot_latency.semconv import DURATION_EDGES_S, MAX_NAMES
 
 from . import measured
@@ -123,7 +123,7 @@ def test_every_threshold_is_an_edge(with_views: bool) -> None:
 
 def test_a_threshold_that_is_an_edge_already_is_there_once() -> None:
     """Edges are strictly ascending."""
-    edges = edges_s(Thresholds({"speech_to_text": ThresholdsMs(100, 200)}))
+    edges = bucket_bounds_s(Thresholds({"speech_to_text": ThresholdsMs(100, 200)}))
     assert len(edges) == len(set(edges))
 
 

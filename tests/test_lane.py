@@ -15,7 +15,7 @@ from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from callbot_latency import Alert, LatencyMetric, PermanentError, ReporterStatus, Severity, TransientError, TurnMetric
 from callbot_latency.base.drop_counters import dropped
 from callbot_latency.base.internal_errors import reraise
-from callbot_latency.base.pacing import paced
+from callbot_latency.base.pacing import yielding
 from callbot_latency.delivery.lane import CAPACITY, Lane
 from callbot_latency.delivery.retry import Retry
 
@@ -112,7 +112,7 @@ def test_a_reporter_hurries_while_somebody_waits(end: str, sleeps: list[float]) 
         def report(self, batch: Sequence[LatencyMetric]) -> None:
             entered.set()
             may_go.wait(60)
-            for _ in paced(batch):
+            for _ in yielding(batch):
                 pass
 
     lane = Lane("slow", Slow())

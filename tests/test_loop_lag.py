@@ -28,7 +28,7 @@ from callbot_latency import (
     turn,
 )
 from callbot_latency.calls.critical_path import Interval, parts_of
-from callbot_latency.measuring.event_loop_lag import MAX_WAITS, LoopLag, Waits, held_up_since, lag_here
+from callbot_latency.measuring.event_loop_lag import MAX_WAITS, LoopLag, Waits, blocked_since, current_loop_lag
 
 from .clock import Clock
 
@@ -65,7 +65,7 @@ def test_what_happened_had_to_wait_since_the_loop_was_held_up(
     held_up: list[tuple[float, float]], at: float, in_hand: bool, since: float
 ) -> None:
     """Never since before it began itself."""
-    assert held_up_since(times(*held_up), 10 * MS, at * MS, in_hand=in_hand) == round(since * MS)
+    assert blocked_since(times(*held_up), 10 * MS, at * MS, in_hand=in_hand) == round(since * MS)
 
 
 LOOPS = pytest.mark.parametrize("new_loop", [asyncio.SelectorEventLoop, uvloop.new_event_loop])
@@ -85,9 +85,9 @@ def test_it_is_known_when_a_loop_was_held_up(new_loop: Callable[[], asyncio.Abst
     """Of asyncio's and of uvloop's, while somebody watches, and once more when somebody watches again."""
 
     async def main() -> None:
-        lag, watcher = lag_here(), Watcher()
+        lag, watcher = current_loop_lag(), Watcher()
         assert lag is not None
-        assert lag is lag_here()
+        assert lag is current_loop_lag()
         for _ in range(2):
             lag.watch(watcher)
             await asyncio.sleep(0.01)
@@ -107,7 +107,7 @@ def test_the_pass_that_runs_now_holds_up_too() -> None:
     """A bot may have done everything in one go."""
 
     async def main() -> None:
-        lag, watcher = lag_here(), Watcher()
+        lag, watcher = current_loop_lag(), Watcher()
         assert lag is not None
         lag.watch(watcher)
         before_ns = time.perf_counter_ns()
@@ -122,7 +122,7 @@ def test_a_loop_that_nobody_watches_is_as_it_was() -> None:
 
     async def main() -> None:
         loop: Any = asyncio.get_running_loop()
-        lag, watcher, forgotten = lag_here(), Watcher(), Watcher()
+        lag, watcher, forgotten = current_loop_lag(), Watcher(), Watcher()
         assert lag is not None
         lag.watch(watcher)
         lag.watch(forgotten)
@@ -142,7 +142,7 @@ def test_who_wrapped_the_selector_too_is_left_in_peace() -> None:
 
     async def main() -> None:
         selector: Any = asyncio.get_running_loop()._selector  # type: ignore[attr-defined]
-        lag, watcher = lag_here(), Watcher()
+        lag, watcher = current_loop_lag(), Watcher()
         assert lag is not None
         lag.watch(watcher)
         ours, theirs = selector.select, []
@@ -173,7 +173,7 @@ def test_who_wrapped_the_selector_before_is_put_back() -> None:
             return own(timeout)
 
         selector.select = wrapped
-        lag, watcher = lag_here(), Watcher()
+        lag, watcher = current_loop_lag(), Watcher()
         assert lag is not None
         lag.watch(watcher)
         await asyncio.sleep(0)
@@ -210,7 +210,7 @@ def test_where_somebody_puts_the_selector_back_it_is_timed_again_for_the_next(mo
 
     async def main() -> None:
         selector: Any = asyncio.get_running_loop()._selector  # type: ignore[attr-defined]
-        lag, watcher, another = lag_here(), Watcher(), Watcher()
+        lag, watcher, another = current_loop_lag(), Watcher(), Watcher()
         assert lag is not None
         lag.watch(watcher)
         await asyncio.sleep(0)
@@ -234,7 +234,7 @@ def test_the_lag_of_a_loop_that_is_gone_is_forgotten() -> None:
     """Nothing of ours keeps a loop."""
 
     async def main() -> weakref.ref[LoopLag]:
-        lag = lag_here()
+        lag = current_loop_lag()
         assert lag is not None
         lag.watch(main)
         return weakref.ref(lag)
@@ -242,7 +242,7 @@ def test_the_lag_of_a_loop_that_is_gone_is_forgotten() -> None:
     kept = run(main())
     gc.collect()
     assert kept() is None
-    assert lag_here() is None
+    assert current_loop_lag() is None
 
 
 # -- stepping a coroutine ---------------------------------------------------------------------------------------------
@@ -389,7 +389,7 @@ def test_what_holds_pythons_lock_in_a_thread_keeps_its_time(measuring: LatencyCo
     @measure_latency("speech_to_text")
     async def in_a_thread() -> None:
         nonlocal took_ms
-        lag = lag_here()
+        lag = current_loop_lag()
         assert lag is not None
         took_ms = await asyncio.to_thread(holds_the_lock, lag)
 
@@ -409,7 +409,7 @@ def test_it_is_watched_only_until_the_answer_is_heard(measuring: LatencyConfig) 
     """A turn lasts as long as the bot speaks, and there nobody waits."""
 
     async def main() -> None:
-        lag = lag_here()
+        lag = current_loop_lag()
         assert lag is not None
         with call("CA1"):
             async with turn() as current:
@@ -548,7 +548,7 @@ def test_many_long_passes_cost_little(clock: Clock) -> None:
     assert sum(told.on_path.values()) == 16_000 * MS
     assert looked < 20 * len(late)
     looked = 0
-    assert held_up_since(late, 0, 15_999 * MS, in_hand=True) < 15_999 * MS
+    assert blocked_since(late, 0, 15_999 * MS, in_hand=True) < 15_999 * MS
     assert looked < 100
 
 

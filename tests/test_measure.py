@@ -970,7 +970,7 @@ def _contained(monkeypatch: pytest.MonkeyPatch) -> None:
         (session_module.Session, "attributes_of"),
         (session_module, "detach"),
         (session_module, "mark_failed"),
-        (spans_module.SpanOpener, "open"),
+        (spans_module.SpanFactory, "open"),
     ],
 )
 def test_a_fault_of_ours_reaches_nobody(

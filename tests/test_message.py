@@ -11,7 +11,7 @@ import pytest
 import callbot_latency.alerting
 from callbot_latency import Alert, LatencyMetric, Severity
 from callbot_latency.alerting import AlertEvent
-from callbot_latency.alerting.display import UNNAMED, inert, shown, shown_id, shown_url
+from callbot_latency.alerting.display import UNNAMED, display_id, neutralise_mentions, shown, shown_url
 from callbot_latency.alerting.message import facts_of, text_of, title_of
 from callbot_latency.alerting.translations import FRENCH, checked, say
 from callbot_latency.base.text import one_line
@@ -325,15 +325,15 @@ def test_a_line_is_one_and_shows_all_of_itself(text: str, line: str) -> None:
 
 def test_a_text_without_anything_to_see_has_a_sign_in_its_place() -> None:
     """Slack refuses an empty text."""
-    assert (shown("\u202e \n"), shown_id("\x00")) == (UNNAMED, UNNAMED)
+    assert (shown("\u202e \n"), display_id("\x00")) == (UNNAMED, UNNAMED)
 
 
 def test_ids_are_as_they_are_unless_they_hold_a_number_or_address() -> None:
     """A UUID that starts like a telephone number stays whole."""
     uuid = "01234567-1234-4123-8123-012345678901"
-    assert shown_id(uuid) == uuid
-    assert shown_id("+33612345678") == "[phone]"
-    assert "ann@example.com" not in shown_id("sip:ann@example.com")
+    assert display_id(uuid) == uuid
+    assert display_id("+33612345678") == "[phone]"
+    assert "ann@example.com" not in display_id("sip:ann@example.com")
 
 
 @pytest.mark.parametrize(
@@ -342,7 +342,7 @@ def test_ids_are_as_they_are_unless_they_hold_a_number_or_address() -> None:
 )
 def test_a_secret_among_ids_is_scrubbed(secret: str) -> None:
     """Whoever put it there."""
-    shown = shown_id(secret)
+    shown = display_id(secret)
     assert "abcdef123456" not in shown
     assert shown != secret
 
@@ -361,7 +361,7 @@ def test_a_secret_among_ids_is_scrubbed(secret: str) -> None:
 )
 def test_what_a_person_copies_is_found_again(sid: str) -> None:
     """Twilio's SIDs, ids of traces and spans, and others that are no secret."""
-    assert shown_id(sid) == sid
+    assert display_id(sid) == sid
 
 
 @pytest.mark.parametrize(
@@ -385,7 +385,7 @@ def test_a_link_leads_where_it_says(url: str | None, safe: str | None) -> None:
 
 def test_nothing_inert_is_live() -> None:
     """Commands, links and mentions become text that looks alike."""
-    assert inert("<!channel> <http://x|y> @here @Everyone @channel @ann a@here.com") == (
+    assert neutralise_mentions("<!channel> <http://x|y> @here @Everyone @channel @ann a@here.com") == (
         "‹!channel› ‹http://x|y› \uff20here \uff20Everyone \uff20channel @ann a\uff20here.com"
     )
 

@@ -7,18 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from callbot_latency.base import pacing as pace
-from callbot_latency.base.pacing import Pace, hurries, paced
+from callbot_latency.base.pacing import Pace, set_hurry_check, yielding
 
 
 @given(st.lists(st.integers(), max_size=200))
 def test_paced_yields_each_in_order(items: list[int]) -> None:
-    assert list(paced(items)) == items
+    assert list(yielding(items)) == items
 
 
 @pytest.mark.parametrize(("amount", "times"), [(0, 0), (1, 0), (5, 0), (6, 1), (10, 1), (52, 10)])
 def test_paced_gives_way_between_every_five(sleeps: list[float], amount: int, times: int) -> None:
     """Not after the last: nothing of ours holds the lock then."""
-    for _ in paced(range(amount)):
+    for _ in yielding(range(amount)):
         pass
     assert sleeps == [0.0002] * times
 
@@ -46,7 +46,7 @@ def test_paced_does_twice_as_much_where_others_keep_the_lock(monkeypatch: pytest
 
     monkeypatch.setattr("callbot_latency.base.pacing.sleep", wait_long)
     monkeypatch.setattr("callbot_latency.base.pacing.monotonic", lambda: now_s)
-    for _ in paced(range(100)):
+    for _ in yielding(range(100)):
         given.append(now_s)
     assert [given.count(at_s) for at_s in dict.fromkeys(given)] == [5, 10, 20, 40, 25]
 
@@ -56,8 +56,8 @@ def test_paced_hurries_where_somebody_waits_for_its_thread(sleeps: list[float]) 
     hurry = iter([False, True])
 
     def run() -> None:
-        hurries(lambda: next(hurry))
-        for _ in paced(range(1_000)):
+        set_hurry_check(lambda: next(hurry))
+        for _ in yielding(range(1_000)):
             pass
 
     thread = threading.Thread(target=run)

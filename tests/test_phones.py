@@ -20,7 +20,7 @@ from callbot_latency import (
     turn,
 )
 from callbot_latency.base.phone_numbers import MAX_CHARS, NEVER, PhoneNumbers
-from callbot_latency.measuring.active_session import NotStarted, switch
+from callbot_latency.measuring.active_session import NotStartedSession, switch
 
 from .conftest import Start
 from .recorded import Recorded
@@ -329,7 +329,7 @@ def test_before_the_start_metadata_is_no_fault(monkeypatch: pytest.MonkeyPatch) 
         lambda: turn(metadata={"caller": NUMBER}),
         lambda: measure_latency_context("rag_inference", "a", metadata={"caller": NUMBER}),
     ):
-        monkeypatch.setattr(switch, "session", NotStarted())
+        monkeypatch.setattr(switch, "session", NotStartedSession())
         with begin():
             pass
 

@@ -18,7 +18,7 @@ from callbot_latency import Thresholds, measure_latency_context
 from callbot_latency.base.drop_counters import dropped, unmeasured
 from callbot_latency.delivery.lane import Lane
 from callbot_latency.model.metric import ThresholdsMs
-from callbot_latency.pipeline.histograms import edges_s
+from callbot_latency.pipeline.histograms import bucket_bounds_s
 from callbot_latency.pipeline.prometheus_exposition import MAX_SERIES
 from callbot_latency.reporters import PermanentError, TransientError
 from callbot_latency.reporters.pushgateway import PrometheusReporter
@@ -101,7 +101,7 @@ def test_names_labels_and_edges_are_those_of_the_collector(server: Server) -> No
     severe = {("operation_type", "speech_to_text"), ("provider", "google"), ("severity", "critical")}
     assert found["callbot_threshold_breaches_total", frozenset(severe)] == 1
     edges = {float(dict(labels)["le"]) for name, labels in found if name == f"{DURATION}_bucket"}
-    assert edges == {*edges_s(thresholds), float("inf")}
+    assert edges == {*bucket_bounds_s(thresholds), float("inf")}
     assert {0.777, 1.2345} < edges
     assert {name.rsplit("_", 1)[0] for name, _ in found} <= {
         DURATION,
@@ -138,7 +138,7 @@ def test_turns_are_counted_as_by_the_collector(server: Server) -> None:
     assert found["callbot_turns_unmeasured_total", frozenset({("reason", "test_pushgateway")})] >= 2
     for histogram in (RESPONSE, CONTRIBUTION):
         edges = {float(dict(labels)["le"]) for name, labels in found if name == f"{histogram}_bucket"}
-        assert edges == {*edges_s(thresholds), float("inf")}
+        assert edges == {*bucket_bounds_s(thresholds), float("inf")}
     assert b"CA1" not in request.body
 
 

@@ -23,8 +23,8 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, Trace
 
 from callbot_latency import LatencyConfig, call, latency_tracker, measure_latency_context
 from callbot_latency.tracing.context import SPAN, attach, detach
-from callbot_latency.tracing.sampler import with_parent_at_once
-from callbot_latency.tracing.spans import SpanOpener
+from callbot_latency.tracing.sampler import fast_parent_based
+from callbot_latency.tracing.spans import SpanFactory
 
 
 class Static(StaticSampler):
@@ -103,7 +103,7 @@ def test_it_decides_the_same(
     sampler: Sampler, parent: SpanContext | None, trace_id: int, attributes: dict[str, str] | None
 ) -> None:
     context = Context() if parent is None else set_span_in_context(NonRecordingSpan(parent), Context())
-    faster = with_parent_at_once(sampler)
+    faster = fast_parent_based(sampler)
     assert faster.get_description() == sampler.get_description()
     expected = sampler.should_sample(context, trace_id, "transcribe", attributes=attributes)
     assert told(faster.should_sample(context, trace_id, "transcribe", attributes=attributes)) == told(expected)
@@ -113,26 +113,26 @@ def test_it_decides_the_same(
     "name", ["always off", "a ratio", "a ratio beneath sampled ones", "nothing beneath sampled ones", *OTHERS]
 )
 def test_what_may_decide_otherwise_is_left_as_it_is(name: str) -> None:
-    assert with_parent_at_once(SAMPLERS[name]) is SAMPLERS[name]
+    assert fast_parent_based(SAMPLERS[name]) is SAMPLERS[name]
 
 
 @pytest.mark.parametrize("sampler", [DEFAULT_ON, ALWAYS_ON, ParentBased(TraceIdRatioBased(0.5))])
 def test_what_the_environment_can_name_is_made_faster(sampler: Sampler) -> None:
     """The default, and the others of OTEL_TRACES_SAMPLER that sample all beneath a sampled span."""
-    assert with_parent_at_once(sampler) is not sampler
+    assert fast_parent_based(sampler) is not sampler
 
 
 def test_where_the_sdk_keeps_its_samplers_otherwise_none_is_touched() -> None:
     """The name is private to the SDK."""
     sampler = ParentBased(ALWAYS_ON)
     del sampler._local_parent_sampled
-    assert with_parent_at_once(sampler) is sampler
+    assert fast_parent_based(sampler) is sampler
 
 
 @pytest.mark.parametrize("sampler", [Undescribed(""), ParentBased(Undescribed(""))])
 def test_no_description_is_asked_for(sampler: Sampler) -> None:
     """Where one raises, spans are opened all the same."""
-    opener = SpanOpener.on(TracerProvider(sampler=sampler, shutdown_on_exit=False))
+    opener = SpanFactory.on(TracerProvider(sampler=sampler, shutdown_on_exit=False))
     assert opener.open("x", Context(), {}, 1).get_span_context().is_valid
 
 
@@ -147,7 +147,7 @@ class Alike:
 def test_what_is_no_span_is_no_parent(value: object, measuring: LatencyConfig) -> None:
     """As the SDK takes it: the operation is measured at the root of a trace of its own."""
     context = Context({SPAN: value})
-    with_none = with_parent_at_once(ParentBased(ALWAYS_OFF)).should_sample(context, 1, "x")
+    with_none = fast_parent_based(ParentBased(ALWAYS_OFF)).should_sample(context, 1, "x")
     assert with_none.decision is Decision.DROP
     token = attach(context)
     try:
@@ -165,7 +165,7 @@ def test_a_sampler_of_the_applications_own_is_asked_each_time() -> None:
         pass
 
     own = Own(ALWAYS_ON)
-    assert with_parent_at_once(own) is own
+    assert fast_parent_based(own) is own
 
 
 def test_operations_of_a_call_do_not_ask_the_sdk_again(

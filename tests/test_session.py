@@ -17,7 +17,7 @@ from callbot_latency.measuring.session import Session
 from callbot_latency.model.thresholds import Thresholds
 from callbot_latency.pipeline.tracker import LatencyTracker
 from callbot_latency.pipeline.worker import Pipeline
-from callbot_latency.tracing.spans import SpanOpener
+from callbot_latency.tracing.spans import SpanFactory
 
 STT = operation_of("speech_to_text", "listen")
 
@@ -27,7 +27,7 @@ def unsampled() -> tuple[Session, LatencyTracker, Pipeline]:
     """A session on no SDK, whose pipeline runs when it is drained."""
     tracker = LatencyTracker()
     pipeline = Pipeline(tracker, [], Thresholds())
-    return Session(SpanOpener.on(trace.NoOpTracerProvider()), Thresholds(), pipeline), tracker, pipeline
+    return Session(SpanFactory.on(trace.NoOpTracerProvider()), Thresholds(), pipeline), tracker, pipeline
 
 
 def test_without_a_recording_span_it_is_told_directly(

@@ -32,36 +32,36 @@ from opentelemetry.trace import SpanContext, TraceFlags
 from callbot_latency import LatencyConfig, call, latency_tracker, measure_latency
 from callbot_latency.semconv import SCOPE
 from callbot_latency.tracing.context import attach, detach, detach_abandoned
-from callbot_latency.tracing.spans import DerivedIds, SpanOpener, Writing
+from callbot_latency.tracing.spans import CallIdGenerator, SpanFactory, Writing
 
 from .subprocesses import at_once, facts_of, run_python
 
 
-def open_root(opener: SpanOpener, call_sid: str) -> Any:
-    return opener.open_call(Context(), {}, 1, call_sid)
+def open_root(opener: SpanFactory, call_sid: str) -> Any:
+    return opener.start_call(Context(), {}, 1, call_sid)
 
 
-def open_in_call(opener: SpanOpener, call_sid: str) -> Any:
-    return opener.open_in_call("part", Context(), {}, 1, call_sid)
+def start_in_call(opener: SpanFactory, call_sid: str) -> Any:
+    return opener.start_in_call("part", Context(), {}, 1, call_sid)
 
 
 def test_a_derived_id_is_blake2b_of_the_call_sid() -> None:
     """The same in every process, and in every language that has BLAKE2b."""
     wanted = int.from_bytes(hashlib.blake2b(b"CA1", digest_size=16, key=b"k").digest(), "big")
-    assert DerivedIds(b"k").trace_id_of("CA1") == wanted
-    assert DerivedIds(b"k").trace_id_of("CA2") != wanted
-    assert DerivedIds().trace_id_of("CA1") != wanted
+    assert CallIdGenerator(b"k").trace_id_of("CA1") == wanted
+    assert CallIdGenerator(b"k").trace_id_of("CA2") != wanted
+    assert CallIdGenerator().trace_id_of("CA1") != wanted
 
 
 @pytest.mark.parametrize("call_sid", ["\ud800", "é", "x" * 10_000, "0"])
 def test_any_text_is_a_call_sid(call_sid: str) -> None:
     """Also what no encoding has a word for."""
-    assert 0 < DerivedIds().trace_id_of(call_sid) < 2**128
+    assert 0 < CallIdGenerator().trace_id_of(call_sid) < 2**128
 
 
 def test_random_ids_are_never_zero_and_do_not_repeat() -> None:
     """Zero is what OpenTelemetry calls invalid."""
-    ids = DerivedIds()
+    ids = CallIdGenerator()
     assert ids.is_trace_id_random()
     assert all(0 < ids.generate_span_id() < 2**64 for _ in range(1000))
     assert len({ids.generate_trace_id() for _ in range(1000)}) == 1000
@@ -69,9 +69,9 @@ def test_random_ids_are_never_zero_and_do_not_repeat() -> None:
 
 def test_the_random_flag_is_honest() -> None:
     """A derived trace id does not claim to be random; every other does."""
-    opener = SpanOpener.on(TracerProvider())
+    opener = SpanFactory.on(TracerProvider())
     derived = open_root(opener, "CA1").get_span_context()
-    part = open_in_call(opener, "CA1").get_span_context()
+    part = start_in_call(opener, "CA1").get_span_context()
     drawn = opener.open("x", Context(), {}, 1).get_span_context()
     assert not derived.trace_flags & TraceFlags.RANDOM_TRACE_ID
     assert not part.trace_flags & TraceFlags.RANDOM_TRACE_ID
@@ -85,7 +85,7 @@ def test_other_tracers_of_the_same_provider_keep_their_ids() -> None:
     provider = TracerProvider()
     other = provider.get_tracer("other")
     before: Any = other.id_generator  # type: ignore[attr-defined]
-    opener = SpanOpener.on(provider)
+    opener = SpanFactory.on(provider)
     started: list[SpanContext] = []
 
     class Starting(SpanProcessor):
@@ -126,7 +126,7 @@ class Proxying(TracerProvider):
 
 def test_the_root_has_its_derived_ids_on_a_tracer_that_is_wrapped() -> None:
     """A proxy of wrapt has no copy."""
-    opener = SpanOpener.on(Proxying(shutdown_on_exit=False))
+    opener = SpanFactory.on(Proxying(shutdown_on_exit=False))
     root = open_root(opener, "CA1").get_span_context()
     assert root.trace_id == opener.ids.trace_id_of("CA1")
     assert root.span_id == opener.ids.root_span_id_of("CA1")
@@ -136,14 +136,14 @@ def test_a_tracer_that_has_no_copy_opens_the_root_itself() -> None:
     """With other ids, and no error."""
     tracer: Any = TracerProvider(shutdown_on_exit=False).get_tracer(SCOPE)
     tracer.__class__ = Refusing
-    opener = SpanOpener(tracer, DerivedIds(), Writing())
+    opener = SpanFactory(tracer, CallIdGenerator(), Writing())
     assert open_root(opener, "CA1").is_recording()
 
 
 def test_an_opener_on_no_sdk_opens_what_does_not_record() -> None:
     """Without the SDK there is no id and no error: not even the derived ones of a root that nobody opens."""
-    for open_one in (open_root, open_in_call):
-        span = open_one(SpanOpener.on(trace.NoOpTracerProvider()), "CA1")
+    for open_one in (open_root, start_in_call):
+        span = open_one(SpanFactory.on(trace.NoOpTracerProvider()), "CA1")
         assert not span.is_recording()
         assert not span.get_span_context().is_valid
 
@@ -151,13 +151,13 @@ def test_an_opener_on_no_sdk_opens_what_does_not_record() -> None:
 def test_the_root_has_a_derived_id_that_tells_nothing_of_the_trace_id() -> None:
     """BLAKE2b of the call_sid too, in a domain of its own; a part in another process has it as its parent."""
     wanted = hashlib.blake2b(b"CA1", digest_size=8, key=b"k", person=b"callbot.root").digest()
-    ids = DerivedIds(b"k")
+    ids = CallIdGenerator(b"k")
     assert ids.root_span_id_of("CA1") == int.from_bytes(wanted, "big")
     assert ids.trace_id_of("CA1").to_bytes(16, "big")[:8] != wanted
     assert ids.trace_id_of("CA1").to_bytes(16, "big")[8:] != wanted
-    assert ids.root_span_id_of("CA1") != DerivedIds().root_span_id_of("CA1")
-    here, elsewhere = (SpanOpener.on(TracerProvider(), b"k") for _ in range(2))
-    root, part = open_root(here, "CA1"), open_in_call(elsewhere, "CA1")
+    assert ids.root_span_id_of("CA1") != CallIdGenerator().root_span_id_of("CA1")
+    here, elsewhere = (SpanFactory.on(TracerProvider(), b"k") for _ in range(2))
+    root, part = open_root(here, "CA1"), start_in_call(elsewhere, "CA1")
     assert root.parent is None
     assert root.context.span_id == ids.root_span_id_of("CA1")
     assert (part.parent.trace_id, part.parent.span_id) == (root.context.trace_id, root.context.span_id)
@@ -166,8 +166,8 @@ def test_the_root_has_a_derived_id_that_tells_nothing_of_the_trace_id() -> None:
 
 def test_what_is_opened_in_the_middle_of_opening_a_root_has_ids_of_its_own() -> None:
     """As by a signal handler: at each line of ours and of the SDK's that opens it, an operation and another root."""
-    opener = SpanOpener.on(TracerProvider(sampler=ALWAYS_ON))
-    watched = {SpanOpener.open_call.__code__.co_filename, TracerProvider.get_tracer.__code__.co_filename}
+    opener = SpanFactory.on(TracerProvider(sampler=ALWAYS_ON))
+    watched = {SpanFactory.start_call.__code__.co_filename, TracerProvider.get_tracer.__code__.co_filename}
     operations: list[SpanContext] = []
     roots: dict[str, SpanContext] = {}
     places: set[tuple[str, int]] = set()
@@ -197,7 +197,7 @@ def test_what_is_opened_in_the_middle_of_opening_a_root_has_ids_of_its_own() -> 
 def test_what_a_process_remembers_of_roots_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest are forgotten, one for each new one."""
     monkeypatch.setattr("callbot_latency.tracing.spans.MAX_ROOTS", 10)
-    opener = SpanOpener.on(TracerProvider())
+    opener = SpanFactory.on(TracerProvider())
     assert all(open_root(opener, f"CA{n}").name == "call" for n in range(25))
     assert len(opener._roots) == len(opener._roots_in_order) == 10
     assert [open_root(opener, f"CA{n}").name for n in (24, 15, 14)] == ["call part", "call part", "call"]
@@ -209,7 +209,7 @@ SIDS = [f"CA{hashlib.md5(str(n).encode()).hexdigest()}" for n in range(20_000)]
 @pytest.mark.parametrize("key", [b"", b"secret"])
 def test_derived_ids_are_as_uniform_as_random_ones(key: bytes) -> None:
     """Each byte of trace id and root id by chi-square (255 degrees of freedom: above 380 once in 10 million)."""
-    ids = DerivedIds(key)
+    ids = CallIdGenerator(key)
     written = [ids.trace_id_of(sid).to_bytes(16, "big") + ids.root_span_id_of(sid).to_bytes(8, "big") for sid in SIDS]
     assert len({one[:16] for one in written}) == len({one[16:] for one in written}) == len(SIDS)
     expected = len(SIDS) / 256
@@ -221,7 +221,7 @@ def test_derived_ids_are_as_uniform_as_random_ones(key: bytes) -> None:
 @pytest.mark.parametrize("ratio", [0.01, 0.1, 0.5, 0.9])
 def test_a_ratio_samples_its_share_of_derived_ids(ratio: float) -> None:
     """TraceIdRatioBased looks at the low 64 bits, probabilistic samplers by W3C at the low 56: within 4.5 sigma."""
-    ids, sampler = DerivedIds(), TraceIdRatioBased(ratio)
+    ids, sampler = CallIdGenerator(), TraceIdRatioBased(ratio)
     by_sdk = sum(sampler.should_sample(None, ids.trace_id_of(sid), "call").decision.is_sampled() for sid in SIDS)
     by_w3c = sum((ids.trace_id_of(sid) & (1 << 56) - 1) < ratio * (1 << 56) for sid in SIDS)
     sigma = (len(SIDS) * ratio * (1 - ratio)) ** 0.5
@@ -242,13 +242,13 @@ def test_a_ratio_samples_its_share_of_derived_ids(ratio: float) -> None:
 )
 def test_all_processes_of_a_call_sample_it_or_none(sampler: Sampler) -> None:
     """The root, a part and an operation in three processes: the derived parent forces nothing."""
-    openers = [SpanOpener.on(TracerProvider(sampler=sampler)) for _ in range(3)]
+    openers = [SpanFactory.on(TracerProvider(sampler=sampler)) for _ in range(3)]
     sampled = 0
     for sid in SIDS[:200]:
         root, part, alone = (
-            openers[0].open_call(Context(), {}, 1, sid),
-            openers[1].open_call(Context(), {}, 1, sid, joins=True),
-            openers[2].open_in_call("operation", Context(), {}, 1, sid),
+            openers[0].start_call(Context(), {}, 1, sid),
+            openers[1].start_call(Context(), {}, 1, sid, joins=True),
+            openers[2].start_in_call("operation", Context(), {}, 1, sid),
         )
         decisions = {span.get_span_context().trace_flags.sampled for span in (root, part, alone)}
         assert len(decisions) == 1
@@ -261,12 +261,12 @@ def test_all_processes_of_a_call_sample_it_or_none(sampler: Sampler) -> None:
 @pytest.mark.parametrize("flag", [0, 1])
 def test_the_flag_of_a_remote_parent_is_honoured(flag: int) -> None:
     """A traceparent of the call's own trace decides, whatever the ratio would."""
-    opener = SpanOpener.on(TracerProvider(sampler=ParentBased(TraceIdRatioBased(1.0 - flag))))
+    opener = SpanFactory.on(TracerProvider(sampler=ParentBased(TraceIdRatioBased(1.0 - flag))))
     remote = SpanContext(opener.ids.trace_id_of("CA1"), 9, is_remote=True, trace_flags=TraceFlags(flag))
     arrived = trace.set_span_in_context(trace.NonRecordingSpan(remote), Context())
     for span in (
-        opener.open_in_call("operation", arrived, {}, 1, "CA1"),
-        opener.open_call(arrived, {}, 1, "CA1"),
+        opener.start_in_call("operation", arrived, {}, 1, "CA1"),
+        opener.start_call(arrived, {}, 1, "CA1"),
     ):
         assert span.is_recording() is bool(flag)
         assert span.get_span_context().trace_flags.sampled is bool(flag)
@@ -282,7 +282,7 @@ def test_a_samplers_trace_state_reaches_every_part() -> None:
         def get_description(self) -> str:
             return "Marking"
 
-    part: Any = open_in_call(SpanOpener.on(TracerProvider(sampler=ParentBased(Marking()))), "CA1")
+    part: Any = start_in_call(SpanFactory.on(TracerProvider(sampler=ParentBased(Marking()))), "CA1")
     assert part.parent.trace_state.get("ot") == "th:8"
 
 
@@ -298,7 +298,7 @@ def test_two_processes_of_one_call_share_its_trace(key: str, tmp_path: Path) -> 
     """
     one, two = map(facts_of, at_once(lambda _: run_python(code, tmp_path, {"LATENCY_TRACE_KEY": key}), range(2)))
     assert one == two
-    assert one["call"] == one["operation"] == trace.format_trace_id(DerivedIds(key.encode()).trace_id_of("CA1"))
+    assert one["call"] == one["operation"] == trace.format_trace_id(CallIdGenerator(key.encode()).trace_id_of("CA1"))
 
 
 # -- attach and detach ----------------------------------------------------------------------------------------------

@@ -57,8 +57,8 @@ def test_what_is_not_given_keeps_its_default() -> None:
     thresholds = Thresholds({"speech_to_text": ThresholdsMs(700, 1700)})
     assert thresholds.of("speech_to_text") == (700, 1700)
     assert thresholds.of("text_to_speech") == (1500, 3000)
-    assert {0.7, 1.7, 1.5, 3.0, 1.0, 8.0} <= thresholds.edges_s()
-    assert 5.0 not in thresholds.edges_s()
+    assert {0.7, 1.7, 1.5, 3.0, 1.0, 8.0} <= thresholds.bucket_bounds_s()
+    assert 5.0 not in thresholds.bucket_bounds_s()
 
 
 def test_an_unknown_type_is_an_error() -> None:

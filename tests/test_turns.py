@@ -25,7 +25,7 @@ from callbot_latency import (
 )
 from callbot_latency.base.bounded import MAX_CALLS, TurnNumbers
 from callbot_latency.base.drop_counters import unmeasured
-from callbot_latency.measuring.event_loop_lag import lag_here
+from callbot_latency.measuring.event_loop_lag import current_loop_lag
 from callbot_latency.timeline import BargeIn, Timeline
 
 from .clock import MS, Clock
@@ -417,7 +417,7 @@ def test_a_turn_that_outlives_its_call_is_told_all_the_same(measuring: LatencyCo
             await asyncio.sleep(0)
         closed.set()
         await task
-        lag = lag_here()
+        lag = current_loop_lag()
         assert lag is not None
         assert not lag.is_watched
 

@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from callbot_latency import call, latency_tracker, measure_latency_context
 from callbot_latency.runtime import lifecycle as runtime_module
 from callbot_latency.runtime.otel_providers import _OurTracerProvider, _resource
-from callbot_latency.tracing.spans import FEW, SpanOpener, Writing
+from callbot_latency.tracing.spans import MAX_DIRECT_ATTRIBUTES, SpanFactory, Writing
 
 from .subprocesses import facts_of, run_python
 
@@ -91,18 +91,18 @@ def test_what_changes_afterwards_is_kept_as_it_was() -> None:
     assert metric.metadata == {"session": {"steps": [1]}, "later": {"steps": [1]}}
 
 
-@pytest.mark.parametrize("limit", [FEW, FEW - 1])
+@pytest.mark.parametrize("limit", [MAX_DIRECT_ATTRIBUTES, MAX_DIRECT_ATTRIBUTES - 1])
 def test_small_limits_are_the_sdks_to_keep(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A provider whose attribute limit ours could reach is written to through the SDK."""
     monkeypatch.setenv("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", str(limit))
-    assert _OurTracerProvider(_resource()).writing.direct is (limit == FEW)
+    assert _OurTracerProvider(_resource()).writing.direct is (limit == MAX_DIRECT_ATTRIBUTES)
     monkeypatch.setenv("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "40")
     assert not _OurTracerProvider(_resource()).writing.direct
 
 
 def test_an_applications_provider_is_written_to_through_the_sdk() -> None:
     """Nothing of its internals is touched."""
-    opener = SpanOpener.on(TracerProvider(shutdown_on_exit=False))
+    opener = SpanFactory.on(TracerProvider(shutdown_on_exit=False))
     assert opener._writing.direct is False
 
 

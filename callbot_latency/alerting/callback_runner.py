@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 from .. import semconv
 from ..base.drop_counters import dropped
-from ..base.internal_errors import AtMostOncePer
+from ..base.internal_errors import RateLimiter
 from ..base.loops import running_loop
 from ..base.scrubbing import MAX_CHARS
 from ..base.text import one_line
@@ -34,7 +34,7 @@ class Room:
         self._capacity = capacity
         # Without a lock, which a fork could leave held: a deque gives and takes in one step.
         self._places: WeakKeyDictionary[AbstractEventLoop, deque[None]] = WeakKeyDictionary()
-        self._speak = AtMostOncePer()
+        self._speak = RateLimiter()
 
     def take(self, function: Callable[[Alert], Any], loop: "AbstractEventLoop") -> Callable[[object], None] | None:
         """What gives the place on `loop` back; where there is none, that is counted, and said once a minute."""

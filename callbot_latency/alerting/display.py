@@ -7,7 +7,7 @@ from urllib.parse import quote
 from ..base.scrubbing import scrub
 from ..base.text import one_line
 
-__all__ = ["inert", "shown", "shown_id", "shown_url"]
+__all__ = ["display_id", "neutralise_mentions", "shown", "shown_url"]
 
 NAME_CHARS: Final = 120
 ID_CHARS: Final = 120
@@ -30,7 +30,7 @@ def shown(text: object, limit: int = NAME_CHARS) -> str:
     return one_line(scrub(one_line(str(text), 4 * limit)), limit) or UNNAMED
 
 
-def shown_id(text: object) -> str:
+def display_id(text: object) -> str:
     """An id as it is: what a person copies must be found again. One that holds an address, a number or a secret is
     scrubbed; digits alone may be a number or an id, and stay.
     """
@@ -46,7 +46,7 @@ def shown_url(url: str | None) -> str | None:
     return quote(_CREDENTIALS.sub(r"\1", one_line(url, URL_CHARS)), safe="%/:?#[]!$&'()*+,;=~")
 
 
-def inert(text: str) -> str:
+def neutralise_mentions(text: str) -> str:
     """`text` in which no chat finds a command, a mention or a link: ``<!channel>``, ``<url|text>``, ``@here``.
 
     As long as it was, so that limits are kept.

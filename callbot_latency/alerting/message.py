@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 from ..base.text import one_line
 from ..model.alert import Alert, AlertEvent, Language
 from ..model.metric import LatencyMetric, OperationStatus
-from .display import UNNAMED, shown, shown_id, shown_url
+from .display import UNNAMED, display_id, shown, shown_url
 from .translations import say
 
 __all__ = ["Fact", "facts_of", "said", "text_of", "title_of"]
@@ -25,7 +25,7 @@ class Fact(NamedTuple):
 def said(metric: LatencyMetric, language: Language = "en") -> str:
     """What was measured, how long it took, and in which call."""
     provider = f" ({shown(metric.provider)})" if metric.provider else ""
-    called = say(language, " in call {call_sid}", call_sid=shown_id(metric.call_sid)) if metric.call_sid else ""
+    called = say(language, " in call {call_sid}", call_sid=display_id(metric.call_sid)) if metric.call_sid else ""
     is_running = metric.status is OperationStatus.RUNNING
     words = "{what} for {ms} ms{call}" if is_running else "{what} took {ms} ms{call}"
     return say(language, words, what=_what(metric) + provider, ms=_ms(metric.latency_ms), call=called)
@@ -83,12 +83,12 @@ def facts_of(alert: Alert, language: Language = "en") -> list[Fact]:
         alike = say(language, "{count} more like it since the last message", count=alert.held_back)
         facts.append(Fact(say(language, "Held back"), alike))
     if is_breach and metric.trace_id:
-        facts.append(Fact(say(language, "Trace"), shown_id(metric.trace_id), is_id=True))
+        facts.append(Fact(say(language, "Trace"), display_id(metric.trace_id), is_id=True))
     return facts
 
 
 def _call_of(metric: LatencyMetric, language: Language) -> list[Fact]:
-    facts = [Fact(say(language, "Call"), shown_id(metric.call_sid), is_id=True)] if metric.call_sid else []
+    facts = [Fact(say(language, "Call"), display_id(metric.call_sid), is_id=True)] if metric.call_sid else []
     return facts if metric.turn is None else [*facts, Fact(say(language, "Turn"), str(metric.turn))]
 
 
@@ -193,7 +193,7 @@ def _rule(alert: Alert, language: Language) -> str:
         severity=_severity_of_rule(alert, language),
         rule=shown(alert.rule),
         text=text,
-        call="" if not call_sid or is_named else say(language, ", see call {call_sid}", call_sid=shown_id(call_sid)),
+        call="" if not call_sid or is_named else say(language, ", see call {call_sid}", call_sid=display_id(call_sid)),
         alike=_alike(alert, language),
     )
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from time import monotonic
 from typing import Final
 
-from ..base.internal_errors import AtMostOncePer, contained
+from ..base.internal_errors import RateLimiter, contained
 from ..delivery.protocols import Channel, Notifier
 from ..model.alert import Alert, AlertEvent
 from ..model.metric import LatencyMetric, OperationStatus, Severity
@@ -75,7 +75,7 @@ class AlertPolicy:
         self._burst = burst
         self._trace_url = trace_url
         self._clock = clock
-        self._tell_nobody = AtMostOncePer()
+        self._tell_nobody = RateLimiter()
         self._reset()
 
     def _reset(self) -> None:
@@ -159,7 +159,7 @@ class AlertPolicy:
         now_s = self._clock()
         with self._deciding():
             for row in self._rows:
-                for left in row.pop_over(now_s):
+                for left in row.pop_expired(now_s):
                     self._offer(left, row)
             self._rows.let_go()
             for summary in self._limit.due(now_s):

@@ -69,7 +69,7 @@ class Row:
                 cooldown.held_back, cooldown.newest = 0, None
         self.was_told = False
 
-    def pop_over(self, now_s: float) -> list[Alert]:
+    def pop_expired(self, now_s: float) -> list[Alert]:
         """Take out the cooldowns that are over; what they held back."""
         over = [severity for severity, cooldown in self.cooling.items() if now_s >= cooldown.until_s]
         left = [self.cooling.pop(severity).left() for severity in over]

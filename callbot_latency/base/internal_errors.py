@@ -9,7 +9,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 from .. import semconv
 from .drop_counters import dropped
 
-__all__ = ["AtMostOncePer", "contained", "delivered", "reraise"]
+__all__ = ["RateLimiter", "contained", "delivered", "reraise"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -29,7 +29,7 @@ class _Switch:
 reraise: Final = _Switch()
 
 
-class AtMostOncePer:
+class RateLimiter:
     """True at the first call, then once per `interval_s` seconds of the monotonic clock."""
 
     __slots__ = ("_interval_s", "_next_s")
@@ -47,7 +47,7 @@ class AtMostOncePer:
         return True
 
 
-_speak = AtMostOncePer()
+_speak = RateLimiter()
 
 
 def contained(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | None:

@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 
 from .greenlets import is_patched
 
-__all__ = ["Pace", "hurries", "paced"]
+__all__ = ["Pace", "set_hurry_check", "yielding"]
 
 T = TypeVar("T")
 
@@ -55,12 +55,12 @@ class Pace:
         self.at_once = min(2 * self.at_once, self._most) if monotonic() - before_s > LONG_S else self._least
 
 
-def hurries(is_hurried: Callable[[], bool]) -> None:
-    """Say for the running thread how to learn whether somebody waits for its work; `paced` asks it."""
+def set_hurry_check(is_hurried: Callable[[], bool]) -> None:
+    """Say for the running thread how to learn whether somebody waits for its work; `yielding` asks it."""
     _of_thread.is_hurried = is_hurried
 
 
-def paced(items: Iterable[T]) -> Iterator[T]:
+def yielding(items: Iterable[T]) -> Iterator[T]:
     """Each of `items`, giving way after every few: for a reporter that makes something of each in a loop.
 
     Not where gevent has made its thread a greenlet: one that sleeps goes along with a fork, and would go on there.

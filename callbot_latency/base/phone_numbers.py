@@ -14,7 +14,7 @@ from typing import Any, Final
 from .scrubbing import NAMES_A_SECRET, PHONE_WORD, REACH, SECRET_WORD, cut, may_hold_secret, own, without_secrets
 from .text import text_of_any
 
-__all__ = ["MAX_CHARS", "NEVER", "PhoneNumbers", "may_be_private"]
+__all__ = ["MAX_CHARS", "NEVER", "PhoneNumbers", "needs_redaction"]
 
 MAX_CHARS: Final = 10_000
 """Longer texts of metadata are cut before they are searched, which for so many takes a few ms at the very most."""
@@ -35,7 +35,7 @@ _PERSON: Final = b"callbot.phone"
 """Tells these hashes from those that ids derive from (BLAKE2's personalisation)."""
 
 
-def may_be_private(facts: Mapping[Any, Any]) -> bool:
+def needs_redaction(facts: Mapping[Any, Any]) -> bool:
     """Whether it is worth looking closer; false of most metadata, at little cost."""
     for key, value in facts.items():
         kind = type(value)
@@ -87,7 +87,7 @@ class PhoneNumbers:
         that become the same are numbered: ``[phone]``, ``[phone] 2``. Where there is nothing to do, the same object is
         returned.
         """
-        return self._mapping(facts) if may_be_private(facts) else facts
+        return self._mapping(facts) if needs_redaction(facts) else facts
 
     def _mapping(self, facts: Mapping[Any, Any]) -> dict[Any, Any]:
         cleaned: dict[Any, Any] = {}

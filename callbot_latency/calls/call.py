@@ -20,7 +20,7 @@ from ..base.text import well_formed
 from ..measuring.active_session import ActiveSession, switch
 from ..measuring.measurement import checked_metadata, checked_text
 from ..tracing.context import BINDING, Binding, attach, detach, detach_abandoned
-from ..tracing.span_status import kept_facts, mark_failed, metadata_attributes
+from ..tracing.span_status import mark_failed, metadata_attributes, snapshot_metadata
 
 if TYPE_CHECKING:
     from .call_timeline import CallTimeline
@@ -88,7 +88,7 @@ class call:  # noqa: N801 - used as a verb, like contextlib.suppress
             raise ValueError("call_sid: expected a string such as 'CA...', got an empty one")
         self.call_sid: str = well_formed(call_sid)
         self.stream_sid: str | None = checked_text("stream_sid", stream_sid)
-        self._metadata = kept_facts(checked_metadata(metadata))
+        self._metadata = snapshot_metadata(checked_metadata(metadata))
         # Of each entry of this object that is not left yet: it may be entered again, also by another task.
         self._opened: list[_Opened] = []
         self._joins = joins
@@ -131,7 +131,7 @@ class call:  # noqa: N801 - used as a verb, like contextlib.suppress
         # Here, since most of what is measured needs no turns, and importing us is to cost little.
         from .call_timeline import CallTimeline
 
-        spans = session.span_opener()
+        spans = session.span_factory()
         if spans is None:
             return None
         metadata = session.phones.cleaned(self._metadata)
@@ -142,7 +142,7 @@ class call:  # noqa: N801 - used as a verb, like contextlib.suppress
             attributes[semconv.STREAM_SID] = self.stream_sid
         start_wall_ns, start_ns = time.time_ns(), time.perf_counter_ns()
         outer = otel_context.get_current()
-        self._span = span = spans.open_call(outer, attributes, start_wall_ns, self.call_sid, joins=self._joins)
+        self._span = span = spans.start_call(outer, attributes, start_wall_ns, self.call_sid, joins=self._joins)
         self.timeline = timeline = CallTimeline(session.turn_numbers.of(self.call_sid))
         session.timelines.add(timeline)
         binding = otel_context.set_value(BINDING, Binding(self.call_sid, self.stream_sid, timeline), outer)

@@ -12,7 +12,7 @@ from .. import semconv
 from ..base.drop_counters import unmeasured
 from ..base.internal_errors import contained
 from ..measuring.active_session import ActiveSession
-from ..measuring.event_loop_lag import lag_here
+from ..measuring.event_loop_lag import current_loop_lag
 from ..timeline import Anchor, BargeIn
 from ..tracing.context import Binding
 from ..tracing.span_status import mark_failed, metadata_attributes
@@ -159,7 +159,7 @@ class CallTimeline:
             current.hung_up_ns = self._hung_up_ns
             current.speech, self._speech = self._speech, None
             current.rejected, self._rejected = self._rejected, None
-            current.loop_lag = lag_here()
+            current.loop_lag = current_loop_lag()
             if current.loop_lag is not None:
                 current.loop_lag.watch(self)
             self._open = OpenTurn(session, current, binding, context)

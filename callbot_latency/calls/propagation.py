@@ -181,7 +181,7 @@ class bound_from_headers:  # noqa: N801 - used as a verb, like call()
         self.__exit__(exc_type, exc, traceback)
 
     def _open(self, session: ActiveSession) -> ExitStack | None:
-        opener = session.span_opener()
+        opener = session.span_factory()
         if opener is None:
             return None
         with ExitStack() as entered:

@@ -14,7 +14,7 @@ from ..base.internal_errors import contained
 from ..measuring.active_session import ActiveSession, switch
 from ..measuring.measurement import checked_metadata
 from ..tracing.context import BINDING, BoundTimeline, attach, bound, detach, detach_abandoned
-from ..tracing.span_status import kept_facts
+from ..tracing.span_status import snapshot_metadata
 from .call_timeline import OpenTurn
 from .turn_state import Turn
 
@@ -45,7 +45,7 @@ class turn:  # noqa: N801 - used as a verb, like contextlib.suppress
     """
 
     def __init__(self, *, metadata: Mapping[str, Any] | None = None) -> None:
-        self._metadata = kept_facts(checked_metadata(metadata))
+        self._metadata = snapshot_metadata(checked_metadata(metadata))
         # Of each entry of this object that is not left yet: it may be entered again, also by another task.
         self._entered: list[_Entered] = []
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 from opentelemetry.trace import Span, format_span_id, format_trace_id
 
 from .. import semconv
-from ..measuring.event_loop_lag import HeldUp, held_up_since, waits_held_up
+from ..measuring.event_loop_lag import BlockedInterval, blocked_since, waits_held_up
 from ..measuring.measurement import NS_PER_MS, Measurement
 from ..model.metric import OperationType
 from ..model.turn_metric import TurnMetric
@@ -101,7 +101,7 @@ def _between_ms(from_ns: int | None, until_ns: int | None) -> float | None:
     return None if from_ns is None or until_ns is None else (until_ns - from_ns) / NS_PER_MS
 
 
-def _intervals(turn: Turn, speech: SpeechEnd, until_ns: int, late: Sequence[HeldUp]) -> Iterator[Interval]:
+def _intervals(turn: Turn, speech: SpeechEnd, until_ns: int, late: Sequence[BlockedInterval]) -> Iterator[Interval]:
     sent_ns = until_ns if turn.sent_ns is None else turn.sent_ns
     yield Interval(semconv.PART_ENDPOINTING, speech.at_ns, speech.reported_ns)
     first_ns = min((m.start_ns for m in turn.operations), default=turn.began_ns)
@@ -113,15 +113,15 @@ def _intervals(turn: Turn, speech: SpeechEnd, until_ns: int, late: Sequence[Held
         yield Interval(semconv.PART_LEADING_SILENCE, turn.playing_ns, until_ns)
 
 
-def _buffered(turn: Turn, sent_ns: int, playing_ns: int, late: Sequence[HeldUp]) -> Interval:
+def _buffered(turn: Turn, sent_ns: int, playing_ns: int, late: Sequence[BlockedInterval]) -> Interval:
     """Twilio's part. A mark that had to wait for our loop made the playback seem to begin so much later."""
     told_ns = playing_ns if turn.playing_told_ns is None else turn.playing_told_ns
-    waited_ns = told_ns - held_up_since(late, sent_ns, told_ns, in_hand=True)
+    waited_ns = told_ns - blocked_since(late, sent_ns, told_ns, in_hand=True)
     held_up = ((playing_ns - waited_ns, playing_ns),) if waited_ns > 0 else ()
     return Interval(semconv.PART_TWILIO_BUFFER, sent_ns, playing_ns, held_up=held_up)
 
 
-def _work(operations: list[Measurement], until_ns: int, late: Sequence[HeldUp]) -> Iterator[Interval]:
+def _work(operations: list[Measurement], until_ns: int, late: Sequence[BlockedInterval]) -> Iterator[Interval]:
     made: dict[int, Interval] = {}
     for m in operations:
         parent = made.get(id(m.parent)) if m.parent is not None else None
@@ -131,7 +131,7 @@ def _work(operations: list[Measurement], until_ns: int, late: Sequence[HeldUp]) 
         yield interval
 
 
-def _held_up(m: Measurement, end_ns: int, late: Sequence[HeldUp]) -> Sequence[HeldUp]:
+def _held_up(m: Measurement, end_ns: int, late: Sequence[BlockedInterval]) -> Sequence[BlockedInterval]:
     """When the operation waited for the loop and not for its provider.
 
     Of a coroutine that we step ourselves we know when it waited; of a block, only that it ended.
@@ -140,7 +140,7 @@ def _held_up(m: Measurement, end_ns: int, late: Sequence[HeldUp]) -> Sequence[He
         return ()
     if m.waits:
         return waits_held_up(late, list(m.waits))
-    since_ns = held_up_since(late, m.start_ns, end_ns, in_hand=False)
+    since_ns = blocked_since(late, m.start_ns, end_ns, in_hand=False)
     return ((since_ns, end_ns),) if since_ns < end_ns else ()
 
 

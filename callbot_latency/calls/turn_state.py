@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from time import perf_counter_ns
 from typing import Any, Final, NamedTuple
 
-from ..measuring.event_loop_lag import LoopLag, Waits, lag_here
+from ..measuring.event_loop_lag import LoopLag, Waits, current_loop_lag
 from ..measuring.measurement import NS_PER_MS, Measurement
 from ..timeline import Anchor, BargeIn, Timeline
 
@@ -86,7 +86,7 @@ class Turn:
 
     def waits_here(self) -> Waits | None:
         """Where an operation notes when it waits; None elsewhere than on the turn's event loop, and once it is over."""
-        on_its_loop = self.loop_lag is not None and not self.is_over and self.loop_lag is lag_here()
+        on_its_loop = self.loop_lag is not None and not self.is_over and self.loop_lag is current_loop_lag()
         return Waits() if on_its_loop else None
 
     def add(self, measurement: Measurement) -> None:

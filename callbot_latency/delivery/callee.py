@@ -10,7 +10,7 @@ from .probe import Probe
 if TYPE_CHECKING:
     from ..model.alert import Alert
 
-__all__ = ["Callee", "Ended"]
+__all__ = ["Ended", "ReporterCalls"]
 
 
 class Ended(NamedTuple):
@@ -21,7 +21,7 @@ class Ended(NamedTuple):
     lost: int
 
 
-class Callee:
+class ReporterCalls:
     """A reporter, with what it has of the methods that are each optional."""
 
     def __init__(self, reporter: Any) -> None:

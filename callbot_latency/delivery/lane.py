@@ -12,12 +12,12 @@ from opentelemetry import context
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY
 
 from .. import semconv
-from ..base.internal_errors import AtMostOncePer, delivered, reraise
-from ..base.pacing import hurries
+from ..base.internal_errors import RateLimiter, delivered, reraise
+from ..base.pacing import set_hurry_check
 from ..model.metric import LatencyMetric
 from ..model.turn_metric import TurnMetric
 from .buffer import Batch, Buffer, are_turns
-from .callee import Callee
+from .callee import ReporterCalls
 from .errors import PermanentError, TransientError, text_of
 from .probe import Probe
 from .retry import Retry
@@ -71,7 +71,7 @@ class Lane:
     ) -> None:
         self.name = name
         self._reporter = reporter
-        self._callee = Callee(reporter)
+        self._callee = ReporterCalls(reporter)
         self._capacity = capacity
         self._batch_size = batch_size
         self._interval_s = interval_s
@@ -79,7 +79,7 @@ class Lane:
         self._retry = retry or Retry()
         self.turn: threading.Lock = after.turn if after else threading.Lock()
         self._log = logging.getLogger(semconv.LOGGER_REPORTER_PREFIX + name)
-        self._complain = AtMostOncePer()
+        self._complain = RateLimiter()
         self._inherited: Buffer | None = None
         self._reset()
 
@@ -213,7 +213,7 @@ class Lane:
     def _run(self) -> None:
         if self._suppressed:
             context.attach(context.set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
-        hurries(lambda: self._closing or self._buffer.hurry)
+        set_hurry_check(lambda: self._closing or self._buffer.hurry)
         with self.turn:
             if self._abandoned:
                 return
@@ -262,7 +262,7 @@ class Lane:
             self._settle(error, 0)
         with self._changed:
             if not self._abandoned and self._is_current():
-                lost = self._tally.take_back(suffix, lost)
+                lost = self._tally.undo_delivered(suffix, lost)
                 self._ended_badly = error is not None or lost > 0
         self._tell_drops(last=True)
 

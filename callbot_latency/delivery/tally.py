@@ -36,7 +36,7 @@ class Tally:
             self._dropped[reason] += amount
             self._untold[reason] += amount
 
-    def take_back(self, suffix: str, amount: int) -> int:
+    def undo_delivered(self, suffix: str, amount: int) -> int:
         """So many that counted as delivered were dropped after all; how many could be."""
         amount = max(0, min(amount, self.delivered))
         self.delivered -= amount

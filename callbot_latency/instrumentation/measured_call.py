@@ -201,9 +201,9 @@ def body_measured(
     """
     if response.is_closed or response.is_stream_consumed:
         return False
-    from ..measuring.returned_streams import proxied
+    from ..measuring.returned_streams import wrap_stream
 
-    response.stream = proxied(ReturnedStream(session, measurement, PLAIN, failure), response.stream)
+    response.stream = wrap_stream(ReturnedStream(session, measurement, PLAIN, failure), response.stream)
     return True
 
 

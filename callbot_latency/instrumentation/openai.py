@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Final
 
 from ..measuring.active_session import ActiveSession
 from ..measuring.measurement import Measurement, Operation
-from ..measuring.returned_streams import PLAIN, Reading, ReturnedStream, is_stream, proxied
+from ..measuring.returned_streams import PLAIN, Reading, ReturnedStream, is_stream, wrap_stream
 from ..model.metric import OperationType
 from .base import ClientInstrumentor
 from .measured_call import Plan, Planner, ReportedError, Target, body_measured, measured, measured_async, operation
@@ -61,7 +61,7 @@ def _handing_over(reading: Reading, spoken: Operation | None) -> Callable[[Activ
 
     def handed_over(session: ActiveSession, measurement: Measurement, result: Any) -> Any:
         if is_stream(result):
-            return proxied(ReturnedStream(session, measurement, reading), result)
+            return wrap_stream(ReturnedStream(session, measurement, reading), result)
         http_response = getattr(result, "http_response", None)
         if spoken is not None and _is_sound(http_response or result.response, is_unpacked=http_response is None):
             measurement.operation = spoken

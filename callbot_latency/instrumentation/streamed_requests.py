@@ -13,7 +13,7 @@ from typing import Any, Final
 from ..base.internal_errors import contained
 from ..measuring.active_session import ActiveSession, switch
 from ..measuring.measurement import Measurement, Operation
-from ..measuring.returned_streams import Reading, ReturnedStream, proxied
+from ..measuring.returned_streams import Reading, ReturnedStream, wrap_stream
 from ..model.metric import OperationType
 from .measured_call import is_suppressed
 
@@ -157,7 +157,7 @@ def conversation(named: Operation, reading: Reading) -> Callable[..., Any]:
         except BaseException as exc:
             contained(call.stream.failed, exc)
             raise
-        return proxied(call.stream, result)
+        return wrap_stream(call.stream, result)
 
     return wrapper
 
@@ -174,7 +174,7 @@ def conversation_async(named: Operation, reading: Reading) -> Callable[..., Any]
         except BaseException as exc:
             contained(call.stream.failed, exc)
             raise
-        return proxied(call.stream, result)
+        return wrap_stream(call.stream, result)
 
     def wrapper(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         del instance

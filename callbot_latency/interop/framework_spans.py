@@ -17,7 +17,7 @@ from ..base.scrubbing import scrub
 from ..measuring.measurement import NS_PER_MS, at
 from ..model.metric import LatencyMetric, OperationStatus, OperationType
 
-__all__ = ["TABLE", "ForeignSpan", "Row", "call_sid_of", "is_measured", "metric_of", "recognised", "turn_of", "type_of"]
+__all__ = ["TABLE", "ForeignSpan", "Row", "call_sid_of", "is_measured", "match_span", "metric_of", "turn_of", "type_of"]
 
 LLM: Final = "llm"
 """The type of what a language model answers, where the application has registered it; else it is `rag_inference`."""
@@ -88,7 +88,7 @@ class ForeignSpan(NamedTuple):
     turn: int | None
 
 
-def recognised(span: Any) -> tuple[Row, OperationType] | None:
+def match_span(span: Any) -> tuple[Row, OperationType] | None:
     """The row of a span, which need not have ended, and the type that it counts as; None: it is not counted."""
     attributes: Mapping[str, Any] = span.attributes or {}
     scope = span.instrumentation_scope

@@ -13,12 +13,12 @@ from opentelemetry.context import Context, get_current
 from ..measuring.measurement import Measurement
 from ..model.metric import OperationType
 from ..tracing.context import BINDING, OPERATION
-from .framework_spans import ForeignSpan, call_sid_of, is_measured, recognised, turn_of
+from .framework_spans import ForeignSpan, call_sid_of, is_measured, match_span, turn_of
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan, Span
 
-__all__ = ["counted_within", "ended", "follow"]
+__all__ = ["ended", "follow", "mark_counted"]
 
 _KEPT_AS: Final = "_callbot_latency_lineage"
 _open: Final["WeakValueDictionary[int, Any]"] = WeakValueDictionary()
@@ -52,7 +52,7 @@ def follow(span: "Span", context: Context | None) -> None:
         _open[span.get_span_context().span_id] = span
 
 
-def counted_within(span: "ReadableSpan", measurement: Measurement) -> None:
+def mark_counted(span: "ReadableSpan", measurement: Measurement) -> None:
     """An operation of ours ended: no foreign span around it counts the same work."""
     if _open and span.parent is not None:
         _mark(_open.get(span.parent.span_id), measurement.operation.type)
@@ -82,7 +82,7 @@ def ended(span: "ReadableSpan", explicit: OperationType | None = None) -> Foreig
         return None  # it began before `init()`, or in the parent of this fork
     kinds = lineage.within if explicit is None else {*lineage.within, explicit}
     _mark(lineage.parent, *kinds)
-    found = None if explicit is not None else recognised(span)
+    found = None if explicit is not None else match_span(span)
     if found is None:
         return None
     row, kind = found
@@ -111,5 +111,5 @@ def _around(lineage: _Lineage) -> list[Any]:
 
 
 def _counts_as(span: Any, kind: OperationType) -> bool:
-    found = recognised(span)
+    found = match_span(span)
     return found is not None and found[1] is kind

@@ -44,7 +44,7 @@ class LatencySpanProcessor(SpanProcessor):
             # Inside of Session.end, whose own guard holds whatever could fail here.
             session.submit(measurement)
             if session.follows_foreign:
-                lineage.counted_within(span, measurement)
+                lineage.mark_counted(span, measurement)
         else:
             contained(_take_foreign, session, span)
 

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from ..base.phone_numbers import PhoneNumbers
     from ..model.metric import LatencyMetric
     from ..tracing.context import BoundTimeline
-    from ..tracing.spans import SpanOpener
+    from ..tracing.spans import SpanFactory
 
-__all__ = ["ActiveSession", "NotStarted", "Switch", "switch"]
+__all__ = ["ActiveSession", "NotStartedSession", "Switch", "switch"]
 
 _log = logging.getLogger(LOGGER_SWITCH)
 
@@ -25,7 +25,7 @@ class ActiveSession(Protocol):
     """The session that measures, as its users see it; `session.Session` is the one there is."""
 
     @property
-    def spans(self) -> "SpanOpener":
+    def spans(self) -> "SpanFactory":
         """Starts the spans."""
 
     @property
@@ -64,7 +64,7 @@ class ActiveSession(Protocol):
     def follows_foreign(self) -> bool:
         """Whether the spans of frameworks are recognised."""
 
-    def span_opener(self) -> "SpanOpener | None":
+    def span_factory(self) -> "SpanFactory | None":
         """Return what starts spans that are no operation."""
 
     def record(self, metric: "LatencyMetric", /) -> None:
@@ -97,7 +97,7 @@ class ActiveSession(Protocol):
         """End the span and submit the measurement."""
 
 
-class NotStarted:
+class NotStartedSession:
     """Stands where a session will, with the methods that are called first: says once how to start, then goes away."""
 
     follows_foreign = False
@@ -111,7 +111,7 @@ class NotStarted:
 
     start = open
 
-    def span_opener(self) -> None:
+    def span_factory(self) -> None:
         """No spans."""
         self._say()
 
@@ -151,7 +151,7 @@ class Switch:
     __slots__ = ("session",)
 
     def __init__(self) -> None:
-        self.session: ActiveSession | None = cast("ActiveSession", NotStarted())
+        self.session: ActiveSession | None = cast("ActiveSession", NotStartedSession())
 
 
 switch: Final = Switch()

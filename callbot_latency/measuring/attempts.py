@@ -20,18 +20,18 @@ from typing import Any, Final
 from opentelemetry.context import Context, get_current
 
 from .. import semconv
-from ..base.internal_errors import AtMostOncePer, contained
+from ..base.internal_errors import RateLimiter, contained
 from ..base.text import text_of_any
 from ..model.metric import OperationStatus, OperationType
 from ..tracing.context import OPERATION, attach, detach, detach_abandoned
 from ..tracing.span_status import error_message, status_of, type_name
-from .active_session import ActiveSession, NotStarted, switch
+from .active_session import ActiveSession, NotStartedSession, switch
 from .measurement import NS_PER_MS, Handle, Measurement, Operation, checked_metadata, checked_text
 
 __all__ = ["AttemptHandle", "attempt"]
 
 _log = logging.getLogger(semconv.LOGGER_ATTEMPTS)
-_speak = AtMostOncePer()
+_speak = RateLimiter()
 
 
 class AttemptHandle(Handle):
@@ -245,10 +245,10 @@ class attempt:  # noqa: N801 - used as a verb, like contextlib.suppress
     def __enter__(self) -> AttemptHandle:
         session = switch.session
         if session is None:
-            return _DEAF
+            return _NOOP_HANDLE
         opened = contained(self._open, session)
         if opened is None:
-            return _DEAF
+            return _NOOP_HANDLE
         opened.outer = self._opened
         self._session, self._opened = session, opened
         return opened
@@ -272,7 +272,7 @@ class attempt:  # noqa: N801 - used as a verb, like contextlib.suppress
     def _open(self, session: ActiveSession) -> _Attempt | None:
         around: Any = get_current().get(OPERATION)
         if around is None:
-            if not isinstance(session, NotStarted) and _speak():
+            if not isinstance(session, NotStartedSession) and _speak():
                 _log.warning(
                     "attempt(%r) is within no measured operation, and is not measured; "
                     "in a thread of an executor, hand the function over by callbot_latency.bind()",
@@ -292,4 +292,4 @@ class attempt:  # noqa: N801 - used as a verb, like contextlib.suppress
         return begun
 
 
-_DEAF: Final = AttemptHandle()
+_NOOP_HANDLE: Final = AttemptHandle()

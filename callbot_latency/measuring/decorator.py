@@ -152,7 +152,7 @@ def _wrap(function: Callable[..., Any], make: Callable[..., Operation], streams:
         wrapper = measured_generator(function, make())
     else:
         operation = make()
-        wrapper = (_returned().measured_function_of_stream if streams else _measured_function)(
+        wrapper = (_returned().measured_function_of_stream if streams else _wrap_function)(
             _telling_size(function, operation), operation
         )
     return functools.wraps(function)(wrapper)
@@ -162,9 +162,9 @@ def _telling_size(function: Callable[..., Any], operation: Operation) -> Callabl
     """The function, which tells how large its result is where that says how long the audio lasts."""
     if operation.audio_bytes_per_s is None:
         return function
-    from .results import telling_size, telling_size_awaited
+    from .results import record_awaited_result_size, record_result_size
 
-    return (telling_size_awaited if operation.is_awaited else telling_size)(function, operation)
+    return (record_awaited_result_size if operation.is_awaited else record_result_size)(function, operation)
 
 
 def _returned() -> Any:
@@ -174,7 +174,7 @@ def _returned() -> Any:
     return returned
 
 
-def _measured_function(function: Callable[P, R], operation: Operation) -> Callable[P, R]:
+def _wrap_function(function: Callable[P, R], operation: Operation) -> Callable[P, R]:
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         session = switch.session
         if session is None:
@@ -267,12 +267,12 @@ class measure_latency_context:  # noqa: N801 - used as a verb, like contextlib.s
     def __enter__(self) -> Handle:
         session = switch.session
         if session is None:
-            return _DEAF
+            return _NOOP_HANDLE
         measurement: Measurement | None = contained(
             session.open, self._operation, None, self._call_sid, self._stream_sid, self._metadata or _NO_METADATA
         )
         if measurement is None:
-            return _DEAF
+            return _NOOP_HANDLE
         if self._measurement is not None:
             measurement.outer = self._measurement
         self._session, self._measurement = session, measurement
@@ -312,5 +312,5 @@ class measure_latency_context:  # noqa: N801 - used as a verb, like contextlib.s
         self.__exit__(exc_type, exc, traceback)
 
 
-_DEAF: Final = Handle()
+_NOOP_HANDLE: Final = Handle()
 _NO_METADATA: Final[Mapping[str, Any]] = {}

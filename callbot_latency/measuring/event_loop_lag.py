@@ -19,11 +19,11 @@ from ..base.loops import running_loop
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
-__all__ = ["HeldUp", "LoopLag", "Waits", "held_up_since", "lag_here", "waits_held_up"]
+__all__ = ["BlockedInterval", "LoopLag", "Waits", "blocked_since", "current_loop_lag", "waits_held_up"]
 
 R = TypeVar("R")
 
-HeldUp = tuple[int, int]
+BlockedInterval = tuple[int, int]
 """From when until when the loop could not look for what had come, in nanoseconds of `time.perf_counter_ns()`."""
 Wait = tuple[int, int]
 """From when a coroutine gave the loop its thread until it went on."""
@@ -49,7 +49,7 @@ class LoopLag:
     """The times in which one event loop was held up, as far as something watches it."""
 
     def __init__(self) -> None:
-        self._late: deque[HeldUp] = deque(maxlen=KEPT)
+        self._late: deque[BlockedInterval] = deque(maxlen=KEPT)
         # Weak, so that a call which is given up, and never told that it is over, does not have it watched for ever.
         self._watchers: weakref.WeakSet[object] = weakref.WeakSet()
         self._is_on = False
@@ -81,7 +81,7 @@ class LoopLag:
         """Whether it is watched for somebody."""
         return len(self._watchers) > 0
 
-    def between(self, from_ns: int, until_ns: int) -> list[HeldUp]:
+    def between(self, from_ns: int, until_ns: int) -> list[BlockedInterval]:
         """When it was held up in that time, oldest first and none twice, with the pass that runs now."""
         # In this order, and read once: it may be asked from another thread than the loop's.
         since_ns, times = self._since_ns, list(self._late)
@@ -140,7 +140,7 @@ class LoopLag:
 _lags: "weakref.WeakKeyDictionary[Any, LoopLag]" = weakref.WeakKeyDictionary()
 
 
-def lag_here() -> LoopLag | None:
+def current_loop_lag() -> LoopLag | None:
     """What is known of the loop that runs in this thread; None where none does."""
     loop = running_loop()
     if loop is None:
@@ -151,7 +151,7 @@ def lag_here() -> LoopLag | None:
     return lag
 
 
-def held_up_since(late: Sequence[HeldUp], from_ns: int, at_ns: int, *, in_hand: bool) -> int:
+def blocked_since(late: Sequence[BlockedInterval], from_ns: int, at_ns: int, *, in_hand: bool) -> int:
     """Since when the loop was held up, where what happened at `at_ns` had to wait for it; `at_ns` where it had not.
 
     An upper bound of the wait: an answer may have come at any moment of it.
@@ -175,9 +175,9 @@ def held_up_since(late: Sequence[HeldUp], from_ns: int, at_ns: int, *, in_hand: 
     return max(from_ns, since_ns)
 
 
-def waits_held_up(late: Sequence[HeldUp], waits: Iterable[Wait]) -> list[HeldUp]:
+def waits_held_up(late: Sequence[BlockedInterval], waits: Iterable[Wait]) -> list[BlockedInterval]:
     """The ends of those waits that the loop was held up in."""
-    ends = [(held_up_since(late, from_ns, at_ns, in_hand=True), at_ns) for from_ns, at_ns in waits]
+    ends = [(blocked_since(late, from_ns, at_ns, in_hand=True), at_ns) for from_ns, at_ns in waits]
     return [(since_ns, at_ns) for since_ns, at_ns in ends if since_ns < at_ns]
 
 

@@ -20,7 +20,7 @@ from ..base.internal_errors import contained
 from ..base.text import text_of_any, well_formed
 from ..model.audio import checked_rate, duration_of, said_duration_ms, said_size
 from ..model.metric import OperationStatus, OperationType, Severity
-from ..tracing.span_status import error_message, kept_facts, metadata_attributes
+from ..tracing.span_status import error_message, metadata_attributes, snapshot_metadata
 from .active_session import switch
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NS_PER_MS",
-    "Fate",
+    "DeadlineState",
     "Handle",
     "Measurement",
     "Operation",
@@ -76,7 +76,7 @@ class Operation:
     """Whether it is one provider's part of an operation, which no sum over operations may count again."""
     audio_bytes_per_s: float | None = None
     """How many bytes one second of the audio has that comes."""
-    uncleaned: Mapping[str, Any] = field(init=False)
+    unredacted: Mapping[str, Any] = field(init=False)
     """The metadata where a phone number or a secret may be in it: what becomes of that, each run's session says."""
     reads_owner: bool = field(init=False)
     type_value: str = field(init=False)
@@ -85,8 +85,8 @@ class Operation:
 
     def __post_init__(self) -> None:
         put = object.__setattr__
-        put(self, "uncleaned", _uncleaned(self.metadata) if self.metadata else {})
-        if self.uncleaned:
+        put(self, "unredacted", _uncleaned(self.metadata) if self.metadata else {})
+        if self.unredacted:
             put(self, "metadata", {})
         put(self, "reads_owner", self.call_sid is not None or self.stream_sid is not None)
         put(self, "type_value", self.type.value)
@@ -98,9 +98,9 @@ class Operation:
 
 
 def _uncleaned(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
-    from ..base.phone_numbers import may_be_private
+    from ..base.phone_numbers import needs_redaction
 
-    return metadata if may_be_private(metadata) else {}
+    return metadata if needs_redaction(metadata) else {}
 
 
 def operation_of(
@@ -131,7 +131,7 @@ def operation_of(
         checked_text("provider", provider),
         _getter("call_sid_attr", call_sid_attr),
         _getter("stream_sid_attr", stream_sid_attr),
-        kept_facts(checked_metadata(metadata)),
+        snapshot_metadata(checked_metadata(metadata)),
         on_deadline,
         is_awaited,
         owner,
@@ -232,7 +232,7 @@ class Handle:
         """
 
 
-class Fate(Enum):
+class DeadlineState(Enum):
     """What came first for an operation: that its deadline was told, or its end."""
 
     TOLD = "told"
@@ -302,7 +302,7 @@ class Measurement(Handle):
         from ..base.phone_numbers import NEVER
 
         session = switch.session
-        facts = (NEVER if session is None else session.phones).cleaned(kept_facts(metadata))
+        facts = (NEVER if session is None else session.phones).cleaned(snapshot_metadata(metadata))
         self.metadata = {**self.metadata, **facts}
         self.span.set_attributes(metadata_attributes(facts))
 

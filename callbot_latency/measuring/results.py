@@ -10,13 +10,13 @@ from ..model.audio import size_of
 from ..tracing.context import OPERATION
 from .measurement import Operation
 
-__all__ = ["telling_size", "telling_size_awaited"]
+__all__ = ["record_awaited_result_size", "record_result_size"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def telling_size(function: Callable[P, R], operation: Operation) -> Callable[P, R]:
+def record_result_size(function: Callable[P, R], operation: Operation) -> Callable[P, R]:
     """The function, which tells the operation how large its result is."""
 
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -27,7 +27,7 @@ def telling_size(function: Callable[P, R], operation: Operation) -> Callable[P, 
     return wrapper
 
 
-def telling_size_awaited(
+def record_awaited_result_size(
     function: Callable[P, Coroutine[Any, Any, R]], operation: Operation
 ) -> Callable[P, Coroutine[Any, Any, R]]:
     """The same of a coroutine function."""

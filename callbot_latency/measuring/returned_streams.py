@@ -25,7 +25,7 @@ __all__ = [
     "is_stream",
     "measured_coroutine_of_stream",
     "measured_function_of_stream",
-    "proxied",
+    "wrap_stream",
 ]
 
 P = ParamSpec("P")
@@ -124,7 +124,7 @@ def is_stream(value: Any) -> bool:
     return hasattr(kind, "__next__") or hasattr(kind, "__aiter__")
 
 
-def proxied(stream: ReturnedStream, value: T) -> T:
+def wrap_stream(stream: ReturnedStream, value: T) -> T:
     """`value` as it was, except that its items are noted by `stream`."""
     kind: type[_Proxy] = _AsyncProxy if hasattr(type(value), "__aiter__") else _SyncProxy
     proxy: Any = kind(value, stream)
@@ -199,7 +199,7 @@ def handed_over(session: ActiveSession, measurement: Measurement, value: T) -> T
         session.close(measurement, None)
         return value
     detach(measurement.token, measurement.context)
-    return proxied(ReturnedStream(session, measurement, PLAIN), value)
+    return wrap_stream(ReturnedStream(session, measurement, PLAIN), value)
 
 
 def measured_function_of_stream(function: Callable[P, R], operation: Operation) -> Callable[P, R]:

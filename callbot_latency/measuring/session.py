@@ -17,8 +17,8 @@ from ..base.text import text_of_any, well_formed
 from ..model.metric import LatencyMetric, OperationStatus, Severity
 from ..model.thresholds import Thresholds
 from ..tracing.context import BINDING, OPERATION, SPAN, BoundTimeline, BoundTurn, attach, detach, detach_abandoned
-from ..tracing.span_status import kept_facts, mark_failed, metadata_attributes, status_of
-from ..tracing.spans import SpanOpener
+from ..tracing.span_status import mark_failed, metadata_attributes, snapshot_metadata, status_of
+from ..tracing.spans import SpanFactory
 from .active_session import switch
 from .measurement import NS_PER_MS, Measurement, Operation
 
@@ -62,7 +62,7 @@ class Session:
 
     """
 
-    def __init__(self, spans: SpanOpener, thresholds: Thresholds, pipeline: Sink) -> None:
+    def __init__(self, spans: SpanFactory, thresholds: Thresholds, pipeline: Sink) -> None:
         self.spans = spans
         self.open_measurements: OpenMeasurements = OpenMeasurements()
         self.submit: Callable[[Any], None] = pipeline.submit
@@ -84,7 +84,7 @@ class Session:
         """Whether the spans of frameworks are recognised."""
         self._severity = thresholds.severity
 
-    def span_opener(self) -> SpanOpener:
+    def span_factory(self) -> SpanFactory:
         """The opener of spans, for the spans that are no operation."""
         return self.spans
 
@@ -139,7 +139,7 @@ class Session:
         measurement.start_wall_ns = start_wall_ns = time_ns()
         measurement.start_ns = perf_counter_ns()
         if binding is None and call_sid and not get_current_span(context).get_span_context().is_valid:
-            span = self.spans.open_in_call(operation.span_name, context, attributes, start_wall_ns, call_sid)
+            span = self.spans.start_in_call(operation.span_name, context, attributes, start_wall_ns, call_sid)
         else:
             span = self.spans.open(operation.span_name, context, attributes, start_wall_ns)
         measurement.span = span
@@ -159,8 +159,8 @@ class Session:
     def attributes_of(self, measurement: Measurement, metadata: Mapping[str, Any]) -> dict[str, Any]:
         """The attributes that an operation's span starts with."""
         operation = measurement.operation
-        if metadata or operation.uncleaned:
-            facts = self.phones.cleaned({**operation.uncleaned, **kept_facts(metadata)})
+        if metadata or operation.unredacted:
+            facts = self.phones.cleaned({**operation.unredacted, **snapshot_metadata(metadata)})
             measurement.metadata = {**measurement.metadata, **facts}
             # First, since an attribute limit drops the oldest.
             attributes = {**metadata_attributes(facts), **operation.attributes}

@@ -59,6 +59,6 @@ class Thresholds:
         warning_ms, critical_ms = self.of(operation_type)
         return critical_ms if severity is Severity.CRITICAL else warning_ms
 
-    def edges_s(self) -> set[float]:
+    def bucket_bounds_s(self) -> set[float]:
         """Every threshold in seconds: a histogram with these edges counts breaches exactly."""
         return {ms / 1000.0 for thresholds in self._by_type.values() for ms in thresholds}

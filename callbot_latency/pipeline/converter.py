@@ -10,10 +10,10 @@ from .. import semconv
 from ..base.phone_numbers import NEVER, PhoneNumbers
 from ..base.scrubbing import scrub
 from ..interop.framework_spans import ForeignSpan, metric_of
-from ..measuring.measurement import NS_PER_MS, Fate, Measurement, at
+from ..measuring.measurement import NS_PER_MS, DeadlineState, Measurement, at
 from ..model.metric import LatencyMetric, OperationStatus, Severity, known_metric
 from ..model.thresholds import Thresholds
-from ..tracing.span_status import kept_facts
+from ..tracing.span_status import snapshot_metadata
 
 __all__ = ["claim", "running_metric", "to_metric"]
 
@@ -45,7 +45,7 @@ def _cleaned(metric: LatencyMetric, phones: PhoneNumbers) -> LatencyMetric:
     if not metric.metadata:
         return metric
     try:
-        facts = kept_facts(metric.metadata)
+        facts = snapshot_metadata(metric.metadata)
         cleaned = phones.cleaned(facts)
     except Exception:  # noqa: BLE001 - what is handed in may be anything, and change meanwhile; the metric counts
         return replace(metric, metadata={})
@@ -65,7 +65,7 @@ def claim(m: Measurement) -> bool:
 
     The timer of deadlines and the converter of what has ended agree by who writes first; `setdefault` is one step.
     """
-    if m.told_in_flight or vars(m).setdefault("fate", Fate.TOLD) is not Fate.TOLD:
+    if m.told_in_flight or vars(m).setdefault("fate", DeadlineState.TOLD) is not DeadlineState.TOLD:
         return False
     m.told_in_flight = True
     return True
@@ -77,7 +77,7 @@ def running_metric(m: Measurement, now_ns: int) -> LatencyMetric:
 
 
 def _of_measurement(m: Measurement) -> LatencyMetric:
-    m.told_in_flight = vars(m).setdefault("fate", Fate.ENDED) is Fate.TOLD
+    m.told_in_flight = vars(m).setdefault("fate", DeadlineState.ENDED) is DeadlineState.TOLD
     # A cancelled one has no severity, unless it was already told.
     severity = Severity.CRITICAL if m.told_in_flight else m.severity
     return _metric(m, m.elapsed_ns, m.status, severity)

@@ -14,10 +14,10 @@ from ..base.internal_errors import contained
 from ..model.metric import LatencyMetric
 from ..model.thresholds import Thresholds
 from ..model.turn_metric import TurnMetric
-from ..tracing.sdk_internals import begin_anew
+from ..tracing.sdk_internals import reset_instruments_after_fork
 from .instruments import NameLabels, running_by_type
 
-__all__ = ["Histograms", "edges_s", "responses_s", "views"]
+__all__ = ["Histograms", "bucket_bounds_s", "response_times_s", "views"]
 
 _LABELS: Final = {
     semconv.OPERATION_DURATION: {
@@ -38,9 +38,9 @@ _LABELS: Final = {
 }
 
 
-def edges_s(thresholds: Thresholds) -> list[float]:
+def bucket_bounds_s(thresholds: Thresholds) -> list[float]:
     """Bucket edges in seconds: ours and every configured threshold, so that breaches can be read off exactly."""
-    return sorted({*semconv.DURATION_EDGES_S, *thresholds.edges_s()})
+    return sorted({*semconv.DURATION_EDGES_S, *thresholds.bucket_bounds_s()})
 
 
 def views(thresholds: Thresholds) -> list[View]:
@@ -50,13 +50,13 @@ def views(thresholds: Thresholds) -> list[View]:
             instrument_name=name,
             meter_name=semconv.SCOPE,
             attribute_keys=labels,
-            aggregation=ExplicitBucketHistogramAggregation(edges_s(thresholds)),
+            aggregation=ExplicitBucketHistogramAggregation(bucket_bounds_s(thresholds)),
         )
         for name, labels in _LABELS.items()
     ]
 
 
-def responses_s(turn: TurnMetric) -> Iterator[tuple[str, float]]:
+def response_times_s(turn: TurnMetric) -> Iterator[tuple[str, float]]:
     """How long the caller waited, in seconds, by until when; what is not known is left out."""
     for until, ms in ((semconv.UNTIL_HEARD, turn.response_ms), (semconv.UNTIL_SENT, turn.response_sent_ms)):
         if ms is not None:
@@ -70,7 +70,7 @@ class Histograms:
     """
 
     def __init__(self, meter: Meter, thresholds: Thresholds) -> None:
-        edges = edges_s(thresholds)
+        edges = bucket_bounds_s(thresholds)
         self._names = NameLabels(counted_as=semconv.DROPPED_NAME_LABEL)
         self._providers = NameLabels(counted_as=semconv.DROPPED_PROVIDER_LABEL)
         self._duration = meter.create_histogram(
@@ -123,7 +123,7 @@ class Histograms:
 
     def restart_after_fork(self) -> None:
         """In a forked child: what was recorded so far is the parent's to tell; locks held there are nobody's here."""
-        begin_anew(self._instruments)
+        reset_instruments_after_fork(self._instruments)
 
     def report(self, batch: Sequence[LatencyMetric]) -> None:
         """Record a batch."""
@@ -139,7 +139,7 @@ class Histograms:
         if turn.anchor is None:
             return
         context, anchor = _trace_of(turn), turn.anchor.value
-        for until, value_s in responses_s(turn):
+        for until, value_s in response_times_s(turn):
             self._response.record(value_s, {semconv.ANCHOR: anchor, semconv.UNTIL: until}, context)
         for part, ms in turn.parts_ms.items():
             self._contribution.record(ms / 1000.0, {semconv.PART: part}, context)

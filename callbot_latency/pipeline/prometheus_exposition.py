@@ -16,7 +16,7 @@ from ..base.drop_counters import dropped, unmeasured
 from ..model.metric import LatencyMetric
 from ..model.thresholds import Thresholds
 from ..model.turn_metric import TurnMetric
-from .histograms import edges_s, responses_s
+from .histograms import bucket_bounds_s, response_times_s
 from .instruments import NameLabels, running_by_type
 
 __all__ = ["Counts"]
@@ -39,7 +39,7 @@ class Counts(Collector):
     """
 
     def __init__(self, thresholds: Thresholds) -> None:
-        edges = edges_s(thresholds)
+        edges = bucket_bounds_s(thresholds)
         self._duration = _Histogram(
             _exposed(semconv.OPERATION_DURATION, "_seconds"),
             "How long an operation took.",
@@ -91,7 +91,7 @@ class Counts(Collector):
         """Count one turn; nothing where it could not be measured."""
         if turn.anchor is None:
             return
-        for until, value_s in responses_s(turn):
+        for until, value_s in response_times_s(turn):
             self._response.observe((turn.anchor.value, until), value_s)
         for part, ms in turn.parts_ms.items():
             self._contribution.observe((_encodable(part),), ms / 1000.0)

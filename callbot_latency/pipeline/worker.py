@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from .. import semconv
 from ..base.drop_counters import dropped
-from ..base.internal_errors import AtMostOncePer, contained
+from ..base.internal_errors import RateLimiter, contained
 from ..base.pacing import Pace
 from ..base.phone_numbers import NEVER, PhoneNumbers
 from ..delivery.protocols import Buffered, Consumer, Ticking, TurnReporter
@@ -69,7 +69,7 @@ class Pipeline:
         self._thresholds = thresholds
         self._phones = phones
         self._capacity = capacity
-        self._tell_drops = AtMostOncePer()
+        self._tell_drops = RateLimiter()
         self._inherited: Sequence[Any] = ()
         self._reset()
 
@@ -197,7 +197,7 @@ class Pipeline:
         in_hand, unreported = self._in_hand, self._unreported
         with suppress(IndexError):
             in_hand.extend(map(deque.popleft, repeat(self._queue)))
-        self._let_go_of_what_is_kept()
+        self._remove_converted()
         amount = len(in_hand) if at_most is None else min(at_most, len(in_hand))
         for done in range(amount):
             if self._given_up:
@@ -215,7 +215,7 @@ class Pipeline:
             self._keeping = False
         return amount
 
-    def _let_go_of_what_is_kept(self) -> None:
+    def _remove_converted(self) -> None:
         """Drop from `_in_hand` what an interrupted reader had kept, and not let go of."""
         if self._keeping and self._in_hand and self._unreported and self._unreported[-1][0] is self._in_hand[0]:
             self._in_hand.popleft()
@@ -246,10 +246,10 @@ class Pipeline:
             self._thread.join(max(0.0, deadline_s - monotonic()))
             if not self._thread.is_alive():
                 return True
-        self._leave_the_rest()
+        self._abandon_queue()
         return False
 
-    def _leave_the_rest(self) -> None:
+    def _abandon_queue(self) -> None:
         """Count what the worker has had no time for: it ends with the one that it converts.
 
         Where that takes too long, and for what comes until then, the worker does so as it ends.
@@ -258,15 +258,15 @@ class Pipeline:
         self._closed = self._closed or self._alone
         if self._lock.acquire(timeout=LAST_WORD_S):
             try:
-                self._count_the_rest()
+                self._drop_queue()
             finally:
                 self._lock.release()
 
-    def _count_the_rest(self) -> None:
+    def _drop_queue(self) -> None:
         """Drop all that waits; under the lock."""
         if self._draining:  # by the thread that this one interrupts
             return
-        self._let_go_of_what_is_kept()
+        self._remove_converted()
         reason = semconv.DROPPED_NO_THREAD if self._alone else semconv.DROPPED_NO_TIME
         for waiting in (self._in_hand, self._queue, *([self._unreported] if self._alone else [])):
             self._drop(waiting, reason)
@@ -289,19 +289,17 @@ class Pipeline:
         for lane in self._lanes:
             contained(lane.begin_close, timeout_s)
         closed = [contained(lane.wait_closed, max(0.0, deadline_s - monotonic())) for lane in self._lanes]
-        contained(self._say_the_rest, max(LAST_WORD_S, deadline_s - monotonic()))
+        contained(self._log_final_drops, max(LAST_WORD_S, deadline_s - monotonic()))
         return all(closed)
 
-    def _say_the_rest(self, timeout_s: float) -> None:
+    def _log_final_drops(self, timeout_s: float) -> None:
         """What was dropped and is not in the log yet, on a thread that nobody has to wait for."""
         if dropped.by_reason() != self._drops_told:
-            teller = threading.Thread(
-                target=contained, args=(self._say_what_was_dropped,), kwargs={"last": True}, daemon=True
-            )
+            teller = threading.Thread(target=contained, args=(self._log_drops,), kwargs={"last": True}, daemon=True)
             try:
                 teller.start()
             except RuntimeError:  # from Python 3.12 on no thread starts once the interpreter ends: then here
-                self._say_what_was_dropped(last=True)
+                self._log_drops(last=True)
             else:
                 teller.join(timeout_s)
 
@@ -319,7 +317,7 @@ class Pipeline:
         contained(self._cycle)
         if self._given_up:
             with self._lock:
-                self._count_the_rest()
+                self._drop_queue()
         for call in self._calls(0.0):
             if call is not None:
                 call.set()
@@ -355,7 +353,7 @@ class Pipeline:
             pace.give_way()
         for tick in self._ticks:
             contained(tick)
-        self._say_what_was_dropped()
+        self._log_drops()
 
     def _report_a_part(self, at_most: int) -> int:
         """Convert and report at most so many, and what a reader has converted; how many were converted."""
@@ -376,7 +374,7 @@ class Pipeline:
                 contained(report_turns, turns)
         return converted
 
-    def _say_what_was_dropped(self, *, last: bool = False) -> None:
+    def _log_drops(self, *, last: bool = False) -> None:
         """Once a minute, and the `last` time whenever that is: together the lines say all that was dropped."""
         with self._telling:
             now, before = dropped.by_reason(), self._drops_told

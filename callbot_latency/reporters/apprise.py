@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import SecretStr
 
-from ..alerting.display import inert, shown, shown_url
+from ..alerting.display import neutralise_mentions, shown, shown_url
 from ..alerting.message import facts_of, title_of
 from ..alerting.translations import checked, say
 from ..delivery.errors import TransientError
@@ -89,8 +89,8 @@ class AppriseReporter:
         ]
         url = shown_url(alert.trace_url)
         return {
-            "title": inert(title_of(alert, self._language)),
-            "body": inert("\n".join([*lines, url] if url else lines)),
+            "title": neutralise_mentions(title_of(alert, self._language)),
+            "body": neutralise_mentions("\n".join([*lines, url] if url else lines)),
             "notify_type": "success" if alert.event is AlertEvent.RECOVERY else _TYPES[alert.severity],
             "body_format": "text",
         }

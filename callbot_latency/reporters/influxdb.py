@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Final, NamedTuple
 
-from ..base.pacing import paced
+from ..base.pacing import yielding
 from ..delivery.errors import PermanentError, TransientError
 from ..model.metric import LatencyMetric
 from ..model.turn_metric import TurnMetric
@@ -128,7 +128,7 @@ class InfluxDBReporter:
         if kept and all(metric is before for metric, (before, _) in zip(batch, kept, strict=True)):
             return kept
         metrics: Sequence[LatencyMetric | TurnMetric] = batch
-        return [(metric, self._line(metric)) for metric in paced(metrics)]
+        return [(metric, self._line(metric)) for metric in yielding(metrics)]
 
     def _line(self, metric: LatencyMetric | TurnMetric) -> bytes | None:
         if self._points is None:

@@ -10,8 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar, Final
 
-from ..base.internal_errors import AtMostOncePer
-from ..base.pacing import paced
+from ..base.internal_errors import RateLimiter
+from ..base.pacing import yielding
 from ..delivery.errors import PermanentError, TransientError
 from ..delivery.retry import Retry
 from ..model.metric import LatencyMetric
@@ -61,7 +61,7 @@ class JsonlReporter:
         self._path = path
         self._held: set[int] = set()
         self._rotation = Rotation(path, max_mb, backups)
-        self._complain = AtMostOncePer()
+        self._complain = RateLimiter()
 
     def start(self) -> None:
         """In a forked child: give up the parent's open file, whose lock would be shared. The first batch opens ours."""
@@ -87,7 +87,7 @@ class JsonlReporter:
         self._write(turns)
 
     def _write(self, batch: Sequence[LatencyMetric | TurnMetric]) -> None:
-        lines = [line for metric in paced(batch) if (line := _line(metric)) is not None]
+        lines = [line for metric in yielding(batch) if (line := _line(metric)) is not None]
         refused = len(batch) - len(lines)
         try:
             if lines:

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, delete_from_gateway, push_to_ga
 
 from .. import semconv
 from ..base.internal_errors import contained
-from ..base.pacing import paced
+from ..base.pacing import yielding
 from ..delivery.errors import PermanentError, TransientError
 from ..model.metric import LatencyMetric
 from ..model.thresholds import Thresholds
@@ -134,7 +134,7 @@ class PrometheusReporter:
             PermanentError: it refuses; the message says what to do.
 
         """
-        for metric in paced(batch):
+        for metric in yielding(batch):
             contained(self._counts.count, metric)
         self._unpushed += len(batch)
         if monotonic() < self._not_before_s:

@@ -25,7 +25,7 @@ from tempfile import TemporaryFile
 from time import monotonic, time
 from typing import Final, NamedTuple
 
-from ..base.internal_errors import AtMostOncePer, contained
+from ..base.internal_errors import RateLimiter, contained
 from ..semconv import LOGGER_ROTATION
 from .fork_safe_files import opened
 
@@ -159,7 +159,7 @@ class Backups:
     def __init__(self, path: Path, keep: int) -> None:
         self._path = path
         self._keep = keep
-        self._complain = AtMostOncePer()
+        self._complain = RateLimiter()
         self._held: set[int] = set()
         self._reset()
 

@@ -12,7 +12,7 @@ from slack_sdk.models.blocks import (
     RichTextSectionElement,
 )
 
-from ..alerting.display import inert, shown_url
+from ..alerting.display import neutralise_mentions, shown_url
 from ..alerting.message import Fact, facts_of, text_of, title_of
 from ..alerting.translations import say
 from ..base.text import one_line
@@ -39,7 +39,7 @@ def slack_message(alert: Alert, language: Language = "en") -> dict[str, Any]:
         slack_sdk.errors.SlackObjectFormationError: a limit of Block Kit is exceeded; a fault of ours.
 
     """
-    title = one_line(inert(title_of(alert, language)), TITLE_CHARS)
+    title = one_line(neutralise_mentions(title_of(alert, language)), TITLE_CHARS)
     blocks: list[Block] = [HeaderBlock(text=PlainTextObject(text=title, emoji=False)), *_facts(alert, language)]
     return {
         "text": _plain(text_of(alert, language)),
@@ -64,13 +64,13 @@ def _facts(alert: Alert, language: Language) -> list[Block]:
 
 
 def _line(fact: Fact) -> list[RichTextElement]:
-    value = one_line(inert(fact.value), FACT_CHARS)
+    value = one_line(neutralise_mentions(fact.value), FACT_CHARS)
     style = _Style(code=True) if fact.is_id else None
     return [_Text(text=f"{fact.label}  ", style=_Style(bold=True)), _Text(text=value, style=style)]
 
 
 def _plain(text: str) -> str:
     """`text` as the field ``text`` wants it, where three characters are written as entities."""
-    text = inert(text)
+    text = neutralise_mentions(text)
     longest = text.replace("&", "&amp;")
     return longest if len(longest) <= TEXT_CHARS else one_line(text, TEXT_CHARS // 5).replace("&", "&amp;")

@@ -18,7 +18,7 @@ from ..base.drop_counters import dropped, unmeasured
 from ..base.internal_errors import contained
 from ..base.phone_numbers import NEVER, PhoneNumbers
 from ..base.scrubbing import own
-from ..config import ConfigError, LatencyConfig, adopt_dotenv, load_config
+from ..config import ConfigError, LatencyConfig, load_config, load_otel_from_dotenv
 from ..delivery.lane import Lane
 from ..delivery.manager import report_manager
 from ..delivery.protocols import Consumer, LatencyReporter, Notifier
@@ -36,7 +36,7 @@ from ..reporters.jsonl import JsonlReporter
 from ..reporters.slack import slack_reporter
 from ..semconv import LOGGER_RUNTIME, SCOPE
 from ..tracing.headers import Hosts
-from ..tracing.spans import SpanOpener
+from ..tracing.spans import SpanFactory
 from .app_logging import LogReporter
 from .otel_providers import Providers, open_providers
 from .process_exit import Exits
@@ -67,7 +67,7 @@ class _Runtime:
         key = _hash_key(config.trace_key.get_secret_value().encode())
         phones = PhoneNumbers(key) if config.phone_numbers == "hashed" else NEVER
         self.pipeline = Pipeline(latency_tracker, self._reporters(rules), config.thresholds, phones=phones)
-        spans = SpanOpener.on(self.providers.tracers, key)
+        spans = SpanFactory.on(self.providers.tracers, key)
         self.session = (GenAISession if config.gen_ai_names else Session)(spans, config.thresholds, self.pipeline)
         self.session.follows_foreign = config.foreign_spans
         self.session.phones = phones
@@ -190,7 +190,7 @@ def init(config: LatencyConfig | None = None) -> None:
         if not config.tracking_enabled:
             switch.session = None
             return
-        adopt_dotenv()
+        load_otel_from_dotenv()
         runtime = _Runtime(config)
         try:
             runtime.start()
@@ -249,8 +249,8 @@ def _hook() -> None:
     if not _hooked:
         _hooked = True
         os.register_at_fork(
-            before=_exits.hold_signals_back,
-            after_in_parent=_exits.let_signals_in,
+            before=_exits.block_signals,
+            after_in_parent=_exits.unblock_signals,
             after_in_child=_after_fork_in_child,
         )
     _exits.hook()
@@ -262,7 +262,7 @@ def _after_fork_in_child() -> None:
         _restart_after_fork(runtime)
     finally:
         # Not sooner, since the end of the process needs all of that; nor later, since threads inherit the mask.
-        _exits.let_signals_in()
+        _exits.unblock_signals()
         if runtime is not None:
             contained(runtime.resume_after_fork)
 

@@ -25,7 +25,7 @@ from ..config import ConfigError, LatencyConfig, otel_names
 from ..interop.span_processor import LatencySpanProcessor
 from ..pipeline.histograms import views
 from ..semconv import LOGGER_PROVIDERS, OTEL_EXPORTER_PROMETHEUS_HOST, OTEL_EXPORTER_PROMETHEUS_PORT, SCOPE
-from ..tracing.spans import FEW, Writing
+from ..tracing.spans import MAX_DIRECT_ATTRIBUTES, Writing
 
 __all__ = ["Providers", "open_providers"]
 
@@ -38,7 +38,7 @@ _OTLP: Final = {
 _with_our_processor: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
 
 
-class _Relay(LatencySpanProcessor):
+class _ExporterRelay(LatencySpanProcessor):
     """Our processor, which also passes spans on to the exporters of the running session.
 
     OpenTelemetry allows one global provider a process and none of its processors to be removed; through the relay
@@ -63,7 +63,7 @@ class _Relay(LatencySpanProcessor):
         return all(flushed)
 
 
-_relay: Final = _Relay()
+_relay: Final = _ExporterRelay()
 
 
 class Providers:
@@ -204,11 +204,11 @@ class _OurTracerProvider(TracerProvider):
 def _is_roomy(limits: SpanLimits) -> bool:
     """Whether no limit cuts or drops an attribute of an ordinary operation."""
     most = limits.max_span_attributes
-    return limits.max_span_attribute_length is None and (most is None or most >= FEW)
+    return limits.max_span_attribute_length is None and (most is None or most >= MAX_DIRECT_ATTRIBUTES)
 
 
 def _attributes_are_a_dict() -> bool:
-    """Whether this version of the SDK keeps a span's attributes where `SpanOpener` would write them."""
+    """Whether this version of the SDK keeps a span's attributes where `SpanFactory` would write them."""
     probe = TracerProvider(sampler=ALWAYS_ON, resource=Resource.get_empty(), shutdown_on_exit=False)
     span = probe.get_tracer(SCOPE).start_span("probe", attributes={"a": 1})
     held = getattr(getattr(span, "_attributes", None), "_dict", None)

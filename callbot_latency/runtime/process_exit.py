@@ -56,7 +56,7 @@ class Exits:
             self._signals_hooked = True
             self._hook_signals()
 
-    def hold_signals_back(self) -> None:
+    def block_signals(self) -> None:
         """Before a fork, on its thread: Python forgets a signal that reaches a child which is not yet set up.
 
         Without our handler it would have ended the child.
@@ -64,7 +64,7 @@ class Exits:
         self._held_back.numbers = self._ours - signal.pthread_sigmask(signal.SIG_BLOCK, ())
         signal.pthread_sigmask(signal.SIG_BLOCK, self._held_back.numbers)
 
-    def let_signals_in(self) -> None:
+    def unblock_signals(self) -> None:
         """After it: what came meanwhile is delivered now."""
         signal.pthread_sigmask(signal.SIG_UNBLOCK, getattr(self._held_back, "numbers", ()))
 

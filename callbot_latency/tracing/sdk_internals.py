@@ -4,10 +4,10 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["begin_anew"]
+__all__ = ["reset_instruments_after_fork"]
 
 
-def begin_anew(instruments: Sequence[Any]) -> None:
+def reset_instruments_after_fork(instruments: Sequence[Any]) -> None:
     """In a forked child: let `instruments`, all of one meter, begin at nothing, with locks that nobody holds.
 
     The SDK goes on with the parent's sums, which the parent tells too, and with the parent's locks: one that another

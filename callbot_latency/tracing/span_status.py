@@ -14,7 +14,7 @@ from ..base.scrubbing import scrub
 from ..base.text import text_of_any
 from ..model.metric import OperationStatus
 
-__all__ = ["error_message", "kept_facts", "mark_failed", "metadata_attributes", "status_of", "type_name"]
+__all__ = ["error_message", "mark_failed", "metadata_attributes", "snapshot_metadata", "status_of", "type_name"]
 
 _TIMEOUTS: Final = frozenset(
     {
@@ -108,7 +108,7 @@ def metadata_attributes(metadata: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def kept_facts(metadata: Mapping[str, Any]) -> dict[str, Any]:
+def snapshot_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Metadata as it is now: what may change after this moment is copied, in JSON's own types."""
     return {key: value if type(value) in _UNCHANGING else plain(value) for key, value in metadata.items()}
 

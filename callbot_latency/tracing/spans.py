@@ -24,9 +24,9 @@ from opentelemetry.trace import (
 
 from ..semconv import CALL_PART_SPAN, CALL_SID, CALL_SPAN, SCOPE
 
-__all__ = ["FEW", "DerivedIds", "SpanOpener", "Writing"]
+__all__ = ["MAX_DIRECT_ATTRIBUTES", "CallIdGenerator", "SpanFactory", "Writing"]
 
-FEW: Final = 64
+MAX_DIRECT_ATTRIBUTES: Final = 64
 """So many attributes are written past the SDK's checks at most: no limit that is at least as high is ever reached."""
 
 
@@ -37,7 +37,7 @@ _ROOT: Final = b"callbot.root"
 """Tells the hash that gives a root's span id from the one that gives its trace id (BLAKE2's personalisation)."""
 
 
-class DerivedIds:
+class CallIdGenerator:
     """Id generator of our tracer alone, whose ids are random, and what those of a call's root are.
 
     Satisfies opentelemetry.sdk.trace.id_generator.IdGenerator without importing the SDK.
@@ -69,11 +69,11 @@ class DerivedIds:
         return random.getrandbits(64) or 1  # nosec B311 # an id, no secret
 
     def is_trace_id_random(self) -> bool:
-        """True: these are; see `_RootIds` for those that are derived."""
+        """True: these are; see `FixedIdGenerator` for those that are derived."""
         return True
 
 
-class _RootIds:
+class FixedIdGenerator:
     """Id generator of the tracer that starts one root, and nothing else."""
 
     def __init__(self, trace_id: int, span_id: int) -> None:
@@ -103,7 +103,7 @@ class Writing:
 _CHECKED: Final = Writing()
 
 
-class SpanOpener:
+class SpanFactory:
     """Opens spans on our tracer.
 
     Args:
@@ -114,13 +114,13 @@ class SpanOpener:
 
     """
 
-    def __init__(self, tracer: Tracer, ids: DerivedIds, writing: "Writing") -> None:
+    def __init__(self, tracer: Tracer, ids: CallIdGenerator, writing: "Writing") -> None:
         self._sampler: Any = None
         if hasattr(tracer, "id_generator") and hasattr(tracer, "sampler"):
-            from .sampler import with_parent_at_once
+            from .sampler import fast_parent_based
 
             tracer.id_generator = ids
-            tracer.sampler = self._sampler = with_parent_at_once(tracer.sampler)
+            tracer.sampler = self._sampler = fast_parent_based(tracer.sampler)
         self._tracer = tracer
         self._start_span = tracer.start_span
         self._writing = writing
@@ -129,9 +129,9 @@ class SpanOpener:
         self.ids = ids
 
     @classmethod
-    def on(cls, provider: trace.TracerProvider, key: bytes = b"") -> "SpanOpener":
+    def on(cls, provider: trace.TracerProvider, key: bytes = b"") -> "SpanFactory":
         """An opener on this provider's tracer of our scope."""
-        ids = DerivedIds(key)
+        ids = CallIdGenerator(key)
         return cls(provider.get_tracer(SCOPE), ids, getattr(provider, "writing", _CHECKED))
 
     def open(
@@ -146,7 +146,7 @@ class SpanOpener:
 
         `attributes` are of plain types, and their keys no empty strings.
         """
-        if not self._writing.direct or len(attributes) > FEW:
+        if not self._writing.direct or len(attributes) > MAX_DIRECT_ATTRIBUTES:
             return self._start_span(name, context, SpanKind.INTERNAL, attributes, links, start_ns, False, False)
         span = self._start_span(name, context, SpanKind.INTERNAL, None, links, start_ns, False, False)
         held = getattr(span, "_attributes", None)
@@ -157,12 +157,12 @@ class SpanOpener:
     def write(self, span: Span, key: str, value: str) -> None:
         """Set one attribute of a span that this opener opened."""
         held = getattr(span, "_attributes", None) if self._writing.direct else None
-        if held is None or len(held._dict) >= FEW:  # noqa: SLF001 - see Writing
+        if held is None or len(held._dict) >= MAX_DIRECT_ATTRIBUTES:  # noqa: SLF001 - see Writing
             span.set_attribute(key, value)
         else:
             held._dict[key] = value  # noqa: SLF001 - see Writing
 
-    def open_call(
+    def start_call(
         self, context: Context, attributes: Mapping[str, Any], start_ns: int, call_sid: str, *, joins: bool = False
     ) -> Span:
         """Start the call's root, or a part of the call beneath it.
@@ -173,12 +173,12 @@ class SpanOpener:
         current = trace.get_current_span(context).get_span_context()
         trace_id = self.ids.trace_id_of(call_sid)
         if joins or current.trace_id == trace_id or not self._is_first(trace_id):
-            return self.open_in_call(CALL_PART_SPAN, context, attributes, start_ns, call_sid)
+            return self.start_in_call(CALL_PART_SPAN, context, attributes, start_ns, call_sid)
         rootless = trace.set_span_in_context(INVALID_SPAN, context)
         start_span = self._tracer_of_root(trace_id, self.ids.root_span_id_of(call_sid)).start_span
         return start_span(CALL_SPAN, rootless, SpanKind.INTERNAL, attributes, _links(current), start_ns, False, False)
 
-    def open_in_call(
+    def start_in_call(
         self, name: str, context: Context, attributes: Mapping[str, Any], start_ns: int, call_sid: str
     ) -> Span:
         """Start a span in the call's own trace: beneath the current span if that is of the call, else beneath its root.
@@ -200,7 +200,7 @@ class SpanOpener:
             # wrapt's proxies have no copy. What one adds when a span starts is missing from the root alone then.
             with contextlib.suppress(Exception):
                 copied: Any = copy.copy(own)
-                copied.id_generator = _RootIds(trace_id, span_id)
+                copied.id_generator = FixedIdGenerator(trace_id, span_id)
                 tracer: Tracer = copied
                 return tracer
         # Nothing could be copied: this root has random ids, so that parts in other processes do not hang beneath it.

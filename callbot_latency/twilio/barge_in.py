@@ -5,7 +5,7 @@ from typing import Final
 from ..timeline import BargeIn
 from . import reasons
 from .playback import Cleared, Playback
-from .timeline_notifier import Telling
+from .timeline_notifier import TimelineNotifier
 from .utterance import Utterance
 
 __all__ = ["Interruptions"]
@@ -28,7 +28,7 @@ class _Interruption:
 class Interruptions:
     """At most one is open at a time; it is told once all that can be known of it is known."""
 
-    def __init__(self, playback: Playback, tell: Telling) -> None:
+    def __init__(self, playback: Playback, tell: TimelineNotifier) -> None:
         self._playback = playback
         self._tell = tell
         self._open: _Interruption | None = None

@@ -6,7 +6,7 @@ from typing import Final
 from ..timeline import Anchor
 from . import reasons
 from .media_clock import MediaClock
-from .timeline_notifier import Telling
+from .timeline_notifier import TimelineNotifier
 
 __all__ = ["DEFAULT_UNCERTAINTY_MS", "Caller"]
 
@@ -30,7 +30,7 @@ _IN_THE_AUDIO: Final = frozenset({Anchor.STT_WORD_END, Anchor.TWILIO_MEDIA_CLOCK
 class Caller:
     """What the bot reports of the caller's speech, checked, on the one clock."""
 
-    def __init__(self, began_ns: int, tell: Telling) -> None:
+    def __init__(self, began_ns: int, tell: TimelineNotifier) -> None:
         self.clock: MediaClock = MediaClock()
         self._tell = tell
         self._began_ns = began_ns

@@ -11,7 +11,7 @@ from collections import deque
 from typing import Final
 
 from . import reasons
-from .timeline_notifier import Telling
+from .timeline_notifier import TimelineNotifier
 from .utterance import Mark, Utterance
 
 __all__ = ["Cleared", "Playback"]
@@ -59,7 +59,7 @@ class Cleared:
 class Playback:
     """The bot's audio in one stream. Nothing here waits."""
 
-    def __init__(self, tell: Telling) -> None:
+    def __init__(self, tell: TimelineNotifier) -> None:
         self._tell = tell
         self._utterance: Utterance | None = None
         self._marks: deque[Mark] = deque()

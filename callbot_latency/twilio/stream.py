@@ -14,7 +14,7 @@ from .caller import Caller
 from .media_clock import milliseconds_of
 from .mulaw import base64_length, leading_silence
 from .playback import Playback
-from .timeline_notifier import Telling
+from .timeline_notifier import TimelineNotifier
 from .webhook import custom_parameters
 
 __all__ = ["Filler", "TwilioMediaStream"]
@@ -43,7 +43,7 @@ class TwilioMediaStream:
 
     def __init__(self, timeline: Timeline | None = None, *, clock: Callable[[], int] = time.perf_counter_ns) -> None:
         self._clock = clock
-        self._tell = Telling(timeline)
+        self._tell = TimelineNotifier(timeline)
         self._stream_sid: str | None = None
         self._parameters: dict[str, str] = {}
         self._is_over = False

@@ -4,10 +4,10 @@ from ..base.internal_errors import contained
 from ..timeline import Anchor, BargeIn, Timeline
 from ..tracing.context import bound
 
-__all__ = ["Telling"]
+__all__ = ["TimelineNotifier"]
 
 
-class Telling:
+class TimelineNotifier:
     """Tells a timeline, if there is one; a fault of its own stays there.
 
     Unless one is given, that is the timeline of the call which is bound where something is told, if that is not known

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import websockets
 
-from callbot_latency.tracing.spans import DerivedIds
+from callbot_latency.tracing.spans import CallIdGenerator
 from deploy.stack import Stack
 from tests.e2e.reading import Span, eventually, spans_of
 from tests.subprocesses import clean_environment, command
@@ -222,7 +222,7 @@ def test_four_processes_write_one_trace(stack: Stack, tmp_path: Path) -> None:
     trace_id = hold_calls(stack, tmp_path, [call_sid], {})[call_sid]
     spans = whole(stack, trace_id)
     assert tree(spans) == TREE
-    ids = DerivedIds(KEY.encode())
+    ids = CallIdGenerator(KEY.encode())
     (root,) = (span for span in spans if not span.parent_id)
     assert int(root.trace_id, 16) == ids.trace_id_of(call_sid)
     assert int(root.span_id, 16) == ids.root_span_id_of(call_sid)
@@ -239,7 +239,7 @@ def test_four_processes_write_one_trace(stack: Stack, tmp_path: Path) -> None:
 def test_a_sampled_call_is_whole_and_another_is_nowhere(stack: Stack, tmp_path: Path) -> None:
     """Ratio 0.5 in four processes that agree on nothing: all spans of a call, or none."""
     sampling = {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.5"}
-    ids, sids = DerivedIds(KEY.encode()), new_sids(40)
+    ids, sids = CallIdGenerator(KEY.encode()), new_sids(40)
     by_decision = {
         decision: [sid for sid in sids if (ids.trace_id_of(sid) & (1 << 64) - 1 < 1 << 63) is decision][:4]
         for decision in (True, False)

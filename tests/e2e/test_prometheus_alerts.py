@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry, Histogram, push_to_gateway
 
 from callbot_latency.deploy import rule_file
 from callbot_latency.model.thresholds import Thresholds
-from callbot_latency.pipeline.histograms import edges_s
+from callbot_latency.pipeline.histograms import bucket_bounds_s
 from deploy.processes import ServerProcess, free_ports
 from deploy.servers import binary as path_of
 from deploy.stack import Stack, missing_servers
@@ -146,7 +146,7 @@ def test_collector_and_pushgateway_are_read_at_the_same_edge(stack: Stack) -> No
         "callbot_operation_duration_seconds",
         "How long an operation took.",
         ["operation_type", "operation_name", "provider", "status"],
-        buckets=edges_s(Thresholds()),
+        buckets=bucket_bounds_s(Thresholds()),
         registry=registry,
     )
     for seconds in (0.2, 2.999, 3.05, 7.0):

@@ -13,7 +13,7 @@ from callbot_latency.measuring.session import Session
 from callbot_latency.model.thresholds import Thresholds
 from callbot_latency.pipeline.tracker import LatencyTracker
 from callbot_latency.pipeline.worker import Pipeline
-from callbot_latency.tracing.spans import SpanOpener
+from callbot_latency.tracing.spans import SpanFactory
 
 S = 10**9
 DAY_NS, HOUR_NS = 86_400 * S, 3_600 * S
@@ -31,7 +31,7 @@ def test_no_step_of_the_wall_clock_changes_a_duration(runs: list[tuple[int, int]
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     pipeline = Pipeline(tracker, [], Thresholds())
-    session, operation = Session(SpanOpener.on(provider), Thresholds(), pipeline), operation_of("speech_to_text", "f")
+    session, operation = Session(SpanFactory.on(provider), Thresholds(), pipeline), operation_of("speech_to_text", "f")
     with (
         patch("callbot_latency.measuring.session.perf_counter_ns", lambda: monotonic_ns),
         patch("callbot_latency.measuring.session.time_ns", lambda: wall_ns),

@@ -13,7 +13,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from callbot_latency import LatencyMetric, LatencyTracker, Severity, Thresholds
 from callbot_latency.model.metric import ThresholdsMs
-from callbot_latency.pipeline.histograms import Histograms, edges_s, views
+from callbot_latency.pipeline.histograms import Histograms, bucket_bounds_s, views
 from callbot_latency.pipeline.statistics import percentile
 
 latencies = st.floats(0, 1e9, allow_nan=False)
@@ -86,7 +86,7 @@ def test_severity_is_from_the_threshold_on(limits: ThresholdsMs, latency_ms: flo
 def test_every_value_is_in_the_bucket_up_to_its_edge(limits: ThresholdsMs, others: list[float]) -> None:
     """`le`: an edge is the last value of its bucket. Each threshold is one, so breaches can be read off it."""
     thresholds = Thresholds({"speech_to_text": limits})
-    edges = edges_s(thresholds)
+    edges = bucket_bounds_s(thresholds)
     assert {limits.warning_ms / 1000, limits.critical_ms / 1000} <= set(edges)
     reader = InMemoryMetricReader()
     provider = MeterProvider([reader], views=views(thresholds), shutdown_on_exit=False)

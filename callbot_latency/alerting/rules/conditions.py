@@ -12,14 +12,14 @@ from . import schema as rules
 from .text import in_words
 from .windows import CallWindow, SlidingWindow, Window
 
-__all__ = ["Finding", "Judge", "judge_of"]
+__all__ = ["Evaluation", "Evaluator", "evaluator_for"]
 
 _FAILED: Final = frozenset({OperationStatus.ERROR, OperationStatus.TIMEOUT})
 _SHARES: Final = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Evaluation:
     """What a look at the measurements gave; None in its place says that there is nothing to say."""
 
     holds: bool
@@ -33,7 +33,7 @@ class Finding:
     """False: it no longer holds only because there is nothing left to judge by."""
 
 
-class Judge(ABC):
+class Evaluator(ABC):
     """Keeps what one rule must know of the measurements that it matches.
 
     Times are in seconds of one monotonic clock.
@@ -43,10 +43,10 @@ class Judge(ABC):
     """Whether each finding is a case of its own, or all of them in a row are one that lasts."""
 
     @abstractmethod
-    def add(self, metric: LatencyMetric, now_s: float) -> Finding | None:
+    def add(self, metric: LatencyMetric, now_s: float) -> Evaluation | None:
         """Take in a measurement."""
 
-    def look(self, _now_s: float) -> Finding | None:
+    def look(self, _now_s: float) -> Evaluation | None:
         """Judge what time alone may have changed; called about once a second."""
         return None
 
@@ -55,7 +55,7 @@ class Judge(ABC):
         """Forget everything: the rule comes into force now."""
 
 
-def judge_of(rule: rules.Rule) -> Judge:
+def evaluator_for(rule: rules.Rule) -> Evaluator:
     """The judge for a rule's condition."""
     condition = rule.condition
     if isinstance(condition, rules.Latency):
@@ -75,14 +75,14 @@ def _is_cancelled(metric: LatencyMetric) -> bool:
     return metric.status is OperationStatus.CANCELLED
 
 
-class _Latency(Judge):
+class _Latency(Evaluator):
     each_counts = True
 
     def __init__(self, condition: rules.Latency) -> None:
         self._threshold_ms = condition.threshold_ms
         self._healthy = 0
 
-    def add(self, metric: LatencyMetric, now_s: float) -> Finding | None:
+    def add(self, metric: LatencyMetric, now_s: float) -> Evaluation | None:
         if _is_cancelled(metric):
             return None
         slow = metric.latency_ms >= self._threshold_ms
@@ -93,37 +93,37 @@ class _Latency(Judge):
         else:
             self._healthy = 0
         facts = {"value_ms": _ms(metric.latency_ms), "threshold_ms": _ms(self._threshold_ms)}
-        return Finding(slow, metric, facts, self._threshold_ms, metric.latency_ms)
+        return Evaluation(slow, metric, facts, self._threshold_ms, metric.latency_ms)
 
     def reset(self, now_s: float) -> None:
         self._healthy = 0
 
 
-class _TimeoutsInARow(Judge):
+class _TimeoutsInARow(Evaluator):
     def __init__(self, condition: rules.TimeoutsInARow) -> None:
         self._needed = condition.count
         self._row = 0
         self._newest: LatencyMetric | None = None
 
-    def add(self, metric: LatencyMetric, now_s: float) -> Finding | None:
+    def add(self, metric: LatencyMetric, now_s: float) -> Evaluation | None:
         if _is_cancelled(metric):
             return None
         if metric.status is not OperationStatus.TIMEOUT:
             ended, self._row = self._row >= self._needed, 0
-            return Finding(False, metric) if ended else None
+            return Evaluation(False, metric) if ended else None
         self._row += 1
         self._newest = metric
         return self.look(now_s) if self._row == self._needed else None
 
-    def look(self, _now_s: float) -> Finding | None:
-        return Finding(True, self._newest, {"count": str(self._row)}) if self._row >= self._needed else None
+    def look(self, _now_s: float) -> Evaluation | None:
+        return Evaluation(True, self._newest, {"count": str(self._row)}) if self._row >= self._needed else None
 
     def reset(self, now_s: float) -> None:
         self._row = 0
         self._newest = None
 
 
-class _NoTraffic(Judge):
+class _NoTraffic(Evaluator):
     """What it shows is what it waits for: an operation that has not come, and for how long it has not."""
 
     def __init__(self, condition: rules.NoTraffic, match: rules.Match) -> None:
@@ -137,22 +137,22 @@ class _NoTraffic(Judge):
         )
         self._heard_s = 0.0
 
-    def add(self, metric: LatencyMetric, now_s: float) -> Finding | None:
+    def add(self, metric: LatencyMetric, now_s: float) -> Evaluation | None:
         self._heard_s = now_s
         return None
 
-    def look(self, now_s: float) -> Finding | None:
+    def look(self, now_s: float) -> Evaluation | None:
         silence_s = max(0.0, now_s - self._heard_s)
         silence_ms = silence_s * 1000
         awaited = replace(self._awaited, latency_ms=silence_ms, timestamp=datetime.now(UTC))
         facts = {"window": in_words(self._window_s), "silence": in_words(silence_s)}
-        return Finding(silence_s >= self._window_s, awaited, facts, self._window_s * 1000, silence_ms)
+        return Evaluation(silence_s >= self._window_s, awaited, facts, self._window_s * 1000, silence_ms)
 
     def reset(self, now_s: float) -> None:
         self._heard_s = now_s
 
 
-class _Windowed(Judge):
+class _Windowed(Evaluator):
     """Something that is counted over a window, and says nothing while there is less than `min_count` of it."""
 
     def __init__(self, window: Window, window_s: float, min_count: int) -> None:
@@ -160,7 +160,7 @@ class _Windowed(Judge):
         self._window_s = window_s
         self._min_count = min_count
 
-    def add(self, metric: LatencyMetric, now_s: float) -> Finding | None:
+    def add(self, metric: LatencyMetric, now_s: float) -> Evaluation | None:
         if not _is_cancelled(metric):
             self._window.add(metric, self._is_bad(metric), now_s)
         return None
@@ -168,17 +168,17 @@ class _Windowed(Judge):
     def reset(self, now_s: float) -> None:
         self._window.clear()
 
-    def look(self, now_s: float) -> Finding | None:
+    def look(self, now_s: float) -> Evaluation | None:
         count = self._window.tally(now_s).count
         if count >= self._min_count:
             return self._judged(now_s)
-        return None if count else Finding(False, None, {"window": in_words(self._window_s)}, known=False)
+        return None if count else Evaluation(False, None, {"window": in_words(self._window_s)}, known=False)
 
     @abstractmethod
     def _is_bad(self, metric: LatencyMetric) -> bool: ...
 
     @abstractmethod
-    def _judged(self, now_s: float) -> Finding: ...
+    def _judged(self, now_s: float) -> Evaluation: ...
 
 
 class _Statistic(_Windowed):
@@ -193,7 +193,7 @@ class _Statistic(_Windowed):
     def _is_bad(self, metric: LatencyMetric) -> bool:
         return metric.latency_ms >= self._threshold_ms
 
-    def _judged(self, now_s: float) -> Finding:
+    def _judged(self, now_s: float) -> Evaluation:
         tally, threshold_ms = self._kept.tally(now_s), self._threshold_ms
         if self._share is None:
             value_ms = tally.mean_ms
@@ -209,7 +209,7 @@ class _Statistic(_Windowed):
             "count": str(tally.count),
             "window": in_words(self._window_s),
         }
-        return Finding(holds, tally.example, facts, threshold_ms, value_ms)
+        return Evaluation(holds, tally.example, facts, threshold_ms, value_ms)
 
 
 class _ErrorRate(_Windowed):
@@ -220,7 +220,7 @@ class _ErrorRate(_Windowed):
     def _is_bad(self, metric: LatencyMetric) -> bool:
         return metric.status in _FAILED
 
-    def _judged(self, now_s: float) -> Finding:
+    def _judged(self, now_s: float) -> Evaluation:
         tally = self._window.tally(now_s)
         facts = {
             "value_percent": _percent(tally.bad_share * 100),
@@ -230,7 +230,7 @@ class _ErrorRate(_Windowed):
             "window": in_words(self._window_s),
         }
         holds = tally.bad * 100 >= self._threshold_percent * tally.count
-        return Finding(holds, tally.example, facts)
+        return Evaluation(holds, tally.example, facts)
 
 
 class _BurnRate(_Windowed):
@@ -247,7 +247,7 @@ class _BurnRate(_Windowed):
     def _is_bad(self, metric: LatencyMetric) -> bool:
         return metric.latency_ms >= self._condition.threshold_ms
 
-    def add(self, metric: LatencyMetric, now_s: float) -> Finding | None:
+    def add(self, metric: LatencyMetric, now_s: float) -> Evaluation | None:
         if not _is_cancelled(metric):
             bad = self._is_bad(metric)
             self._window.add(metric, bad, now_s)
@@ -258,7 +258,7 @@ class _BurnRate(_Windowed):
         super().reset(now_s)
         self._short.clear()
 
-    def _judged(self, now_s: float) -> Finding:
+    def _judged(self, now_s: float) -> Evaluation:
         condition = self._condition
         long, short = self._window.tally(now_s), self._short.tally(now_s)
         percent = condition.threshold_percent
@@ -274,7 +274,7 @@ class _BurnRate(_Windowed):
             "window": in_words(condition.long_window_s),
             "short_window": in_words(condition.short_window_s),
         }
-        return Finding(holds, short.example or long.example, facts, condition.threshold_ms)
+        return Evaluation(holds, short.example or long.example, facts, condition.threshold_ms)
 
 
 def _reaches(value: float, threshold: float) -> bool:

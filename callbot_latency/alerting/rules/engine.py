@@ -14,7 +14,7 @@ from ...model.metric import LatencyMetric
 from ...model.thresholds import Thresholds
 from ..policy import AlertPolicy
 from .business_hours import any_open
-from .conditions import Finding, judge_of
+from .conditions import Evaluation, evaluator_for
 from .schema import Match, Rule
 from .text import ENDINGS, TEXTS, RuleText, facts_of, in_words
 
@@ -209,7 +209,7 @@ class _RunningRule:
         self._rule = rule
         self._policy = policy
         self._thresholds = thresholds
-        self._judge = judge_of(rule)
+        self._judge = evaluator_for(rule)
         self._hours = [each.business_hours for each in rule.hours]
         self._statement = RuleText(TEXTS[language][rule.condition.kind], rule.fields)
         self._text = self._statement if rule.text is None else RuleText(rule.text, rule.fields)
@@ -250,13 +250,13 @@ class _RunningRule:
                 metadata = _NOTHING if finding.metric is None else metadata_of(finding.metric)
                 self._act(finding, metadata, now_s)
 
-    def _act(self, finding: Finding, metadata: Mapping[str, Any], now_s: float) -> None:
+    def _act(self, finding: Evaluation, metadata: Mapping[str, Any], now_s: float) -> None:
         if finding.holds:
             self._fire(finding, metadata, now_s, lasts=self._since_s is not None and not self._judge.each_counts)
         elif self._since_s is not None:
             self._end("lasted" if finding.known else "unknown", now_s, finding)
 
-    def _fire(self, finding: Finding, metadata: Mapping[str, Any], now_s: float, *, lasts: bool) -> None:
+    def _fire(self, finding: Evaluation, metadata: Mapping[str, Any], now_s: float, *, lasts: bool) -> None:
         metric = finding.metric
         if metric is None:
             return
@@ -268,7 +268,7 @@ class _RunningRule:
         alert = self._alert(metric, finding, text, AlertEvent.BREACH)
         self._policy.rule(alert, cooldown_s=self._rule.cooldown_s, lasts=lasts)
 
-    def _end(self, how: str, now_s: float, finding: Finding | None = None) -> None:
+    def _end(self, how: str, now_s: float, finding: Evaluation | None = None) -> None:
         if self._shown is not None and self._since_s is not None:
             text = self._endings[how].replace("{duration}", in_words(now_s - self._since_s))
             if finding is not None and finding.known and "window" in finding.facts and "count" in finding.facts:
@@ -277,7 +277,7 @@ class _RunningRule:
             self._policy.rule_over(self._alert(metric, finding, text, AlertEvent.RECOVERY))
         self._ended()
 
-    def _alert(self, metric: LatencyMetric, finding: Finding | None, text: str, event: AlertEvent) -> Alert:
+    def _alert(self, metric: LatencyMetric, finding: Evaluation | None, text: str, event: AlertEvent) -> Alert:
         threshold_ms = None if finding is None else finding.threshold_ms
         if threshold_ms is None:
             threshold_ms = self._thresholds.breached_ms(metric.operation_type, self._rule.level)

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from ...base.text import text_of_any
 from ...model.metric import LatencyMetric
-from ..display import shown, shown_id
+from ..display import display_id, shown
 
 __all__ = ["COMMON_FIELDS", "ENDINGS", "TEXTS", "RuleText", "facts_of", "guess", "in_words"]
 
@@ -82,7 +82,7 @@ def facts_of(metric: LatencyMetric) -> dict[str, str]:
     if metric.provider:
         facts["provider"] = shown(metric.provider)
     ids = ("call_sid", "stream_sid", "trace_id")
-    return facts | {name: shown_id(value) for name in ids if (value := getattr(metric, name)) is not None}
+    return facts | {name: display_id(value) for name in ids if (value := getattr(metric, name)) is not None}
 
 
 def in_words(seconds: float) -> str:
