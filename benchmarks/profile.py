@@ -18,7 +18,7 @@ from types import MethodType
 from typing import Any, Final
 
 from callbot_latency import call
-from callbot_latency.measuring.active_session import switch
+from callbot_latency.measuring.active_session import active
 from callbot_latency.runtime import otel_providers as providers
 
 from . import caller
@@ -62,7 +62,7 @@ def places(function: Any) -> Iterator[tuple[dict[str, Any], str, Any]]:
         for name, value in [*vars(module).items()]:
             if value is function:
                 yield vars(module), name, None
-    session = switch.session
+    session = active.session
     for owner in (session, getattr(session, "spans", None), providers._relay):  # noqa: SLF001 - where ours keep them
         for name, value in [*vars(owner).items()] if hasattr(owner, "__dict__") else ():
             if isinstance(value, MethodType) and value.__func__ is function:

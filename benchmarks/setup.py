@@ -21,7 +21,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from opentelemetry.trace import Tracer
 
 from callbot_latency import LatencyConfig, Thresholds, add_alert_callback, init, shutdown
-from callbot_latency.measuring.active_session import switch
+from callbot_latency.measuring.active_session import active
 from callbot_latency.pipeline.histograms import views
 from callbot_latency.runtime import otel_providers as providers
 from callbot_latency.semconv import OPERATION_DURATION, SCOPE
@@ -86,7 +86,7 @@ def measuring(*, export: bool = True, **settings: Any) -> Iterator[None]:
 
 def flush() -> None:
     """Until all that was measured is with the file and the exporters."""
-    session = switch.session
+    session = active.session
     if session is None or not session.flush(30) or not providers._relay.force_flush():  # noqa: SLF001
         raise RuntimeError("the worker or an exporter did not end in time")
 

@@ -10,7 +10,7 @@ from enum import StrEnum
 from itertools import cycle
 from typing import Any, Final, NamedTuple
 
-from .base.internal_errors import reraise
+from .base.internal_errors import raise_internal_errors
 from .delivery.lane import Lane
 from .delivery.protocols import LatencyReporter, Notifier
 from .delivery.retry import Retry
@@ -146,7 +146,7 @@ def _play(reporter: LatencyReporter | Notifier, kind: _Kind) -> ReporterStatus:
     """Send everything through a lane that waits for no back-off."""
     retry = Retry(base_s=0.001, cap_s=0.001, asked_cap_s=0.001)
     lane = Lane("contract", reporter, batch_size=BATCH_SIZE, interval_s=TIMEOUT_S, retry=retry)
-    before, reraise.on = reraise.on, False
+    before, raise_internal_errors.enabled = raise_internal_errors.enabled, False
     try:
         lane.start()
         for n in range(MEASUREMENTS):
@@ -154,7 +154,7 @@ def _play(reporter: LatencyReporter | Notifier, kind: _Kind) -> ReporterStatus:
         lane.flush(TIMEOUT_S)
         lane.close(TIMEOUT_S)
     finally:
-        reraise.on = before
+        raise_internal_errors.enabled = before
     return lane.status()
 
 

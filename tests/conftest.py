@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from callbot_latency import LatencyConfig, call, init, latency_tracker, shutdown
 from callbot_latency.alerting.callbacks import callbacks
-from callbot_latency.base.internal_errors import reraise
+from callbot_latency.base.internal_errors import raise_internal_errors
 from callbot_latency.model.metric import _registered
 from callbot_latency.runtime import lifecycle as runtime_module
 from callbot_latency.semconv import ENVIRONMENT
@@ -68,13 +68,13 @@ def _start_rank(item: pytest.Item) -> int:
 @pytest.fixture(autouse=True)
 def _faults_raise(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fault of ours fails the test instead of being contained."""
-    monkeypatch.setattr(reraise, "on", True)
+    monkeypatch.setattr(raise_internal_errors, "enabled", True)
 
 
 @pytest.fixture
-def contained(_faults_raise: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def call_safely(_faults_raise: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """As for users: a fault of ours, or of a reporter, is held and counted."""
-    monkeypatch.setattr(reraise, "on", False)
+    monkeypatch.setattr(raise_internal_errors, "enabled", False)
 
 
 class _Records(logging.Handler):

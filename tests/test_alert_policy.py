@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from callbot_latency import Alert, LatencyMetric, Severity, Thresholds, add_alert_callback, record, shutdown
 from callbot_latency.alerting import AlertEvent, AlertPolicy
 from callbot_latency.alerting.burst import BURST_WINDOW_S
-from callbot_latency.alerting.message import text_of
+from callbot_latency.alerting.message import one_line_message
 from callbot_latency.alerting.policy import HEALTHY_IN_A_ROW
 from callbot_latency.alerting.rows import MAX_KEYS
 
@@ -82,7 +82,7 @@ def test_alike_breaches_are_held_back_and_told_once_the_cooldown_is_over() -> No
     scene.passes(1)
     assert [alert.held_back for alert in scene.log.alerts] == [0, 3]
     assert len(scene.callbacks.alerts) == 5
-    assert "and 3 more like it" in text_of(scene.log.alerts[-1])
+    assert "and 3 more like it" in one_line_message(scene.log.alerts[-1])
 
 
 def test_what_was_told_after_a_cooldown_begins_the_next_one() -> None:
@@ -125,7 +125,9 @@ def test_it_is_said_when_it_is_over() -> None:
     assert scene.log.told(AlertEvent.RECOVERY) == []
     scene.ends(10)
     (over,) = scene.log.told(AlertEvent.RECOVERY)
-    assert text_of(over) == ("recovered: salesforce_api query back under 1000 ms after 6 min, 3 slow, worst 9300 ms")
+    assert one_line_message(over) == (
+        "recovered: salesforce_api query back under 1000 ms after 6 min, 3 slow, worst 9300 ms"
+    )
     scene.ends(10)
     assert len(scene.log.told(AlertEvent.RECOVERY)) == 1
     assert scene.stood_for == 3
@@ -169,7 +171,7 @@ def test_a_flood_of_kinds_is_one_summary() -> None:
     assert len(scene.log.alerts) == 21
     (summary,) = scene.log.told(AlertEvent.SUMMARY)
     assert summary.held_back == 80
-    assert text_of(summary).startswith("critical: 80 more slow operations, not told one by one")
+    assert one_line_message(summary).startswith("critical: 80 more slow operations, not told one by one")
 
 
 def test_warnings_take_no_place_of_a_critical_alert() -> None:
@@ -202,7 +204,7 @@ def test_recoveries_keep_to_the_burst_limit() -> None:
     scene.passes(BURST_WINDOW_S)
     summary = scene.log.told(AlertEvent.RECOVERY)[20:][0]
     assert (summary.recovered, summary.slow, summary.held_back) == (180, 360, 180)
-    assert text_of(summary) == ("recovered: 180 kinds, not told one by one; the last: salesforce_api query199")
+    assert one_line_message(summary) == ("recovered: 180 kinds, not told one by one; the last: salesforce_api query199")
     assert scene.stood_for == 400
 
 
@@ -218,7 +220,7 @@ def test_recoveries_take_no_place_of_a_breach() -> None:
     scene.ends(9000, name="c")
     assert [alert.event.value for alert in scene.log.alerts] == ["breach", "breach", "recovery", "breach"]
     scene.passes(BURST_WINDOW_S)
-    assert text_of(scene.log.alerts[-1]).startswith("recovered: salesforce_api b back under 1000 ms")
+    assert one_line_message(scene.log.alerts[-1]).startswith("recovered: salesforce_api b back under 1000 ms")
 
 
 def test_ten_thousand_breaches_in_a_minute_are_one_message_a_cooldown() -> None:
@@ -239,7 +241,7 @@ def test_state_is_bounded() -> None:
     scene = Scene()
     for number in range(MAX_KEYS + 500):
         scene.ends(1500, name=f"query{number}")
-    assert len(scene.policy._rows.kinds) == MAX_KEYS + 1
+    assert len(scene.policy._states.kinds) == MAX_KEYS + 1
 
 
 def test_what_is_well_makes_room_for_new_kinds() -> None:
@@ -250,9 +252,9 @@ def test_what_is_well_makes_room_for_new_kinds() -> None:
         for _ in range(HEALTHY_IN_A_ROW if number else 0):
             scene.ends(10, name=f"query{number}")
     scene.passes(299)
-    assert len(scene.policy._rows.kinds) == MAX_KEYS
+    assert len(scene.policy._states.kinds) == MAX_KEYS
     scene.passes(1)
-    assert [row.slow for row in scene.policy._rows] == [1]
+    assert [row.slow for row in scene.policy._states] == [1]
     scene.log.alerts.clear()
     for name in ("new_a", "new_b"):
         scene.ends(9000, name=name)
@@ -280,7 +282,7 @@ def test_what_was_told_while_it_ran_is_known_at_its_end() -> None:
     for number in range(MAX_KEYS):
         scene.ends(1500, name=f"query{number}")
     scene.passes(301)
-    assert all(row.slow for row in scene.policy._rows)
+    assert all(row.slow for row in scene.policy._states)
 
 
 def test_an_alert_in_flight_says_what_came_before() -> None:
@@ -357,7 +359,7 @@ def test_the_trace_is_linked_where_its_address_is_known() -> None:
     scene.ends(1500, trace_id="ab" * 16)
     scene.ends(3000)
     linked, unlinked = scene.log.alerts
-    assert text_of(linked).endswith(f", http://jaeger:16686/trace/{'ab' * 16}")
+    assert one_line_message(linked).endswith(f", http://jaeger:16686/trace/{'ab' * 16}")
     assert unlinked.trace_url is None
 
 
@@ -402,7 +404,7 @@ def test_a_rule_that_lasts_is_a_reminder_a_cooldown() -> None:
     assert [(alert.text, alert.lasts) for alert in told] == [("it is so", False), ("it is worse", False)]
     scene.passes(60)
     scene.policy.rule(rule_alert("r"), lasts=True)
-    assert text_of(scene.log.alerts[-1]) == "still warning: rule r: it is so"
+    assert one_line_message(scene.log.alerts[-1]) == "still warning: rule r: it is so"
 
 
 def test_a_summary_goes_to_the_channels_of_all_that_it_sums_up() -> None:

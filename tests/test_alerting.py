@@ -60,7 +60,7 @@ def alert(severity: str = "warning") -> Alert:
 
 def test_each_breach_is_told_to_callbacks_and_log_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that fails keeps none from the other, and is counted."""
-    monkeypatch.setattr("callbot_latency.base.internal_errors.reraise.on", False)
+    monkeypatch.setattr("callbot_latency.base.internal_errors.raise_internal_errors.enabled", False)
     log, before = Listener(), dropped.by_reason().get("internal_error", 0)
     policy = AlertPolicy(Thresholds(), callbacks=Deaf(), log=log)
     policy.report([metric(1, None), metric(2000), metric(6000, "critical")])

@@ -187,9 +187,9 @@ def test_of_two_tasks_the_first_to_answer_wins(measuring: LatencyConfig, monkeyp
     asked, release, clock = asyncio.Event(), asyncio.Event(), ticking(monkeypatch)
     monkeypatch.setattr(attempts, "perf_counter_ns", clock)
 
-    async def ask(provider: str, waits: bool) -> str:
+    async def ask(provider: str, await_times: bool) -> str:
         async with attempt(provider):
-            if waits:
+            if await_times:
                 asked.set()
                 await release.wait()
             else:

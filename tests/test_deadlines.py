@@ -25,7 +25,7 @@ from callbot_latency import (
 from callbot_latency.measuring.measurement import operation_of
 from callbot_latency.model.metric import ThresholdsMs
 from callbot_latency.model.thresholds import Thresholds
-from callbot_latency.pipeline.converter import claim, to_metric
+from callbot_latency.pipeline.converter import claim_deadline_report, to_metric
 from callbot_latency.pipeline.deadlines import Deadlines
 from callbot_latency.runtime import lifecycle as runtime_module
 
@@ -172,9 +172,9 @@ def test_whoever_comes_first_decides(start: Start) -> None:
     for measurement in (ended, told):
         measurement.elapsed_ns = 1
     assert to_metric(ended, Thresholds()).told_in_flight is None
-    assert not claim(ended)
-    assert claim(told)
-    assert not claim(told)
+    assert not claim_deadline_report(ended)
+    assert claim_deadline_report(told)
+    assert not claim_deadline_report(told)
     assert to_metric(told, Thresholds()).told_in_flight is True
     for measurement in (ended, told):
         del running.session.open_measurements[measurement.key]

@@ -29,8 +29,8 @@ from callbot_latency import (
     latency_tracker,
     shutdown,
 )
-from callbot_latency.base.internal_errors import reraise
-from callbot_latency.measuring.active_session import switch
+from callbot_latency.base.internal_errors import raise_internal_errors
+from callbot_latency.measuring.active_session import active
 from examples.callbot.bot import NOT_UNDERSTOOD, ONE_MOMENT
 from examples.callbot.knowledge import KnowledgeBase
 from examples.callbot.run import CallResult, run_calls
@@ -65,12 +65,12 @@ def _measured(folder: Path, thresholds: dict[str, float] | None = None, **option
 
     file = folder / "metrics.jsonl"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reraise, "on", True)
+        patch.setattr(raise_internal_errors, "enabled", True)
         latency_tracker.reset_stats()
         init(LatencyConfig(_env_file=None, metrics_file_path=file, **(thresholds or {})))  # type: ignore[call-arg]
         try:
             results, running = asyncio.run(run())
-            still_open = len(switch.session.open_measurements) if switch.session else -1
+            still_open = len(active.session.open_measurements) if active.session else -1
             metrics, turns = list(latency_tracker.metrics), latency_tracker.get_turns()
         finally:
             shutdown()

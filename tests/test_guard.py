@@ -9,13 +9,13 @@ import pytest
 
 from callbot_latency.base import internal_errors as guard
 from callbot_latency.base.drop_counters import dropped
-from callbot_latency.base.internal_errors import RateLimiter, contained, delivered, reraise
+from callbot_latency.base.internal_errors import RateLimiter, call_safely, raise_internal_errors, try_call
 
 
 @pytest.fixture
 def contained_for_real(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Faults are held, as in production, and the guard may speak."""
-    monkeypatch.setattr(reraise, "on", False)
+    monkeypatch.setattr(raise_internal_errors, "enabled", False)
     monkeypatch.setattr(guard, "_speak", RateLimiter())
     return
 
@@ -30,7 +30,7 @@ def _count(reason: str) -> int:
 
 def test_result_passes() -> None:
     """What the function returns is returned."""
-    assert contained(max, 1, 2) == 2
+    assert call_safely(max, 1, 2) == 2
 
 
 @pytest.mark.usefixtures("contained_for_real")
@@ -42,7 +42,7 @@ def test_fault_is_counted_and_logged_once(fault: type[Exception], caplog: pytest
     def fail() -> None:
         raise fault("secret")
 
-    assert [contained(fail) for _ in range(3)] == [None, None, None]
+    assert [call_safely(fail) for _ in range(3)] == [None, None, None]
     assert _count("internal_error") - before == 3
     assert len(caplog.records) == 1
     assert fault.__name__ in caplog.text
@@ -58,15 +58,15 @@ def test_what_is_the_applications_passes(passing: type[BaseException]) -> None:
         raise passing
 
     with pytest.raises(passing):
-        contained(fail)
+        call_safely(fail)
 
 
 def test_reraises_under_the_switch() -> None:
     """With the switch on, as in this suite, a fault is raised."""
     with pytest.raises(RuntimeError):
-        contained(_fail)
+        call_safely(_fail)
     with pytest.raises(RuntimeError):
-        delivered(_fail, None, "x", 1)
+        try_call(_fail, None, "x", 1)
 
 
 @pytest.mark.usefixtures("contained_for_real")
@@ -78,7 +78,7 @@ def test_failed_delivery_counts_its_amount_once(fault: type[BaseException], capl
         raise fault("secret")
 
     before = dropped.by_reason()
-    delivered(fail, None, "guard_test_failed", 7)
+    try_call(fail, None, "guard_test_failed", 7)
     after = dropped.by_reason()
     assert {name: n - before.get(name, 0) for name, n in after.items() if n != before.get(name, 0)} == {
         "guard_test_failed": 7
@@ -96,7 +96,7 @@ def test_an_answer_that_gives_no_frames_away_is_an_answer_all_the_same() -> None
     def fail(_: object) -> None:
         raise Busy
 
-    assert isinstance(delivered(fail, None, "x", 1, (Busy,)), Busy)
+    assert isinstance(try_call(fail, None, "x", 1, (Busy,)), Busy)
 
 
 def test_an_answer_of_a_frozen_class_is_given_back() -> None:
@@ -112,7 +112,7 @@ def test_an_answer_of_a_frozen_class_is_given_back() -> None:
         except RuntimeError as cause:
             raise Busy(429) from cause
 
-    answer = delivered(fail, None, "x", 1, (Busy,))
+    answer = try_call(fail, None, "x", 1, (Busy,))
     assert answer == Busy(429)
     assert answer.__cause__ is answer.__context__ is answer.__traceback__ is None
 

@@ -18,10 +18,10 @@ def test_a_hook_that_was_cut_short_holds_up_one_opening(
     monkeypatch.setattr(held, "_begun", begun)
     monkeypatch.setattr(held, "_over", over)
     files: set[int] = set()
-    first = held.opened(tmp_path / "file", os.O_CREAT | os.O_RDWR, 0o600, files)
+    first = held.open_fork_safe(tmp_path / "file", os.O_CREAT | os.O_RDWR, 0o600, files)
     assert sum(waits) == pytest.approx(0.2)
     waits.clear()
-    second = held.opened(tmp_path / "file", os.O_RDWR, 0o600, files)
+    second = held.open_fork_safe(tmp_path / "file", os.O_RDWR, 0o600, files)
     assert not waits
     assert files == {first, second}
     for file in files:

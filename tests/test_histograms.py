@@ -253,7 +253,7 @@ def test_what_was_dropped_is_told_by_reason() -> None:
 
 def test_one_metric_that_cannot_be_recorded_takes_no_other_along(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is counted."""
-    monkeypatch.setattr("callbot_latency.base.internal_errors.reraise.on", False)
+    monkeypatch.setattr("callbot_latency.base.internal_errors.raise_internal_errors.enabled", False)
     broken = metric()
     object.__setattr__(broken, "latency_ms", "long")
     recorder, before = Recorder(), dropped.by_reason().get("internal_error", 0)

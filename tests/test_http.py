@@ -10,7 +10,7 @@ from itertools import count
 import pytest
 
 from callbot_latency.reporters import TransientError
-from callbot_latency.reporters.http import MAX_ANSWER, Answer, Attempts
+from callbot_latency.reporters.http import MAX_RESPONSE_BYTES, HttpClient, HttpResponse
 
 from .faults import scripted as play
 
@@ -21,8 +21,8 @@ def server() -> Iterator[play.Server]:
         yield running
 
 
-def ask(server: play.Server, headers: dict[str, str] | None = None) -> Answer:
-    return Attempts("Server", server.url, 60).answer_to("POST", server.url, b"{}", headers or {})
+def ask(server: play.Server, headers: dict[str, str] | None = None) -> HttpResponse:
+    return HttpClient("Server", server.url, 60).request_once("POST", server.url, b"{}", headers or {})
 
 
 class Impatient:
@@ -76,7 +76,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Impatient]:
 )
 def test_a_busy_server_is_left_alone_as_long_as_it_asks(headers: dict[str, str], seconds: float | None) -> None:
     """In seconds or until a date, by the server's own clock; what makes no sense asks for nothing."""
-    with play.webhook(play.Answer(429, b"rate_limited", headers)) as server:
+    with play.webhook(play.HttpResponse(429, b"rate_limited", headers)) as server:
         error = ask(server).as_error("Server", "rate_limited", "wait")
     assert isinstance(error, TransientError)
     assert str(error) == "Server answers 429 (rate_limited)"
@@ -85,7 +85,9 @@ def test_a_busy_server_is_left_alone_as_long_as_it_asks(headers: dict[str, str],
 
 def test_a_date_without_the_servers_clock_is_measured_by_ours(server: play.Server) -> None:
     """Within a minute."""
-    server.answers(play.Answer(503, b"", {"Retry-After": format_datetime(datetime.now(UTC) + timedelta(hours=1))}))
+    server.answers(
+        play.HttpResponse(503, b"", {"Retry-After": format_datetime(datetime.now(UTC) + timedelta(hours=1))})
+    )
     error = ask(server).as_error("Server", "", None)
     assert isinstance(error, TransientError)
     assert error.retry_after_s == pytest.approx(3600, abs=60)
@@ -93,16 +95,18 @@ def test_a_date_without_the_servers_clock_is_measured_by_ours(server: play.Serve
 
 def test_at_most_64_kb_of_an_answer_are_read(server: play.Server) -> None:
     """Of a megabyte, compressed or not; and nobody is asked to compress, whatever a client's headers say."""
-    packed = play.Answer(500, b"\x1f\x8b" * 500_000, {"Content-Encoding": "gzip"})
-    server.answers(play.Answer(500, b"x" * 1_000_000), packed)
+    packed = play.HttpResponse(500, b"\x1f\x8b" * 500_000, {"Content-Encoding": "gzip"})
+    server.answers(play.HttpResponse(500, b"x" * 1_000_000), packed)
     answers = [ask(server, headers={"accept-encoding": "gzip"}) for _ in range(2)]
-    assert [len(answer.body) for answer in answers] == [MAX_ANSWER, MAX_ANSWER] == [65_536, 65_536]
+    assert [len(answer.body) for answer in answers] == [MAX_RESPONSE_BYTES, MAX_RESPONSE_BYTES] == [65_536, 65_536]
     assert {request.headers["accept-encoding"] for request in server.requests} == {"identity"}
 
 
-@pytest.mark.parametrize("answer", [play.DRIP, play.Answer(200, b"x", breaks_off=True)], ids=["drips", "breaks off"])
+@pytest.mark.parametrize(
+    "answer", [play.DRIP, play.HttpResponse(200, b"x", breaks_off=True)], ids=["drips", "breaks off"]
+)
 def test_the_status_counts_once_it_came(
-    server: play.Server, answer: play.Answer, impatient: Callable[[], Impatient]
+    server: play.Server, answer: play.HttpResponse, impatient: Callable[[], Impatient]
 ) -> None:
     """A body that drips is left in time, one that breaks off changes nothing."""
     server.answers(answer)
@@ -116,13 +120,13 @@ def test_one_attempt_ends_in_time_even_if_the_head_drips(
     server: play.Server, kept: bool, impatient: Callable[[], Impatient]
 ) -> None:
     """A byte every 20 ms of status line and headers is no answer, on a connection that served before neither."""
-    attempts = Attempts("Server", server.url, 60)
-    server.answers(*[play.OK] * kept, play.Answer(drips_head=True))
+    attempts = HttpClient("Server", server.url, 60)
+    server.answers(*[play.OK] * kept, play.HttpResponse(drips_head=True))
     if kept:
-        assert attempts.answer_to("POST", server.url, b"{}", {}).status == 200
+        assert attempts.request_once("POST", server.url, b"{}", {}).status == 200
     clock = impatient()
     with pytest.raises(TransientError, match="^Server: did not answer in time$"):
-        attempts.answer_to("POST", server.url, b"{}", {})
+        attempts.request_once("POST", server.url, b"{}", {})
     assert clock.is_over
 
 
@@ -134,14 +138,14 @@ def test_no_answer_leaves_nothing_to_the_garbage_collector(
     class Headers(dict[str, str]):
         """May be looked for without being held."""
 
-    server.answers(play.Answer(drips_head=True))
+    server.answers(play.HttpResponse(drips_head=True))
     headers = Headers()
     alive = weakref.ref(headers)
     impatient()
     gc.disable()
     try:
         with pytest.raises(TransientError) as failed:
-            Attempts("Server", server.url, 60).answer_to("POST", server.url, b"{}", headers)
+            HttpClient("Server", server.url, 60).request_once("POST", server.url, b"{}", headers)
         del headers, failed
         assert alive() is None
     finally:
@@ -162,7 +166,7 @@ def test_what_was_handled_before_is_left_alone(server: play.Server, impatient: C
 
     running = suspended()
     next(running)
-    server.answers(play.Answer(drips_head=True))
+    server.answers(play.HttpResponse(drips_head=True))
     impatient()
     try:
         raise kept[0]
@@ -180,22 +184,22 @@ def test_causes_in_a_circle_hold_nobody_up(server: play.Server, monkeypatch: pyt
     def fail(*_: object, **__: object) -> None:
         raise one from other
 
-    attempts = Attempts("Server", server.url, 60)
+    attempts = HttpClient("Server", server.url, 60)
     monkeypatch.setattr(attempts._pool, "request", fail)
     with pytest.raises(TransientError):
-        attempts.answer_to("POST", server.url, b"{}", {})
+        attempts.request_once("POST", server.url, b"{}", {})
 
 
 def test_a_proxy_that_drips_is_left_in_time(
     server: play.Server, monkeypatch: pytest.MonkeyPatch, impatient: Callable[[], Impatient]
 ) -> None:
     """Also while it makes the tunnel to an https address."""
-    server.answers(play.Answer(drips_head=True))
+    server.answers(play.HttpResponse(drips_head=True))
     monkeypatch.setenv("https_proxy", server.root)
     monkeypatch.setenv("no_proxy", "")
     clock = impatient()
     with pytest.raises(TransientError, match="^Server: "):
-        Attempts("Server", "https://example.test", 60).answer_to("POST", "https://example.test", b"{}", {})
+        HttpClient("Server", "https://example.test", 60).request_once("POST", "https://example.test", b"{}", {})
     assert clock.is_over
 
 

@@ -19,7 +19,7 @@ from callbot_latency import Anchor, ConfigError, InfluxDBReporter, LatencyConfig
 from callbot_latency.config import load_config
 from callbot_latency.reporters import PermanentError, TransientError
 from callbot_latency.reporters.from_config import influxdb_reporter, pushgateway_reporter
-from callbot_latency.reporters.influxdb_points import Points
+from callbot_latency.reporters.influxdb_points import LineWriter
 from callbot_latency.timeline import BargeIn
 
 from . import measured
@@ -78,14 +78,14 @@ def test_the_schema_of_a_point() -> None:
         error_message="what a caller said",
         metadata={"a": 1},
     )
-    assert re.sub(rb"\d+$", b"", Points().line(full)).decode() == (
+    assert re.sub(rb"\d+$", b"", LineWriter().line(full)).decode() == (
         "callbot.operation,operation_name=f,operation_type=speech_to_text,provider=google,"
         "severity=warning,status=success "
         'audio_ms=300,busy_ms=75,bytes=2400i,call_sid="CA1",items=3i,largest_gap_ms=12.5,latency_ms=1500,'
         'real_time_factor=0.25,span_id="b7ad6b7169203331",stream_sid="MZ1",'
         'time_to_first_output_ms=250,trace_id="0af7651916cd43dd8448eb211c80319c",turn=2i '
     )
-    bare = Points().line(metric(provider=None)).decode()
+    bare = LineWriter().line(metric(provider=None)).decode()
     assert bare.startswith(
         "callbot.operation,operation_name=f,operation_type=speech_to_text,status=success latency_ms=1 "
     )
@@ -111,7 +111,7 @@ def test_the_schema_of_a_turns_point() -> None:
         trace_id="0af7651916cd43dd8448eb211c80319c",
         span_id="b7ad6b7169203331",
     )
-    assert re.sub(rb"\d+$", b"", Points().line(full)).decode() == (
+    assert re.sub(rb"\d+$", b"", LineWriter().line(full)).decode() == (
         "callbot.turn,anchor=vad_minus_hangover,outcome=interrupted "
         "anchor_uncertainty_ms=20,answer_sent_ms=1470,barge_in.heard_share=0.5,barge_in.is_false=true,"
         'barge_in.reaction_ms=80,barge_in.silenced_ms=200,call_sid="CA1",operations=4i,overlapped.salesforce_api=120,'
@@ -121,7 +121,7 @@ def test_the_schema_of_a_turns_point() -> None:
     )
     bare = turn(response_ms=None, response_sent_ms=None, anchor=None, parts_ms={}, unmeasured="no_anchor")
     assert (
-        Points()
+        LineWriter()
         .line(bare)
         .decode()
         .startswith('callbot.turn,outcome=answered,unmeasured=no_anchor call_sid="CA1",operations=0i,turn=1i ')
@@ -142,7 +142,7 @@ def test_turns_are_points_of_a_request_of_their_own() -> None:
 
 def test_equal_instants_are_distinct_points() -> None:
     """3,000 measurements or turns of one microsecond have 3,000 times, none of them more than 3 microseconds off."""
-    points = Points()
+    points = LineWriter()
     for make in (metric, turn):
         times = {time_of(points.line(make(i)).decode()) for i in range(3_000)}
         assert len(times) == 3_000
@@ -151,7 +151,7 @@ def test_equal_instants_are_distinct_points() -> None:
 
 def test_an_earlier_measurement_keeps_its_time() -> None:
     """What is handed in late is not moved to now."""
-    points = Points()
+    points = LineWriter()
     points.line(metric())
     late = time_of(points.line(metric(timestamp=NOON - timedelta(days=1))).decode())
     assert late // 1000 == NOON_US - 86_400_000_000
@@ -166,7 +166,7 @@ def few_instants(monkeypatch: pytest.MonkeyPatch) -> int:
 
 def test_a_clock_that_is_set_back_overwrites_no_point(few_instants: int) -> None:
     """Instants that are forgotten by then come again, several times: each time they are points of their own."""
-    points = Points()
+    points = LineWriter()
 
     def times(first: int, last: int) -> list[int]:
         """The nanoseconds of so many microseconds, one after the other."""
@@ -183,7 +183,7 @@ def test_a_clock_that_is_set_back_overwrites_no_point(few_instants: int) -> None
 
 def test_an_instant_of_several_points_that_comes_again_overwrites_none(few_instants: int) -> None:
     """Up to 250 points of a series, each time."""
-    points = Points()
+    points = LineWriter()
 
     def times(first: int, count: int = 1) -> list[int]:
         at = NOON + timedelta(microseconds=first)
@@ -197,7 +197,7 @@ def test_an_instant_of_several_points_that_comes_again_overwrites_none(few_insta
 
 def test_names_providers_and_instants_are_bounded(few_instants: int) -> None:
     """Tags never grow without end, nor does memory."""
-    points = Points()
+    points = LineWriter()
     tags = set()
     for i in range(few_instants + 500):
         instant = NOON + timedelta(microseconds=i)
@@ -210,7 +210,7 @@ def test_names_providers_and_instants_are_bounded(few_instants: int) -> None:
 @given(st.lists(st.tuples(st.text(min_size=1), st.text(), st.text()), min_size=1, max_size=20))
 def test_lines_are_points_whatever_the_text(texts: list[tuple[str, str, str]]) -> None:
     """Newlines, commas, equals signs, quotes, control characters, halves of surrogates: one line each, in UTF-8."""
-    points = Points()
+    points = LineWriter()
     lines = [points.line(metric(operation_name=a, provider=b, call_sid=c)).decode() for a, b, c in texts]
     for line in lines:
         assert line.splitlines() == [line]
@@ -220,7 +220,7 @@ def test_lines_are_points_whatever_the_text(texts: list[tuple[str, str, str]]) -
 @given(st.lists(st.tuples(*[st.text(max_size=40)] * 4), min_size=1, max_size=20))
 def test_lines_of_turns_are_points_whatever_the_text(texts: list[tuple[str, str, str, str]]) -> None:
     """Also what the bot names as its parts."""
-    points = Points()
+    points = LineWriter()
     for call_sid, outcome, why, part in texts:
         made = turn(call_sid=call_sid, outcome=outcome, unmeasured=why, parts_ms={part: 1.0}, overlapped_ms={part: 1})
         line = points.line(made).decode()
@@ -235,7 +235,7 @@ def test_lines_of_turns_are_points_whatever_the_text(texts: list[tuple[str, str,
 def test_fields_of_turns_keep_their_type(ms: float, number: int) -> None:
     """Durations are floats, and none where they are no number; counts are integers of 64 bits or absent."""
     made = turn(number, response_ms=ms, parts_ms={"endpointing": ms}, operations=number, barge_in=BargeIn(1))
-    line = Points().line(made).decode()
+    line = LineWriter().line(made).decode()
     for name in ("response_ms", "part.endpointing"):
         assert (f"{name}=" in line) == math.isfinite(ms)
         assert not math.isfinite(ms) or re.search(rf"[ ,]{re.escape(name)}=-?[0-9.e+-]+[ ,]", line)
@@ -247,7 +247,7 @@ def test_fields_of_turns_keep_their_type(ms: float, number: int) -> None:
 @given(st.floats(0, 1e308), st.integers(0, 2**63 - 1) | st.none())
 def test_fields_keep_their_type(latency_ms: float, items: int | None) -> None:
     """A duration is a float, a count an integer of 64 bits or absent."""
-    line = Points().line(metric(latency_ms, items=items)).decode()
+    line = LineWriter().line(metric(latency_ms, items=items)).decode()
     assert re.search(r"[ ,]latency_ms=[0-9.e+-]+[ ,]", line)
     assert "items=" not in line or re.search(r"[ ,]items=\d{1,19}i[ ,]", line)
 
@@ -506,7 +506,7 @@ def test_the_settings_make_the_reporters(monkeypatch: pytest.MonkeyPatch) -> Non
                 monkeypatch.setenv(name, value)
             push = pushgateway_reporter(load_config())
             assert push is not None
-            push._attempts._timeout_s = 60  # a busy machine may take its time
+            push._http._timeout_s = 60  # a busy machine may take its time
             push.report([])
             assert push.interval_s == 5
         written, *pushes = server.requests

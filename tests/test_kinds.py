@@ -20,7 +20,7 @@ from callbot_latency import (
     measure_latency_context,
     turn,
 )
-from callbot_latency.measuring.active_session import switch
+from callbot_latency.measuring.active_session import active
 
 from .clock import Clock
 from .conftest import FinishedSpans
@@ -255,8 +255,8 @@ def test_what_is_raised_is_the_very_same_object(kind: Kind, raised: type[BaseExc
     assert error.__cause__ is None
     assert error.__context__ is None
     assert traceback.extract_tb(error.__traceback__)[-1].name == "fails"
-    assert switch.session is not None
-    assert not switch.session.open_measurements
+    assert active.session is not None
+    assert not active.session.open_measurements
     assert spans()
 
 

@@ -14,7 +14,7 @@ from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
 from callbot_latency import Alert, LatencyMetric, PermanentError, ReporterStatus, Severity, TransientError, TurnMetric
 from callbot_latency.base.drop_counters import dropped
-from callbot_latency.base.internal_errors import reraise
+from callbot_latency.base.internal_errors import raise_internal_errors
 from callbot_latency.base.pacing import yielding
 from callbot_latency.delivery.lane import CAPACITY, Lane
 from callbot_latency.delivery.retry import Retry
@@ -134,7 +134,7 @@ def test_a_failure_leaves_nothing_to_the_garbage_collector(
     error: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither the error nor the batch that its frames hold: a full collection stops the whole process."""
-    monkeypatch.setattr(reraise, "on", False)
+    monkeypatch.setattr(raise_internal_errors, "enabled", False)
     alive: list[weakref.ref[Exception]] = []
     kind = type("Failure", (error,), {})
 
@@ -216,7 +216,7 @@ def test_failing_batch_is_counted_once_and_the_next_arrives(
     reporter: Reporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A batch that its reporter fails on is counted under one reason; the lane lives on, even after SystemExit."""
-    monkeypatch.setattr(reraise, "on", False)
+    monkeypatch.setattr(raise_internal_errors, "enabled", False)
     before = dropped.by_reason()
     faults: list[BaseException | None] = [RuntimeError(), SystemExit(), None]
     taken: list[int] = []
@@ -750,7 +750,7 @@ def test_the_text_of_a_fault_is_nowhere(
     lane_of: LaneOf, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may quote what a caller said: its type alone is told."""
-    monkeypatch.setattr(reraise, "on", False)
+    monkeypatch.setattr(raise_internal_errors, "enabled", False)
     caplog.set_level(logging.DEBUG)
     lane = lane_of(Answering(ValueError("my card is 4970")), "faulty")
     lane.report(metrics(1))
@@ -871,7 +871,7 @@ def test_measurements_keep_the_beat(lane_of: LaneOf) -> None:
     assert idle.sizes == [2]
 
 
-@pytest.mark.usefixtures("contained")
+@pytest.mark.usefixtures("call_safely")
 @pytest.mark.parametrize("error", [TransientError("503", delivered=0), PermanentError("404"), OSError("broken")])
 def test_after_a_failure_the_next_batch_follows_without_a_measurement(error: Exception, lane_of: LaneOf) -> None:
     """Within its interval, and once: no attempt besides; the failure is told."""
@@ -965,7 +965,7 @@ def test_an_answer_without_a_text_is_told_by_its_type(lane_of: LaneOf) -> None:
 
 def test_an_answer_that_cannot_be_read_is_a_fault(lane_of: LaneOf, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was in hand has failed, and the thread lives on."""
-    monkeypatch.setattr(reraise, "on", False)
+    monkeypatch.setattr(raise_internal_errors, "enabled", False)
     lane = lane_of(Answering(WithoutNumbersError("x")), "odd")
     lane.report(metrics(2))
     lane.report(metrics(1))
@@ -976,7 +976,7 @@ def test_an_answer_that_cannot_be_read_is_a_fault(lane_of: LaneOf, monkeypatch: 
 
 def test_a_start_that_ends_the_thread_does_not(lane_of: LaneOf, monkeypatch: pytest.MonkeyPatch) -> None:
     """SystemExit is a fault like any other; what comes is reported all the same."""
-    monkeypatch.setattr(reraise, "on", False)
+    monkeypatch.setattr(raise_internal_errors, "enabled", False)
 
     class Leaving(Answering):
         def start(self) -> None:
@@ -1066,7 +1066,7 @@ class Slow:
 )
 def test_what_is_in_hand_at_a_fork_is_the_parents(answer: Exception | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread that comes along, as a greenlet does, settles nothing in the child, takes nothing, and ends."""
-    monkeypatch.setattr(reraise, "on", False)
+    monkeypatch.setattr(raise_internal_errors, "enabled", False)
     slow, before = Slow(answer), dropped.by_reason()
     lane = slow.lane
     lane.start()

@@ -28,7 +28,7 @@ from callbot_latency import (
     turn,
 )
 from callbot_latency.calls.critical_path import Interval, parts_of
-from callbot_latency.measuring.event_loop_lag import MAX_WAITS, LoopLag, Waits, blocked_since, current_loop_lag
+from callbot_latency.measuring.event_loop_lag import MAX_WAITS, AwaitTimes, LoopLag, blocked_since, current_loop_lag
 
 from .clock import Clock
 
@@ -262,13 +262,13 @@ def test_stepping_changes_nothing_of_what_a_coroutine_does() -> None:
         return value
 
     async def main() -> None:
-        waits = Waits()
-        assert await waits.stepped(answers(5)) == 5
-        assert len(waits) == 2
-        assert all(from_ns <= at_ns for from_ns, at_ns in waits)
+        await_times = AwaitTimes()
+        assert await await_times.trace(answers(5)) == 5
+        assert len(await_times) == 2
+        assert all(from_ns <= at_ns for from_ns, at_ns in await_times)
         with pytest.raises(ValueError, match="-1"):
-            await waits.stepped(answers(-1))
-        task = asyncio.create_task(_run(waits.stepped(answers(0))))
+            await await_times.trace(answers(-1))
+        task = asyncio.create_task(_run(await_times.trace(answers(0))))
         await asyncio.sleep(0.01)
         task.cancel()
         with pytest.raises(LookupError, match="cancelled"):
@@ -279,12 +279,12 @@ def test_stepping_changes_nothing_of_what_a_coroutine_does() -> None:
             yield
             return "old"
 
-        assert await waits.stepped(old()) == "old"
+        assert await await_times.trace(old()) == "old"
         with pytest.raises(TypeError, match="can't be (used in 'await'|awaited)"):
-            await waits.stepped(5)  # type: ignore[arg-type]
+            await await_times.trace(5)  # type: ignore[arg-type]
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         future.set_result("there")
-        assert await waits.stepped(future) == "there"
+        assert await await_times.trace(future) == "there"
 
     run(main())
 
@@ -308,12 +308,12 @@ def test_closing_reaches_what_is_awaited_and_a_stop_of_its_own_is_an_error() -> 
         raise StopIteration("not a result")
 
     async def main() -> None:
-        coroutine = _run(Waits().stepped(waits_for_ever()))
+        coroutine = _run(AwaitTimes().trace(waits_for_ever()))
         coroutine.send(None)
         coroutine.close()
         assert closed == [True]
         with pytest.raises(RuntimeError, match="coroutine raised StopIteration"):
-            await Waits().stepped(stops())
+            await AwaitTimes().trace(stops())
 
     run(main())
 
@@ -328,7 +328,7 @@ def test_what_is_thrown_in_is_kept_alive_by_nobody() -> None:
         await asyncio.get_running_loop().create_future()
 
     async def main() -> weakref.ref[Thrown]:
-        coroutine = _run(Waits().stepped(waits_for_ever()))
+        coroutine = _run(AwaitTimes().trace(waits_for_ever()))
         coroutine.send(None)
         thrown = Thrown()
         kept = weakref.ref(thrown)
@@ -460,7 +460,7 @@ def test_what_waits_for_the_loop_is_no_part_of_a_provider(held: Held) -> None:
 
     def work(held: Held) -> None:
         with measure_latency_context("rag_inference", "ask") as run:
-            run.waits = Waits()  # type: ignore[attr-defined]
+            run.await_times = AwaitTimes()  # type: ignore[attr-defined]
             held.clock.passes(50)
             held.up(30)
 
@@ -481,8 +481,8 @@ def test_each_wait_of_a_coroutine_is_looked_at(held: Held) -> None:
             held.up(40)
             second = held.clock.now_ns, held.clock.now_ns + 10 * MS
             held.clock.passes(10)
-            run.waits = Waits()
-            run.waits.extend([first, second])  # type: ignore[attr-defined]
+            run.await_times = AwaitTimes()
+            run.await_times.extend([first, second])  # type: ignore[attr-defined]
 
     assert held.told(work).parts_ms == {"rag_inference": 100, "twilio_buffer": 20, "loop_lag": 30}
 
@@ -491,17 +491,17 @@ def test_of_many_waits_the_last_are_looked_at(held: Held) -> None:
     """The end of an operation is what is waited for."""
 
     async def main() -> None:
-        waits = Waits()
+        await_times = AwaitTimes()
 
         async def waits_often() -> None:
             for _ in range(2 * MAX_WAITS):
                 await asyncio.sleep(0)
 
         before_ns = time.perf_counter_ns()
-        await waits.stepped(waits_often())
-        assert len(waits) == MAX_WAITS
-        assert waits[0][0] > before_ns
-        assert waits[-1][1] <= time.perf_counter_ns()
+        await await_times.trace(waits_often())
+        assert len(await_times) == MAX_WAITS
+        assert await_times[0][0] > before_ns
+        assert await_times[-1][1] <= time.perf_counter_ns()
 
     run(main())
 
@@ -515,7 +515,7 @@ def test_an_operation_of_another_loop_waits_for_that(measuring: LatencyConfig) -
 
     async def elsewhere() -> None:
         with measure_latency_context("rag_inference", "ask") as run:
-            seen.append(run.waits)  # type: ignore[attr-defined]
+            seen.append(run.await_times)  # type: ignore[attr-defined]
 
     async def main() -> None:
         with call("CA1"):

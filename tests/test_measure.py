@@ -29,7 +29,7 @@ from callbot_latency import (
     shutdown,
 )
 from callbot_latency.measuring import session as session_module
-from callbot_latency.measuring.active_session import switch
+from callbot_latency.measuring.active_session import active
 from callbot_latency.tracing import spans as spans_module
 from callbot_latency.tracing.context import attach
 
@@ -47,8 +47,8 @@ def names() -> list[str]:
 
 
 def still_open() -> int:
-    assert switch.session is not None
-    return len(switch.session.open_measurements)
+    assert active.session is not None
+    return len(active.session.open_measurements)
 
 
 # -- what can be wrapped --------------------------------------------------------------------------------------------
@@ -851,10 +851,10 @@ def test_a_coroutine_that_is_broken_off_is_cancelled(measuring: LatencyConfig) -
     """Closed in the middle, in whatever context: counted, and nothing stays current."""
 
     @measure_latency(STT)
-    async def waits() -> None:
+    async def await_times() -> None:
         await Suspended()
 
-    running = waits()
+    running = await_times()
     running.send(None)
     running.close()
     assert last().status is OperationStatus.CANCELLED
@@ -921,7 +921,7 @@ def test_off_at_run_time_is_bare(spans: FinishedSpans) -> None:
 def test_tracking_disabled_by_its_setting_is_bare(start: Start) -> None:
     """`init()` starts nothing."""
     start(tracking_enabled=False)
-    assert switch.session is None
+    assert active.session is None
     assert function(1) == 3
     assert asyncio.run(coroutine(1)) == 3
     with measure_latency_context(STT, "listen"), call("CA1"):
@@ -957,7 +957,7 @@ def test_an_operation_that_is_open_at_shutdown_ends_quietly(measuring: LatencyCo
 
 @pytest.fixture
 def _contained(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("callbot_latency.base.internal_errors.reraise.on", False)
+    monkeypatch.setattr("callbot_latency.base.internal_errors.raise_internal_errors.enabled", False)
 
 
 @pytest.mark.usefixtures("_contained")

@@ -11,8 +11,8 @@ import pytest
 import callbot_latency.alerting
 from callbot_latency import Alert, LatencyMetric, Severity
 from callbot_latency.alerting import AlertEvent
-from callbot_latency.alerting.display import UNNAMED, display_id, neutralise_mentions, shown, shown_url
-from callbot_latency.alerting.message import facts_of, text_of, title_of
+from callbot_latency.alerting.display import UNNAMED, display_id, display_text, neutralise_mentions, shown_url
+from callbot_latency.alerting.message import message_fields, one_line_message, title_of
 from callbot_latency.alerting.translations import FRENCH, checked, say
 from callbot_latency.base.text import one_line
 from callbot_latency.model.alert import Language
@@ -141,8 +141,8 @@ SUMMARY = replace(BREACH, event=AlertEvent.SUMMARY, held_back=80)
 )
 def test_the_line(alert: Alert, english: str, french: str) -> None:
     """As the log has it."""
-    assert text_of(alert) == english
-    assert text_of(alert, "fr") == french
+    assert one_line_message(alert) == english
+    assert one_line_message(alert, "fr") == french
 
 
 def shown_by(message: dict[str, Any]) -> list[str]:
@@ -259,12 +259,12 @@ def test_the_examples_of_the_docs_are_what_is_sent() -> None:
 def test_what_is_unknown_is_not_there() -> None:
     """A measurement of which nothing but its time is known."""
     bare = Alert(LatencyMetric("rag_inference", "search", 9000, "timeout"), Severity.CRITICAL, 8000)  # type: ignore[arg-type]
-    assert [fact[:2] for fact in facts_of(bare)] == [
+    assert [fact[:2] for fact in message_fields(bare)] == [
         ("Latency", "9000 ms, critical from 8000 ms"),
         ("Outcome", "timeout"),
     ]
     over = Alert(bare.metric, Severity.CRITICAL, 3000, AlertEvent.RECOVERY)
-    assert facts_of(over) == []
+    assert message_fields(over) == []
     assert [block["type"] for block in slack_message(over)["blocks"]] == ["header"]
 
 
@@ -278,7 +278,7 @@ def test_every_kind_has_its_words(
     """No combination is without a line, a title and blocks."""
     slow = replace(BREACH, metric=metric(status=status), event=event, severity=severity)
     for alert in (slow, replace(slow, rule="r", text="it is so")):
-        assert text_of(alert, language)
+        assert one_line_message(alert, language)
         assert title_of(alert, language)
         assert slack_message(alert, language)["blocks"]
 
@@ -325,7 +325,7 @@ def test_a_line_is_one_and_shows_all_of_itself(text: str, line: str) -> None:
 
 def test_a_text_without_anything_to_see_has_a_sign_in_its_place() -> None:
     """Slack refuses an empty text."""
-    assert (shown("\u202e \n"), display_id("\x00")) == (UNNAMED, UNNAMED)
+    assert (display_text("\u202e \n"), display_id("\x00")) == (UNNAMED, UNNAMED)
 
 
 def test_ids_are_as_they_are_unless_they_hold_a_number_or_address() -> None:
@@ -342,9 +342,9 @@ def test_ids_are_as_they_are_unless_they_hold_a_number_or_address() -> None:
 )
 def test_a_secret_among_ids_is_scrubbed(secret: str) -> None:
     """Whoever put it there."""
-    shown = display_id(secret)
-    assert "abcdef123456" not in shown
-    assert shown != secret
+    display_text = display_id(secret)
+    assert "abcdef123456" not in display_text
+    assert display_text != secret
 
 
 @pytest.mark.parametrize(
@@ -405,4 +405,4 @@ def test_the_plain_text_of_slack_is_cut_to_its_limit() -> None:
 def test_thresholds_are_said_as_they_are_set() -> None:
     """The default thresholds, as whole milliseconds."""
     threshold_ms = Thresholds().get_critical_threshold(BREACH.metric.operation_type)
-    assert f"critical from {threshold_ms:.0f} ms" in text_of(BREACH)
+    assert f"critical from {threshold_ms:.0f} ms" in one_line_message(BREACH)

@@ -31,8 +31,8 @@ def test_who_waited_long_does_twice_as_much_before_the_next(monkeypatch: pytest.
     monkeypatch.setattr("callbot_latency.base.pacing.monotonic", lambda: next(times))
     of_the_worker, sizes = Pace(10), []
     for _ in waits:
-        of_the_worker.give_way()
-        sizes.append(of_the_worker.at_once)
+        of_the_worker.yield_gil()
+        sizes.append(of_the_worker.chunk_size)
     assert sizes == [20, 40, 10]
 
 
@@ -69,5 +69,5 @@ def test_paced_hurries_where_somebody_waits_for_its_thread(sleeps: list[float]) 
 def test_in_a_hurry_it_does_a_thousand_at_once(sleeps: list[float]) -> None:
     hurried = Pace(10)
     hurried.hurry()
-    hurried.give_way()
-    assert (hurried.at_once, sleeps) == (pace.MOST_AT_ONCE, [0.0])
+    hurried.yield_gil()
+    assert (hurried.chunk_size, sleeps) == (pace.MAX_CHUNK_SIZE, [0.0])

@@ -19,15 +19,15 @@ from callbot_latency import (
     shutdown,
     turn,
 )
-from callbot_latency.base.phone_numbers import MAX_CHARS, NEVER, PhoneNumbers
-from callbot_latency.measuring.active_session import NotStartedSession, switch
+from callbot_latency.base.phone_numbers import MAX_CHARS, REDACT, PhoneNumbers
+from callbot_latency.measuring.active_session import NotStartedSession, active
 
 from .conftest import Start
 from .recorded import Recorded
 
 NUMBER = "+33 6 12 34 56 78"
 HASHED = PhoneNumbers(b"secret")
-WORD: str = HASHED.cleaned({"x": NUMBER})["x"]  # type: ignore[index]
+WORD: str = HASHED.redact({"x": NUMBER})["x"]  # type: ignore[index]
 
 pytestmark = pytest.mark.usefixtures("fresh_callbacks")
 
@@ -110,13 +110,13 @@ def test_no_number_is_recorded_whichever_way_it_is_given(
 )
 def test_one_number_is_one_word_however_it_is_written(written: str) -> None:
     """In its form for calls from abroad, alone or within a text."""
-    assert HASHED.cleaned({"a": written, "b": f"{written}, 2 calls"}) == {"a": WORD, "b": f"{WORD}, 2 calls"}
+    assert HASHED.redact({"a": written, "b": f"{written}, 2 calls"}) == {"a": WORD, "b": f"{WORD}, 2 calls"}
 
 
 def test_a_word_depends_on_the_number_and_on_the_key() -> None:
     """16 hex digits; a national form is another number than the one for calls from abroad."""
     words = {
-        str(phones.cleaned({"a": number}))
+        str(phones.redact({"a": number}))
         for phones in (HASHED, PhoneNumbers(b"other"))
         for number in ("+33612345678", "+33612345679", "0612345678")
     }
@@ -169,7 +169,7 @@ def test_a_key_longer_than_a_hash_takes_is_a_key_of_its_own(start: Start) -> Non
 )
 def test_numbers_as_people_and_servers_write_them(text: str, cleaned: str) -> None:
     """What stands around one stays."""
-    assert NEVER.cleaned({"a": text}) == {"a": cleaned}
+    assert REDACT.redact({"a": text}) == {"a": cleaned}
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_numbers_as_people_and_servers_write_them(text: str, cleaned: str) -> No
 def test_what_is_no_number_stays(value: Any) -> None:
     """Ids, dates, amounts; digits alone may be an order's number. The mapping is not even copied where all is short."""
     facts = {"order": value}
-    assert str(NEVER.cleaned(facts)) == str(facts)
+    assert str(REDACT.redact(facts)) == str(facts)
 
 
 @pytest.mark.parametrize(
@@ -239,28 +239,28 @@ def test_what_is_no_number_stays(value: Any) -> None:
 def test_digits_alone_are_a_number_where_their_key_says_so(key: str) -> None:
     """As text, as an integer, as the float that a table made of it, and in a list."""
     values = ["33612345678", "33 612 345 678", 33612345678, 33612345678.0]
-    word = HASHED.cleaned({"phone": 33612345678})["phone"]  # type: ignore[index]
-    assert HASHED.cleaned({key: values}) == {key: [word] * 4}
-    assert NEVER.cleaned({key: 33612345678}) == {key: "[phone]"}
+    word = HASHED.redact({"phone": 33612345678})["phone"]  # type: ignore[index]
+    assert HASHED.redact({key: values}) == {key: [word] * 4}
+    assert REDACT.redact({key: 33612345678}) == {key: "[phone]"}
     few: dict[str, Any] = {key: [123456, True, None, "iPhone 12", "12345", 10**400]}
-    assert NEVER.cleaned(few) == few
+    assert REDACT.redact(few) == few
 
 
 def test_under_such_a_key_digits_within_a_text_are_numbers_too() -> None:
     """However many there are; a date, a UUID and what has letters in it are none."""
     text = "33612345678 ou 33 6 12 34 56 79, 33612345678"
-    first, second = (HASHED.cleaned({"phone": n})["phone"] for n in (33612345678, 33612345679))  # type: ignore[index]
-    assert HASHED.cleaned({"caller": text}) == {"caller": f"{first} ou {second}, {first}"}
-    assert HASHED.cleaned({"order": text}) == {"order": text}
+    first, second = (HASHED.redact({"phone": n})["phone"] for n in (33612345678, 33612345679))  # type: ignore[index]
+    assert HASHED.redact({"caller": text}) == {"caller": f"{first} ou {second}, {first}"}
+    assert HASHED.redact({"order": text}) == {"order": text}
     for other in ("2025-01-01 12:30", "09299861-3574-478a-bfba-d65c6ecb1a89", "CA33612345678 or 33612345678x"):
-        assert HASHED.cleaned({"caller": other}) == {"caller": other}
+        assert HASHED.redact({"caller": other}) == {"caller": other}
 
 
 @pytest.mark.parametrize("key", ["hotel", "automobile", "from", "order_number", "called_at", "phone_seconds"])
 def test_other_keys_leave_digits_as_they_are(key: str) -> None:
     """An id or a time of a name that only looks like it."""
     facts = {key: 1700000000, "other": "1700000000"}
-    assert NEVER.cleaned(facts) == facts
+    assert REDACT.redact(facts) == facts
 
 
 def test_keys_are_cleaned_too() -> None:
@@ -270,31 +270,31 @@ def test_keys_are_cleaned_too() -> None:
         MAIN = NUMBER
 
     facts = {NUMBER: 1, 33612345678: 2, (NUMBER,): 3, "a": {f"to {NUMBER}": 4}}
-    assert HASHED.cleaned(facts) == {WORD: 1, 33612345678: 2, f"('{WORD}',)": 3, "a": {f"to {WORD}": 4}}
-    assert NEVER.cleaned({Line.MAIN: 1}) == {"[phone]": 1}
+    assert HASHED.redact(facts) == {WORD: 1, 33612345678: 2, f"('{WORD}',)": 3, "a": {f"to {WORD}": 4}}
+    assert REDACT.redact({Line.MAIN: 1}) == {"[phone]": 1}
 
 
 def test_no_fact_is_lost_where_keys_become_the_same() -> None:
     """They are numbered in their order; whoever is called like that already is another."""
     facts = {NUMBER: "asked", "+33612345679": "refused", "[phone] 2": "named so", "of": {NUMBER: 1, "+33612345": 2}}
-    assert NEVER.cleaned(facts) == {
+    assert REDACT.redact(facts) == {
         "[phone]": "asked",
         "[phone] 2": "refused",
         "[phone] 2 2": "named so",
         "of": {"[phone]": 1, "[phone] 2": 2},
     }
-    assert HASHED.cleaned({NUMBER: 1, "+33612345678": 2}) == {WORD: 1, f"{WORD} 2": 2}
+    assert HASHED.redact({NUMBER: 1, "+33612345678": 2}) == {WORD: 1, f"{WORD} 2": 2}
 
 
 def test_a_long_text_is_cut_before_it_is_searched() -> None:
     """Its first 10,000 characters are kept: whoever puts a document into metadata does not hold up a call."""
     long = "mot " * 2_500
     assert len(long) == MAX_CHARS
-    assert NEVER.cleaned({"a": long}) == {"a": long}
+    assert REDACT.redact({"a": long}) == {"a": long}
     for piece in ("mot ", "1-", "x"):
         facts = {"a": piece * 1_000_000, piece * 1_000_000: ["b", piece * 1_000_000]}
         started_s = thread_time()
-        cleaned = NEVER.cleaned(facts)
+        cleaned = REDACT.redact(facts)
         assert thread_time() - started_s < 1.5  # all of it would take 5 s and more
         assert max(map(len, [cleaned["a"], *cleaned, cleaned[list(cleaned)[1]][1]])) <= MAX_CHARS + 1
         assert cleaned["a"].endswith("…")
@@ -304,13 +304,13 @@ def test_no_half_of_a_number_is_left_at_the_cut() -> None:
     """Half of one is not found, so that it goes by itself."""
     for shift in range(30):
         text = "x" * (MAX_CHARS - 30 + shift) + " 06 12 34 56 78 or later"
-        assert not any(map(str.isdecimal, NEVER.cleaned({"a": text})["a"])), shift
+        assert not any(map(str.isdecimal, REDACT.redact({"a": text})["a"])), shift
 
 
 def test_facts_without_numbers_are_not_copied() -> None:
     """The path of nearly all metadata."""
     facts = {"queue": "sales", "campaign": "spring-2026", "vip": True, "ms": 1.5, "n": 3, "call": "CA123456789"}
-    assert NEVER.cleaned(facts) is facts
+    assert REDACT.redact(facts) is facts
 
 
 def test_a_handle_used_after_shutdown_records_no_number(start: Start, tmp_path: Path) -> None:
@@ -329,7 +329,7 @@ def test_before_the_start_metadata_is_no_fault(monkeypatch: pytest.MonkeyPatch) 
         lambda: turn(metadata={"caller": NUMBER}),
         lambda: measure_latency_context("rag_inference", "a", metadata={"caller": NUMBER}),
     ):
-        monkeypatch.setattr(switch, "session", NotStartedSession())
+        monkeypatch.setattr(active, "session", NotStartedSession())
         with begin():
             pass
 

@@ -13,7 +13,7 @@ import pytest
 
 from callbot_latency import LatencyMetric, OperationType, Severity, latency_tracker, measure_latency, record
 from callbot_latency.base.drop_counters import dropped
-from callbot_latency.base.internal_errors import reraise
+from callbot_latency.base.internal_errors import raise_internal_errors
 from callbot_latency.delivery.lane import Lane
 from callbot_latency.model.thresholds import Thresholds
 from callbot_latency.pipeline import worker as pipeline_module
@@ -387,7 +387,7 @@ def test_a_read_sees_everything_that_finished_before() -> None:
 
 def test_a_raising_reporter_takes_nothing_from_the_others(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """The others get 100 %, and each fault is counted."""
-    monkeypatch.setattr(reraise, "on", False)
+    monkeypatch.setattr(raise_internal_errors, "enabled", False)
     before, seen = dropped.by_reason(), Collector()
     pipeline = make(Raising(), seen)
     pipeline.start()

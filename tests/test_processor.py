@@ -400,7 +400,7 @@ def test_ids_cost_no_span_of_ours_a_second_look(tmp_path: Path) -> None:
     with cl.call("CA1"), cl.turn():
         listen()
         trace.get_tracer("x").start_span("theirs").end()
-    tell(shown=shown, direct=trace.get_tracer_provider().writing.direct)
+    tell(shown=shown, direct=trace.get_tracer_provider().writing.bypass_checks)
     """,
     )
     assert facts_of(run_python(code, tmp_path)) == {"shown": ["theirs"], "direct": True}

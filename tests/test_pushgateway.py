@@ -322,7 +322,7 @@ def test_a_group_that_may_be_there_is_deleted_all_the_same() -> None:
         with pytest.raises(TransientError):
             reporter.report([metric()])
         until_asked(server)
-        reporter._attempts._timeout_s = 60  # the server answers from now on, but it may be slow to
+        reporter._http._timeout_s = 60  # the server answers from now on, but it may be slow to
         reporter.close()
         assert [request.method for request in server.requests] == ["PUT", "DELETE"]
 

@@ -236,10 +236,10 @@ def test_without_it_nothing_changes(measuring: LatencyConfig) -> None:
 
 def test_tracking_off_returns_the_very_object() -> None:
     """No proxy."""
-    from callbot_latency.measuring.active_session import switch
+    from callbot_latency.measuring.active_session import active
 
-    before, switch.session = switch.session, None
+    before, active.session = active.session, None
     try:
         assert type(speak("a")) is Engine
     finally:
-        switch.session = before
+        active.session = before

@@ -132,8 +132,8 @@ def test_where_the_sdk_keeps_its_samplers_otherwise_none_is_touched() -> None:
 @pytest.mark.parametrize("sampler", [Undescribed(""), ParentBased(Undescribed(""))])
 def test_no_description_is_asked_for(sampler: Sampler) -> None:
     """Where one raises, spans are opened all the same."""
-    opener = SpanFactory.on(TracerProvider(sampler=sampler, shutdown_on_exit=False))
-    assert opener.open("x", Context(), {}, 1).get_span_context().is_valid
+    factory = SpanFactory.on(TracerProvider(sampler=sampler, shutdown_on_exit=False))
+    assert factory.start("x", Context(), {}, 1).get_span_context().is_valid
 
 
 class Alike:

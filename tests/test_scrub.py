@@ -4,7 +4,7 @@ from time import thread_time
 
 import pytest
 
-from callbot_latency.base.scrubbing import MAX_CHARS, REACH, scrub
+from callbot_latency.base.scrubbing import LOOKAHEAD_CHARS, MAX_CHARS, scrub
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_a_long_text_is_cut_before_it_is_searched() -> None:
 @pytest.mark.parametrize(
     "secret", ["06 12 34 56 78", "jean.dupont@example.com", "https://svc:hunter2@db/x", "sk-hunter2hunter2"]
 )
-@pytest.mark.parametrize("where", [MAX_CHARS, MAX_CHARS + REACH])
+@pytest.mark.parametrize("where", [MAX_CHARS, MAX_CHARS + LOOKAHEAD_CHARS])
 def test_no_half_of_a_secret_is_left_at_the_cut(secret: str, where: int) -> None:
     """Neither where the text is cut nor where the search ends, even where what was found made it short."""
     for filler in ("", "+33612345678 " * (where // 13 - 3)):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from callbot_latency import ConfigError, call, init, latency_tracker, measure_latency_context, shutdown
-from callbot_latency.base.scrubbing import own, scrub
+from callbot_latency.base.scrubbing import custom_patterns, scrub
 from callbot_latency.config import LatencyConfig
 
 from .conftest import Start
@@ -16,7 +16,7 @@ from .conftest import Start
 @pytest.fixture(autouse=True)
 def _no_patterns_after() -> Iterator[None]:
     yield
-    own.patterns = ()
+    custom_patterns.patterns = ()
 
 
 def test_what_a_pattern_finds_is_not_told(start: Start, tmp_path: Path) -> None:

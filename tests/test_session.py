@@ -11,7 +11,7 @@ import pytest
 from opentelemetry import trace
 
 from callbot_latency import LatencyConfig, LatencyMetric, latency_tracker, measure_latency_context, record
-from callbot_latency.measuring.active_session import switch
+from callbot_latency.measuring.active_session import active
 from callbot_latency.measuring.measurement import Measurement, operation_of
 from callbot_latency.measuring.session import Session
 from callbot_latency.model.thresholds import Thresholds
@@ -59,7 +59,7 @@ def test_many_open_at_once_without_spans_are_all_told(unsampled: tuple[Session, 
 
 def test_the_table_holds_what_runs(measuring: LatencyConfig) -> None:
     """By span id, from opening to closing, and only then."""
-    session: Any = switch.session
+    session: Any = active.session
     with measure_latency_context("speech_to_text", "a") as a, measure_latency_context("speech_to_text", "b") as b:
         assert list(session.open_measurements.values()) == [a, b]
         assert list(session.open_measurements) == [m.span_context.span_id for m in (a, b)]  # type: ignore[attr-defined]
@@ -92,7 +92,7 @@ def test_no_measurement_outlives_its_task(measuring: LatencyConfig) -> None:
         return tasks
 
     tasks = asyncio.run(main())
-    session: Any = switch.session
+    session: Any = active.session
     assert session.flush(60)
     gc.collect()
     assert len(tasks) == 1_000
@@ -114,8 +114,8 @@ def test_threads_at_once_are_each_told_once(measuring: LatencyConfig) -> None:
         list(pool.map(work, range(8)))
     told = sorted((m.operation_name, m.metadata["i"]) for m in latency_tracker.metrics)
     assert told == sorted((f"t{n}", i) for n in range(8) for i in range(200))
-    assert switch.session is not None
-    assert not switch.session.open_measurements
+    assert active.session is not None
+    assert not active.session.open_measurements
 
 
 def test_record_while_off_is_nothing(measuring: LatencyConfig) -> None:

@@ -32,17 +32,17 @@ from opentelemetry.trace import SpanContext, TraceFlags
 from callbot_latency import LatencyConfig, call, latency_tracker, measure_latency
 from callbot_latency.semconv import SCOPE
 from callbot_latency.tracing.context import attach, detach, detach_abandoned
-from callbot_latency.tracing.spans import CallIdGenerator, SpanFactory, Writing
+from callbot_latency.tracing.spans import AttributeWriting, CallIdGenerator, SpanFactory
 
 from .subprocesses import at_once, facts_of, run_python
 
 
-def open_root(opener: SpanFactory, call_sid: str) -> Any:
-    return opener.start_call(Context(), {}, 1, call_sid)
+def open_root(factory: SpanFactory, call_sid: str) -> Any:
+    return factory.start_call(Context(), {}, 1, call_sid)
 
 
-def start_in_call(opener: SpanFactory, call_sid: str) -> Any:
-    return opener.start_in_call("part", Context(), {}, 1, call_sid)
+def start_in_call(factory: SpanFactory, call_sid: str) -> Any:
+    return factory.start_in_call("part", Context(), {}, 1, call_sid)
 
 
 def test_a_derived_id_is_blake2b_of_the_call_sid() -> None:
@@ -69,10 +69,10 @@ def test_random_ids_are_never_zero_and_do_not_repeat() -> None:
 
 def test_the_random_flag_is_honest() -> None:
     """A derived trace id does not claim to be random; every other does."""
-    opener = SpanFactory.on(TracerProvider())
-    derived = open_root(opener, "CA1").get_span_context()
-    part = start_in_call(opener, "CA1").get_span_context()
-    drawn = opener.open("x", Context(), {}, 1).get_span_context()
+    factory = SpanFactory.on(TracerProvider())
+    derived = open_root(factory, "CA1").get_span_context()
+    part = start_in_call(factory, "CA1").get_span_context()
+    drawn = factory.start("x", Context(), {}, 1).get_span_context()
     assert not derived.trace_flags & TraceFlags.RANDOM_TRACE_ID
     assert not part.trace_flags & TraceFlags.RANDOM_TRACE_ID
     assert drawn.trace_flags & TraceFlags.RANDOM_TRACE_ID
@@ -85,7 +85,7 @@ def test_other_tracers_of_the_same_provider_keep_their_ids() -> None:
     provider = TracerProvider()
     other = provider.get_tracer("other")
     before: Any = other.id_generator  # type: ignore[attr-defined]
-    opener = SpanFactory.on(provider)
+    factory = SpanFactory.on(provider)
     started: list[SpanContext] = []
 
     class Starting(SpanProcessor):
@@ -97,9 +97,9 @@ def test_other_tracers_of_the_same_provider_keep_their_ids() -> None:
                     started.append(provider.get_tracer(name).start_span("x", Context()).get_span_context())
 
     provider.add_span_processor(Starting())
-    root = open_root(opener, "CA1").get_span_context()
+    root = open_root(factory, "CA1").get_span_context()
     assert len(started) == 2
-    assert root.trace_id == opener.ids.trace_id_of("CA1")
+    assert root.trace_id == factory.ids.trace_id_of("CA1")
     for theirs in started:
         assert theirs.trace_id != root.trace_id
         assert theirs.span_id != root.span_id
@@ -126,18 +126,18 @@ class Proxying(TracerProvider):
 
 def test_the_root_has_its_derived_ids_on_a_tracer_that_is_wrapped() -> None:
     """A proxy of wrapt has no copy."""
-    opener = SpanFactory.on(Proxying(shutdown_on_exit=False))
-    root = open_root(opener, "CA1").get_span_context()
-    assert root.trace_id == opener.ids.trace_id_of("CA1")
-    assert root.span_id == opener.ids.root_span_id_of("CA1")
+    factory = SpanFactory.on(Proxying(shutdown_on_exit=False))
+    root = open_root(factory, "CA1").get_span_context()
+    assert root.trace_id == factory.ids.trace_id_of("CA1")
+    assert root.span_id == factory.ids.root_span_id_of("CA1")
 
 
 def test_a_tracer_that_has_no_copy_opens_the_root_itself() -> None:
     """With other ids, and no error."""
     tracer: Any = TracerProvider(shutdown_on_exit=False).get_tracer(SCOPE)
     tracer.__class__ = Refusing
-    opener = SpanFactory(tracer, CallIdGenerator(), Writing())
-    assert open_root(opener, "CA1").is_recording()
+    factory = SpanFactory(tracer, CallIdGenerator(), AttributeWriting())
+    assert open_root(factory, "CA1").is_recording()
 
 
 def test_an_opener_on_no_sdk_opens_what_does_not_record() -> None:
@@ -166,7 +166,7 @@ def test_the_root_has_a_derived_id_that_tells_nothing_of_the_trace_id() -> None:
 
 def test_what_is_opened_in_the_middle_of_opening_a_root_has_ids_of_its_own() -> None:
     """As by a signal handler: at each line of ours and of the SDK's that opens it, an operation and another root."""
-    opener = SpanFactory.on(TracerProvider(sampler=ALWAYS_ON))
+    factory = SpanFactory.on(TracerProvider(sampler=ALWAYS_ON))
     watched = {SpanFactory.start_call.__code__.co_filename, TracerProvider.get_tracer.__code__.co_filename}
     operations: list[SpanContext] = []
     roots: dict[str, SpanContext] = {}
@@ -176,20 +176,20 @@ def test_what_is_opened_in_the_middle_of_opening_a_root_has_ids_of_its_own() -> 
         place = frame.f_code.co_filename, frame.f_lineno
         if event == "line" and place not in places:
             places.add(place)
-            operations.append(opener.open("in between", Context(), {}, 1).get_span_context())
+            operations.append(factory.start("in between", Context(), {}, 1).get_span_context())
             sid = f"CB{len(places)}"
-            roots[sid] = open_root(opener, sid).get_span_context()
+            roots[sid] = open_root(factory, sid).get_span_context()
         return at_each_line
 
     before = sys.gettrace()
     sys.settrace(lambda frame, event, arg: at_each_line if frame.f_code.co_filename in watched else None)
     try:
-        roots["CA1"] = open_root(opener, "CA1").get_span_context()
+        roots["CA1"] = open_root(factory, "CA1").get_span_context()
     finally:
         sys.settrace(before)
     assert len(operations) > 30
     for sid, root in roots.items():
-        assert (root.trace_id, root.span_id) == (opener.ids.trace_id_of(sid), opener.ids.root_span_id_of(sid))
+        assert (root.trace_id, root.span_id) == (factory.ids.trace_id_of(sid), factory.ids.root_span_id_of(sid))
     assert len({one.span_id for one in (*operations, *roots.values())}) == len(operations) + len(roots)
     assert len({one.trace_id for one in (*operations, *roots.values())}) == len(operations) + len(roots)
 
@@ -197,10 +197,10 @@ def test_what_is_opened_in_the_middle_of_opening_a_root_has_ids_of_its_own() -> 
 def test_what_a_process_remembers_of_roots_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest are forgotten, one for each new one."""
     monkeypatch.setattr("callbot_latency.tracing.spans.MAX_ROOTS", 10)
-    opener = SpanFactory.on(TracerProvider())
-    assert all(open_root(opener, f"CA{n}").name == "call" for n in range(25))
-    assert len(opener._roots) == len(opener._roots_in_order) == 10
-    assert [open_root(opener, f"CA{n}").name for n in (24, 15, 14)] == ["call part", "call part", "call"]
+    factory = SpanFactory.on(TracerProvider())
+    assert all(open_root(factory, f"CA{n}").name == "call" for n in range(25))
+    assert len(factory._roots) == len(factory._roots_in_order) == 10
+    assert [open_root(factory, f"CA{n}").name for n in (24, 15, 14)] == ["call part", "call part", "call"]
 
 
 SIDS = [f"CA{hashlib.md5(str(n).encode()).hexdigest()}" for n in range(20_000)]
@@ -261,12 +261,12 @@ def test_all_processes_of_a_call_sample_it_or_none(sampler: Sampler) -> None:
 @pytest.mark.parametrize("flag", [0, 1])
 def test_the_flag_of_a_remote_parent_is_honoured(flag: int) -> None:
     """A traceparent of the call's own trace decides, whatever the ratio would."""
-    opener = SpanFactory.on(TracerProvider(sampler=ParentBased(TraceIdRatioBased(1.0 - flag))))
-    remote = SpanContext(opener.ids.trace_id_of("CA1"), 9, is_remote=True, trace_flags=TraceFlags(flag))
+    factory = SpanFactory.on(TracerProvider(sampler=ParentBased(TraceIdRatioBased(1.0 - flag))))
+    remote = SpanContext(factory.ids.trace_id_of("CA1"), 9, is_remote=True, trace_flags=TraceFlags(flag))
     arrived = trace.set_span_in_context(trace.NonRecordingSpan(remote), Context())
     for span in (
-        opener.start_in_call("operation", arrived, {}, 1, "CA1"),
-        opener.start_call(arrived, {}, 1, "CA1"),
+        factory.start_in_call("operation", arrived, {}, 1, "CA1"),
+        factory.start_call(arrived, {}, 1, "CA1"),
     ):
         assert span.is_recording() is bool(flag)
         assert span.get_span_context().trace_flags.sampled is bool(flag)

@@ -26,7 +26,7 @@ from callbot_latency import (
 )
 from callbot_latency.measuring import generators as streaming_module
 from callbot_latency.measuring import session as session_module
-from callbot_latency.measuring.active_session import switch
+from callbot_latency.measuring.active_session import active
 from callbot_latency.runtime import lifecycle as runtime_module
 
 from .conftest import FinishedSpans
@@ -43,8 +43,8 @@ def last() -> Any:
 
 
 def still_open() -> int:
-    assert switch.session is not None
-    return len(switch.session.open_measurements)
+    assert active.session is not None
+    return len(active.session.open_measurements)
 
 
 class Clock:
@@ -625,9 +625,9 @@ def test_each_step_in_a_task_of_its_own(measured: bool, spans: FinishedSpans) ->
         nonlocal stream_id
         stream = (measure_latency(TTS)(handle) if measured else handle)()
         await asyncio.create_task(anext(stream))  # type: ignore[arg-type]
-        assert switch.session is not None
+        assert active.session is not None
         if measured:
-            stream_id = next(iter(switch.session.open_measurements))
+            stream_id = next(iter(active.session.open_measurements))
         for _ in range(2):
             await asyncio.create_task(anext(stream))  # type: ignore[arg-type]
             assert current_is_nothing()
@@ -890,7 +890,7 @@ def test_a_fault_of_ours_never_reaches_the_consumer(
     measuring: LatencyConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Opening or ending that fails leaves items, results and exceptions as they are."""
-    monkeypatch.setattr("callbot_latency.base.internal_errors.reraise.on", False)
+    monkeypatch.setattr("callbot_latency.base.internal_errors.raise_internal_errors.enabled", False)
 
     def broken(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError

@@ -443,7 +443,7 @@ def test_what_begins_in_a_turn_that_is_over_is_kept_by_nobody(measuring: Latency
             await over.wait()
             for _ in range(10):
                 with measure_latency_context("rag_inference", "later") as run:
-                    assert run.waits is None  # type: ignore[attr-defined]
+                    assert run.await_times is None  # type: ignore[attr-defined]
 
         with call("CA1"):
             async with turn() as current:

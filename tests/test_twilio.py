@@ -765,7 +765,7 @@ def test_nobody_need_listen() -> None:
 
 def test_a_fault_of_the_timeline_stays_there(call: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     """And the next thing is told."""
-    monkeypatch.setattr("callbot_latency.base.internal_errors.reraise.on", False)
+    monkeypatch.setattr("callbot_latency.base.internal_errors.raise_internal_errors.enabled", False)
     monkeypatch.setattr(call.timeline, "speech_started", lambda at_ns: 1 / 0)
     call.at(100).stream.speech_started()
     call.at(900).stream.speech_ended(source="stt_final")

@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from callbot_latency import call, latency_tracker, measure_latency_context
 from callbot_latency.runtime import lifecycle as runtime_module
 from callbot_latency.runtime.otel_providers import _OurTracerProvider, _resource
-from callbot_latency.tracing.spans import MAX_DIRECT_ATTRIBUTES, SpanFactory, Writing
+from callbot_latency.tracing.spans import MAX_DIRECT_ATTRIBUTES, AttributeWriting, SpanFactory
 
 from .subprocesses import facts_of, run_python
 
@@ -47,14 +47,14 @@ def test_both_ways_give_the_same_attributes() -> None:
     provider: Any = running.providers.tracers
     exporter, watching = InMemorySpanExporter(), Watching()
     TracerProvider.add_span_processor(provider, SimpleSpanProcessor(exporter))
-    assert provider.writing.direct
+    assert provider.writing.bypass_checks
     measure()
     provider.add_span_processor(watching)
-    assert not provider.writing.direct
+    assert not provider.writing.bypass_checks
     try:
         measure()
     finally:
-        provider.writing.direct = True
+        provider.writing.bypass_checks = True
     direct, checked = exporter.get_finished_spans()[:2], exporter.get_finished_spans()[2:]
     assert [attributes_of(span) for span in direct] == [attributes_of(span) for span in checked]
     assert attributes_of(direct[0])["metadata.words"] == "['a', 1]"
@@ -95,21 +95,21 @@ def test_what_changes_afterwards_is_kept_as_it_was() -> None:
 def test_small_limits_are_the_sdks_to_keep(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A provider whose attribute limit ours could reach is written to through the SDK."""
     monkeypatch.setenv("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", str(limit))
-    assert _OurTracerProvider(_resource()).writing.direct is (limit == MAX_DIRECT_ATTRIBUTES)
+    assert _OurTracerProvider(_resource()).writing.bypass_checks is (limit == MAX_DIRECT_ATTRIBUTES)
     monkeypatch.setenv("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "40")
-    assert not _OurTracerProvider(_resource()).writing.direct
+    assert not _OurTracerProvider(_resource()).writing.bypass_checks
 
 
 def test_an_applications_provider_is_written_to_through_the_sdk() -> None:
     """Nothing of its internals is touched."""
-    opener = SpanFactory.on(TracerProvider(shutdown_on_exit=False))
-    assert opener._writing.direct is False
+    factory = SpanFactory.on(TracerProvider(shutdown_on_exit=False))
+    assert factory._writing.bypass_checks is False
 
 
 def test_an_sdk_that_keeps_attributes_elsewhere_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The probe at `init()` looks where the attributes would be written."""
     monkeypatch.setattr("callbot_latency.runtime.otel_providers.getattr", lambda *_: None, raising=False)
-    assert not _OurTracerProvider(_resource()).writing.direct
+    assert not _OurTracerProvider(_resource()).writing.bypass_checks
 
 
 @pytest.mark.real_time
@@ -131,4 +131,4 @@ tell(provider=metric.provider, status=metric.status.value)
 
 def test_writing_is_off_unless_said() -> None:
     """The safe way is the default."""
-    assert Writing().direct is False
+    assert AttributeWriting().bypass_checks is False

@@ -19,7 +19,7 @@ from ..tracing.span_status import error_message, type_name
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
-__all__ = ["LOOP_CAPACITY", "Room", "act"]
+__all__ = ["LOOP_CAPACITY", "LoopCapacity", "run_callback"]
 
 LOOP_CAPACITY: Final = 1_000
 """Coroutines of alert callbacks that may be under way on one event loop."""
@@ -27,7 +27,7 @@ LOOP_CAPACITY: Final = 1_000
 _log: Final = logging.getLogger(semconv.LOGGER_ALERT_CALLBACKS)
 
 
-class Room:
+class LoopCapacity:
     """How many coroutines may be under way on each of the application's event loops."""
 
     def __init__(self, capacity: int = LOOP_CAPACITY) -> None:
@@ -51,8 +51,11 @@ class Room:
         return lambda _: places.append(None)
 
 
-def act(
-    function: Callable[[Alert], Any], alert: Alert, loop: "AbstractEventLoop | None" = None, room: Room | None = None
+def run_callback(
+    function: Callable[[Alert], Any],
+    alert: Alert,
+    loop: "AbstractEventLoop | None" = None,
+    capacity: LoopCapacity | None = None,
 ) -> None:
     """Call `function(alert)`; what it returns to be awaited, is: on `loop` while that runs, else here, to its end.
 
@@ -64,13 +67,16 @@ def act(
     try:
         result = function(alert)
         if inspect.isawaitable(result):
-            _await(function, result, loop, room)
+            _await(function, result, loop, capacity)
     except held as fault:
-        _tell(function, fault)
+        _log_error(function, fault)
 
 
 def _await(
-    function: Callable[[Alert], Any], result: Awaitable[Any], loop: "AbstractEventLoop | None", room: Room | None
+    function: Callable[[Alert], Any],
+    result: Awaitable[Any],
+    loop: "AbstractEventLoop | None",
+    capacity: LoopCapacity | None,
 ) -> None:
     import asyncio
 
@@ -78,13 +84,13 @@ def _await(
         try:
             await result
         except Exception as fault:  # noqa: BLE001 - as above; a cancellation is the loop's own
-            _tell(function, fault)
+            _log_error(function, fault)
 
     if loop is None or not loop.is_running():
         asyncio.run(awaited())
-    elif room is None:
+    elif capacity is None:
         asyncio.run_coroutine_threadsafe(awaited(), loop)
-    elif (leave := room.take(function, loop)) is not None:
+    elif (leave := capacity.take(function, loop)) is not None:
         asyncio.run_coroutine_threadsafe(awaited(), loop).add_done_callback(leave)
     elif inspect.iscoroutine(result):
         result.close()  # it has not begun
@@ -94,9 +100,11 @@ class CallbackError(Exception):
     """Stands in the log for what was raised, whose own text may quote an address with its password."""
 
 
-def _tell(function: Callable[[Alert], Any], fault: BaseException) -> None:
-    shown = CallbackError(f"{type_name(fault)}: {one_line(error_message(fault), MAX_CHARS + 1)}")
-    _log.error("the alert callback %r raised", _name(function), exc_info=(type(fault), shown, fault.__traceback__))
+def _log_error(function: Callable[[Alert], Any], fault: BaseException) -> None:
+    display_text = CallbackError(f"{type_name(fault)}: {one_line(error_message(fault), MAX_CHARS + 1)}")
+    _log.error(
+        "the alert callback %r raised", _name(function), exc_info=(type(fault), display_text, fault.__traceback__)
+    )
 
 
 def _name(function: Callable[[Alert], Any]) -> Any:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..base.loops import running_loop
 from ..model.alert import Alert
 from ..model.metric import LatencyMetric, Severity
-from .callback_runner import Room, act
+from .callback_runner import LoopCapacity, run_callback
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -27,7 +27,7 @@ class AlertCallbacks:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._functions: tuple[_Registered, ...] = ()
-        self._room = Room()
+        self._capacity = LoopCapacity()
 
     def add(self, function: Callable[[Alert], Any], severity: Severity | str | None = None) -> None:
         """Call `function(alert)` for each breach, or for those of one severity.
@@ -56,7 +56,7 @@ class AlertCallbacks:
         """Call every function; one that raises is logged, and the next is called all the same."""
         for function, severity, loop in self._functions:
             if severity is None or severity is alert.severity:
-                act(function, alert, loop, self._room)
+                run_callback(function, alert, loop, self._capacity)
 
     def close(self) -> None:
         """Nothing to close."""

@@ -7,7 +7,7 @@ from urllib.parse import quote
 from ..base.scrubbing import scrub
 from ..base.text import one_line
 
-__all__ = ["display_id", "neutralise_mentions", "shown", "shown_url"]
+__all__ = ["display_id", "display_text", "neutralise_mentions", "shown_url"]
 
 NAME_CHARS: Final = 120
 ID_CHARS: Final = 120
@@ -25,7 +25,7 @@ _AT: Final = "\uff20"
 _BRACKETS: Final = str.maketrans("<>", "\u2039\u203a")
 
 
-def shown(text: object, limit: int = NAME_CHARS) -> str:
+def display_text(text: object, limit: int = NAME_CHARS) -> str:
     """A name or another text of the application's, phone numbers and secrets scrubbed."""
     return one_line(scrub(one_line(str(text), 4 * limit)), limit) or UNNAMED
 

@@ -6,15 +6,15 @@ from typing import Final, NamedTuple
 from ..base.text import one_line
 from ..model.alert import Alert, AlertEvent, Language
 from ..model.metric import LatencyMetric, OperationStatus
-from .display import UNNAMED, display_id, shown, shown_url
+from .display import UNNAMED, display_id, display_text, shown_url
 from .translations import say
 
-__all__ = ["Fact", "facts_of", "said", "text_of", "title_of"]
+__all__ = ["Field", "describe", "message_fields", "one_line_message", "title_of"]
 
 RULE_TEXT_CHARS: Final = 400
 
 
-class Fact(NamedTuple):
+class Field(NamedTuple):
     """A line of a message; `is_id` where the value is there to be copied."""
 
     label: str
@@ -22,16 +22,16 @@ class Fact(NamedTuple):
     is_id: bool = False
 
 
-def said(metric: LatencyMetric, language: Language = "en") -> str:
+def describe(metric: LatencyMetric, language: Language = "en") -> str:
     """What was measured, how long it took, and in which call."""
-    provider = f" ({shown(metric.provider)})" if metric.provider else ""
+    provider = f" ({display_text(metric.provider)})" if metric.provider else ""
     called = say(language, " in call {call_sid}", call_sid=display_id(metric.call_sid)) if metric.call_sid else ""
     is_running = metric.status is OperationStatus.RUNNING
     words = "{what} for {ms} ms{call}" if is_running else "{what} took {ms} ms{call}"
     return say(language, words, what=_what(metric) + provider, ms=_ms(metric.latency_ms), call=called)
 
 
-def text_of(alert: Alert, language: Language = "en") -> str:
+def one_line_message(alert: Alert, language: Language = "en") -> str:
     """One line: what, which call, how long against which threshold, how many alike, and where to look."""
     url = shown_url(alert.trace_url)
     lines = _LINES if alert.rule is None else _RULE_LINES
@@ -50,7 +50,9 @@ def title_of(alert: Alert, language: Language = "en") -> str:
         return say(language, "Recovered: {count} kinds", count=alert.recovered)
     if alert.rule is not None:
         words = "{severity}: rule {rule}" if alert.event is AlertEvent.BREACH else "Recovered: rule {rule}"
-        return say(language, words, severity=_severity_of_rule(alert, language).capitalize(), rule=shown(alert.rule))
+        return say(
+            language, words, severity=_severity_of_rule(alert, language).capitalize(), rule=display_text(alert.rule)
+        )
     what = _what(alert.metric)
     if alert.event is AlertEvent.RECOVERY:
         return say(language, "Recovered: {what} back under {ms} ms", what=what, ms=_ms(alert.threshold_ms))
@@ -59,40 +61,40 @@ def title_of(alert: Alert, language: Language = "en") -> str:
     return say(language, words, severity=severity, what=what, ms=_ms(alert.metric.latency_ms))
 
 
-def facts_of(alert: Alert, language: Language = "en") -> list[Fact]:
+def message_fields(alert: Alert, language: Language = "en") -> list[Field]:
     """What a person on call asks next; what is unknown is not there."""
     if alert.event is AlertEvent.TEST:
-        return [Fact(say(language, "Message"), say(language, "this channel works; nothing is slow"))]
+        return [Field(say(language, "Message"), say(language, "this channel works; nothing is slow"))]
     metric, is_breach = alert.metric, alert.event is AlertEvent.BREACH
     if alert.event is AlertEvent.SUMMARY:
         count = say(language, "{count} not told one by one", count=alert.held_back)
-        return [Fact(say(language, "Held back"), count), Fact(say(language, "The last"), _last(alert, language))]
+        return [Field(say(language, "Held back"), count), Field(say(language, "The last"), _last(alert, language))]
     if _is_of_many(alert):
-        return [Fact(say(language, "The last"), _last_recovered(alert, language)), *_past(alert, language)]
-    facts = [Fact(say(language, "Message"), _text_of_rule(alert))] if alert.rule is not None else []
+        return [Field(say(language, "The last"), _last_recovered(alert, language)), *_past(alert, language)]
+    facts = [Field(say(language, "Message"), _text_of_rule(alert))] if alert.rule is not None else []
     # A recovery's measurement is one that was well: its call would mislead.
     if is_breach:
         facts += _call_of(metric, language)
     if metric.provider:
-        facts.append(Fact(say(language, "Provider"), shown(metric.provider)))
+        facts.append(Field(say(language, "Provider"), display_text(metric.provider)))
     if alert.rule is not None:
         facts += _fired(alert, language)
     else:
         facts += _latency(alert, language) if is_breach else _past(alert, language)
     if is_breach and alert.held_back:
         alike = say(language, "{count} more like it since the last message", count=alert.held_back)
-        facts.append(Fact(say(language, "Held back"), alike))
+        facts.append(Field(say(language, "Held back"), alike))
     if is_breach and metric.trace_id:
-        facts.append(Fact(say(language, "Trace"), display_id(metric.trace_id), is_id=True))
+        facts.append(Field(say(language, "Trace"), display_id(metric.trace_id), is_id=True))
     return facts
 
 
-def _call_of(metric: LatencyMetric, language: Language) -> list[Fact]:
-    facts = [Fact(say(language, "Call"), display_id(metric.call_sid), is_id=True)] if metric.call_sid else []
-    return facts if metric.turn is None else [*facts, Fact(say(language, "Turn"), str(metric.turn))]
+def _call_of(metric: LatencyMetric, language: Language) -> list[Field]:
+    facts = [Field(say(language, "Call"), display_id(metric.call_sid), is_id=True)] if metric.call_sid else []
+    return facts if metric.turn is None else [*facts, Field(say(language, "Turn"), str(metric.turn))]
 
 
-def _latency(alert: Alert, language: Language) -> list[Fact]:
+def _latency(alert: Alert, language: Language) -> list[Field]:
     metric = alert.metric
     done = "{ms} ms, {severity} from {threshold} ms"
     running = "{ms} ms and still running, {severity} from {threshold} ms"
@@ -103,31 +105,31 @@ def _latency(alert: Alert, language: Language) -> list[Fact]:
         severity=_severity(alert, language),
         threshold=_ms(alert.threshold_ms),
     )
-    facts = [Fact(say(language, "Latency"), latency)]
+    facts = [Field(say(language, "Latency"), latency)]
     if metric.status not in {OperationStatus.SUCCESS, OperationStatus.RUNNING}:
-        facts.append(Fact(say(language, "Outcome"), say(language, metric.status.value)))
+        facts.append(Field(say(language, "Outcome"), say(language, metric.status.value)))
     if alert.since is not None:
-        facts.append(Fact(say(language, "Slow since"), _time(alert.since)))
+        facts.append(Field(say(language, "Slow since"), _time(alert.since)))
     if alert.slow > 1 and alert.worst_ms is not None:
         facts.append(_slow(alert, alert.worst_ms, language))
     return facts
 
 
-def _past(alert: Alert, language: Language) -> list[Fact]:
-    facts = [Fact(say(language, "Lasted"), _duration(alert))] if alert.since else []
+def _past(alert: Alert, language: Language) -> list[Field]:
+    facts = [Field(say(language, "Lasted"), _duration(alert))] if alert.since else []
     return facts if alert.worst_ms is None else [*facts, _slow(alert, alert.worst_ms, language)]
 
 
-def _fired(alert: Alert, language: Language) -> list[Fact]:
-    facts = [Fact(say(language, "Since"), _time(alert.since))] if alert.since else []
+def _fired(alert: Alert, language: Language) -> list[Field]:
+    facts = [Field(say(language, "Since"), _time(alert.since))] if alert.since else []
     if alert.slow > 1:
-        facts.append(Fact(say(language, "Fired"), say(language, "{count} times", count=alert.slow)))
+        facts.append(Field(say(language, "Fired"), say(language, "{count} times", count=alert.slow)))
     return facts
 
 
-def _slow(alert: Alert, worst_ms: float, language: Language) -> Fact:
+def _slow(alert: Alert, worst_ms: float, language: Language) -> Field:
     words = "{count}, worst {worst} ms"
-    return Fact(say(language, "Slow"), say(language, words, count=alert.slow, worst=_ms(worst_ms)))
+    return Field(say(language, "Slow"), say(language, words, count=alert.slow, worst=_ms(worst_ms)))
 
 
 def _breach(alert: Alert, language: Language) -> str:
@@ -137,7 +139,7 @@ def _breach(alert: Alert, language: Language) -> str:
         language,
         running if alert.in_flight else done,
         severity=_severity(alert, language),
-        said=said(alert.metric, language),
+        describe=describe(alert.metric, language),
         ms=_ms(alert.threshold_ms),
         alike=_alike(alert, language),
     )
@@ -165,13 +167,13 @@ def _recoveries(alert: Alert, language: Language) -> str:
 
 
 def _last_recovered(alert: Alert, language: Language) -> str:
-    return _what(alert.metric) if alert.rule is None else say(language, "rule {rule}", rule=shown(alert.rule))
+    return _what(alert.metric) if alert.rule is None else say(language, "rule {rule}", rule=display_text(alert.rule))
 
 
 def _summary(alert: Alert, language: Language) -> str:
     words = "{severity}: {count} more slow operations, not told one by one; the last: {said}"
     last = _last(alert, language)
-    return say(language, words, severity=_severity(alert, language), count=alert.held_back, said=last)
+    return say(language, words, severity=_severity(alert, language), count=alert.held_back, describe=last)
 
 
 def _test(_: Alert, language: Language) -> str:
@@ -180,8 +182,8 @@ def _test(_: Alert, language: Language) -> str:
 
 def _last(alert: Alert, language: Language) -> str:
     if alert.rule is None:
-        return said(alert.metric, language)
-    return say(language, "rule {rule}: {text}", rule=shown(alert.rule), text=_text_of_rule(alert))
+        return describe(alert.metric, language)
+    return say(language, "rule {rule}: {text}", rule=display_text(alert.rule), text=_text_of_rule(alert))
 
 
 def _rule(alert: Alert, language: Language) -> str:
@@ -191,7 +193,7 @@ def _rule(alert: Alert, language: Language) -> str:
         language,
         "{severity}: rule {rule}: {text}{call}{alike}",
         severity=_severity_of_rule(alert, language),
-        rule=shown(alert.rule),
+        rule=display_text(alert.rule),
         text=text,
         call="" if not call_sid or is_named else say(language, ", see call {call_sid}", call_sid=display_id(call_sid)),
         alike=_alike(alert, language),
@@ -201,7 +203,7 @@ def _rule(alert: Alert, language: Language) -> str:
 def _rule_over(alert: Alert, language: Language) -> str:
     fired = say(language, ", fired {count} times", count=alert.slow) if alert.slow > 1 else ""
     words, text = "recovered: rule {rule} is over {text}{fired}", _text_of_rule(alert)
-    return say(language, words, rule=shown(alert.rule), text=text, fired=fired)
+    return say(language, words, rule=display_text(alert.rule), text=text, fired=fired)
 
 
 def _text_of_rule(alert: Alert) -> str:
@@ -228,7 +230,7 @@ _RULE_LINES: Final = {**_LINES, AlertEvent.BREACH: _rule, AlertEvent.RECOVERY: _
 
 
 def _what(metric: LatencyMetric) -> str:
-    return f"{metric.operation_type.value} {shown(metric.operation_name)}"
+    return f"{metric.operation_type.value} {display_text(metric.operation_name)}"
 
 
 def _severity(alert: Alert, language: Language) -> str:

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from ..base.internal_errors import contained
+from ..base.internal_errors import call_safely
 from ..model.alert import Alert
 
 __all__ = ["Outbox"]
@@ -28,7 +28,7 @@ class Outbox:
         """Have `notify(alert)` called; does nothing else."""
         self._waiting.append((notify, alert))
 
-    def hand_over(self) -> None:
+    def flush(self) -> None:
         """Call what waits, unless another thread does."""
         while self._waiting and self._turn.acquire(blocking=False):
             try:
@@ -51,4 +51,4 @@ class Outbox:
                 notify, alert = self._waiting.popleft()
             except IndexError:  # the end of the session was faster
                 return
-            contained(notify, alert)
+            call_safely(notify, alert)

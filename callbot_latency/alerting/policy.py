@@ -9,7 +9,7 @@ from dataclasses import replace
 from time import monotonic
 from typing import Final
 
-from ..base.internal_errors import RateLimiter, contained
+from ..base.internal_errors import RateLimiter, call_safely
 from ..delivery.protocols import Channel, Notifier
 from ..model.alert import Alert, AlertEvent
 from ..model.metric import LatencyMetric, OperationStatus, Severity
@@ -17,7 +17,7 @@ from ..model.thresholds import Thresholds
 from ..semconv import LOGGER_ALERT_POLICY
 from .burst import Burst, stands_for
 from .outbox import Outbox
-from .rows import Cooldown, Row, Rows
+from .rows import AlertState, AlertStates, Cooldown
 
 __all__ = ["HEALTHY_IN_A_ROW", "AlertPolicy"]
 
@@ -84,7 +84,7 @@ class AlertPolicy:
         self._lock = threading.Lock()
         self._outbox = Outbox()
         self._unheard: deque[Alert] = deque(maxlen=100)
-        self._rows = Rows(self._cooldown_s)
+        self._states = AlertStates(self._cooldown_s)
         self._limit = Burst(self._burst)
 
     def start(self) -> None:
@@ -97,23 +97,23 @@ class AlertPolicy:
     def report(self, batch: Sequence[LatencyMetric]) -> None:
         """Take in finished operations."""
         for metric in batch:
-            contained(self._take, metric)
+            call_safely(self._take, metric)
         self._hand_over()
 
     def in_flight(self, metric: LatencyMetric) -> Alert:
         """Take in an operation that still runs and has passed its critical threshold; gives the alert on it."""
         with self._deciding():
-            row = self._rows.of(metric)
+            state = self._states.of(metric)
             alert = replace(
                 self._alert_on(metric, Severity.CRITICAL),
                 in_flight=True,
-                since=row.since,
+                since=state.since,
                 # It is counted at its end; here it is the one more that it will be.
-                slow=row.slow + 1,
-                worst_ms=max(row.worst_ms, metric.latency_ms),
+                slow=state.slow + 1,
+                worst_ms=max(state.worst_ms, metric.latency_ms),
             )
             self._callback(alert)
-            self._offer(alert, row)
+            self._offer(alert, state)
         return alert
 
     def rule(self, alert: Alert, *, cooldown_s: float | None = None, lasts: bool = False) -> None:
@@ -126,44 +126,44 @@ class AlertPolicy:
 
         """
         with self._deciding():
-            row = self._rows.of_rule(alert.rule or "", cooldown_s)
-            row.worst_ms = max(row.worst_ms, alert.worst_ms or 0.0)
-            alert = replace(alert, trace_url=self._trace_of(alert.metric), worst_ms=row.worst_ms or None)
+            state = self._states.of_rule(alert.rule or "", cooldown_s)
+            state.worst_ms = max(state.worst_ms, alert.worst_ms or 0.0)
+            alert = replace(alert, trace_url=self._trace_of(alert.metric), worst_ms=state.worst_ms or None)
             if lasts:
-                self._remind(replace(alert, slow=row.slow, lasts=True), row)
+                self._remind(replace(alert, slow=state.slow, lasts=True), state)
                 return
-            row.since = row.since or alert.since
-            row.slow += 1
-            alert = replace(alert, slow=row.slow)
+            state.since = state.since or alert.since
+            state.slow += 1
+            alert = replace(alert, slow=state.slow)
             if alert.channels is not None and CALLBACKS in alert.channels:
                 self._callback(alert)
-            self._offer(alert, row)
+            self._offer(alert, state)
 
     def rule_over(self, alert: Alert) -> None:
         """Take in that a rule no longer fires; told where it was told that it does."""
         with self._deciding():
-            row = self._rows.rules.get(alert.rule or "")
-            if row is None or not row.slow:
+            state = self._states.rules.get(alert.rule or "")
+            if state is None or not state.slow:
                 return
-            alert = replace(alert, since=row.since, slow=row.slow, worst_ms=row.worst_ms or None)
-            if row.was_told:
-                self._send(replace(alert, held_back=row.held_back))
+            alert = replace(alert, since=state.since, slow=state.slow, worst_ms=state.worst_ms or None)
+            if state.was_told:
+                self._send(replace(alert, held_back=state.held_back))
             else:
                 # What is told of it after the cooldown is that it is over.
-                for cooldown in row.cooling.values():
+                for cooldown in state.cooling.values():
                     cooldown.newest = alert if cooldown.newest is not None else None
-            row.close()
+            state.close()
 
     def tick(self) -> None:
         """Tell what a cooldown or a full minute held back, once it is over."""
         now_s = self._clock()
         with self._deciding():
-            for row in self._rows:
-                for left in row.pop_expired(now_s):
-                    self._offer(left, row)
-            self._rows.let_go()
+            for state in self._states:
+                for left in state.pop_expired(now_s):
+                    self._offer(left, state)
+            self._states.prune()
             for summary in self._limit.due(now_s):
-                self._tell(summary)
+                self._enqueue(summary)
 
     def close(self) -> None:
         """Say what is still held back."""
@@ -172,15 +172,15 @@ class AlertPolicy:
         if not self._lock.acquire(timeout=CLOSE_WAIT_S):
             return
         try:
-            cooling = [cooldown for row in self._rows for cooldown in row.cooling.values()]
+            cooling = [cooldown for state in self._states for cooldown in state.cooling.values()]
             left = [alert for cooldown in cooling if (alert := cooldown.left()) is not None]
             left += self._limit.left()
-            self._rows.clear()
+            self._states.clear()
         finally:
             self._lock.release()
         for alert in left:
             if self._log is not None:
-                contained(self._log.notify, replace(alert, channels=None))
+                call_safely(self._log.notify, replace(alert, channels=None))
 
     # -- under the lock -------------------------------------------------------------------------------------------
 
@@ -194,7 +194,7 @@ class AlertPolicy:
         if metric.severity is not None:
             with self._lock:
                 self._breach(self._alert_on(metric, metric.severity))
-        elif metric.status is OperationStatus.SUCCESS and self._rows.kinds:
+        elif metric.status is OperationStatus.SUCCESS and self._states.kinds:
             with self._lock:
                 self._healthy(metric)
 
@@ -208,48 +208,48 @@ class AlertPolicy:
         return self._trace_url.replace("{trace_id}", metric.trace_id)
 
     def _breach(self, alert: Alert) -> None:
-        metric, row = alert.metric, self._rows.of(alert.metric)
-        row.take(metric, alert.severity)
-        alert = replace(alert, since=row.since, slow=row.slow, worst_ms=row.worst_ms)
+        metric, state = alert.metric, self._states.of(alert.metric)
+        state.take(metric, alert.severity)
+        alert = replace(alert, since=state.since, slow=state.slow, worst_ms=state.worst_ms)
         self._callback(alert)
         # What was told while it ran is no second message at its end.
         if not metric.told_in_flight:
-            self._offer(alert, row)
+            self._offer(alert, state)
 
     def _healthy(self, metric: LatencyMetric) -> None:
-        row = self._rows.known(metric)
-        if row is None or not row.slow:
+        state = self._states.known(metric)
+        if state is None or not state.slow:
             return
-        row.healthy += 1
-        if row.healthy < HEALTHY_IN_A_ROW:
+        state.healthy += 1
+        if state.healthy < HEALTHY_IN_A_ROW:
             return
-        if row.was_told:
-            self._send(self._recovery(metric, row))
-        row.close()
+        if state.was_told:
+            self._send(self._recovery(metric, state))
+        state.close()
 
-    def _recovery(self, metric: LatencyMetric, row: Row) -> Alert:
+    def _recovery(self, metric: LatencyMetric, state: AlertState) -> Alert:
         return Alert(
             metric,
-            row.worst,
+            state.worst,
             self._thresholds.get_warning_threshold(metric.operation_type),
             AlertEvent.RECOVERY,
-            held_back=row.held_back,
-            since=row.since,
-            slow=row.slow,
-            worst_ms=row.worst_ms,
+            held_back=state.held_back,
+            since=state.since,
+            slow=state.slow,
+            worst_ms=state.worst_ms,
         )
 
-    def _remind(self, alert: Alert, row: Row) -> None:
-        cooldown = row.cooling.get(alert.severity)
+    def _remind(self, alert: Alert, state: AlertState) -> None:
+        cooldown = state.cooling.get(alert.severity)
         if cooldown is None or self._clock() >= cooldown.until_s:
-            self._offer(alert, row)
+            self._offer(alert, state)
         elif cooldown.newest is not None:
             # Its beginning was held back: what is told of it after the cooldown is how it stands by then.
             cooldown.newest = replace(alert, lasts=False)
 
-    def _offer(self, alert: Alert, row: Row) -> None:
+    def _offer(self, alert: Alert, state: AlertState) -> None:
         """Send it, unless one like it was sent within the cooldown or the minute is full."""
-        cooldown = row.cooling.get(alert.severity)
+        cooldown = state.cooling.get(alert.severity)
         now_s = self._clock()
         if cooldown is not None and now_s < cooldown.until_s:
             cooldown.held_back += stands_for(alert)
@@ -257,22 +257,22 @@ class AlertPolicy:
             return
         if cooldown is not None and cooldown.newest is not None:
             alert = replace(alert, held_back=alert.held_back + cooldown.held_back)
-        row.cooling[alert.severity] = Cooldown(now_s + row.cooldown_s)
+        state.cooling[alert.severity] = Cooldown(now_s + state.cooldown_s)
         if self._send(alert):
-            row.was_told = alert.event is AlertEvent.BREACH
+            state.was_told = alert.event is AlertEvent.BREACH
 
     def _send(self, alert: Alert) -> bool:
         """Tell it, or sum it up where the minute is full."""
         admitted = self._limit.admits(alert, self._clock())
         if admitted:
-            self._tell(alert)
+            self._enqueue(alert)
         return admitted
 
     def _callback(self, alert: Alert) -> None:
         if self._callbacks is not None:
             self._outbox.put(self._callbacks.notify, alert)
 
-    def _tell(self, alert: Alert) -> None:
+    def _enqueue(self, alert: Alert) -> None:
         for channel in self.channels:
             self._outbox.put(channel.notify, alert)
         if alert.channels is not None:
@@ -281,7 +281,7 @@ class AlertPolicy:
     # -- without the lock -----------------------------------------------------------------------------------------
 
     def _hand_over(self) -> None:
-        self._outbox.hand_over()
+        self._outbox.flush()
         with suppress(IndexError):
             while True:
                 self._warn_of_missing(self._unheard.popleft())

@@ -10,7 +10,7 @@ from ..model.alert import Alert
 from ..model.metric import LatencyMetric, Severity
 from .burst import is_new
 
-__all__ = ["MAX_KEYS", "Cooldown", "Row", "Rows"]
+__all__ = ["MAX_KEYS", "AlertState", "AlertStates", "Cooldown"]
 
 MAX_KEYS: Final = 1_000
 """Kinds of operations that are told apart at once; those beyond share one row."""
@@ -35,7 +35,7 @@ class Cooldown:
 
 
 @dataclass(slots=True)
-class Row:
+class AlertState:
     """What is known of one kind of operation, or of a rule, since it became slow, or fired."""
 
     cooldown_s: float
@@ -76,42 +76,44 @@ class Row:
         return [alert for alert in left if alert is not None]
 
 
-class Rows:
+class AlertStates:
     """A row for each kind of operation and each rule."""
 
     def __init__(self, cooldown_s: float) -> None:
         self._cooldown_s = cooldown_s
-        self.kinds: dict[_Key, Row] = {}
-        self.rules: dict[str, Row] = {}
+        self.kinds: dict[_Key, AlertState] = {}
+        self.rules: dict[str, AlertState] = {}
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[AlertState]:
         yield from self.kinds.values()
         yield from self.rules.values()
 
-    def known(self, metric: LatencyMetric) -> Row | None:
+    def known(self, metric: LatencyMetric) -> AlertState | None:
         """The row of its kind, if there is one."""
         return self.kinds.get(_key_of(metric))
 
-    def of(self, metric: LatencyMetric) -> Row:
+    def of(self, metric: LatencyMetric) -> AlertState:
         """The row of its kind."""
         key = _key_of(metric)
         if key not in self.kinds and len(self.kinds) >= MAX_KEYS:
             key = _OVERFLOW
-        return self.kinds.setdefault(key, Row(self._cooldown_s))
+        return self.kinds.setdefault(key, AlertState(self._cooldown_s))
 
-    def of_rule(self, name: str, cooldown_s: float | None) -> Row:
+    def of_rule(self, name: str, cooldown_s: float | None) -> AlertState:
         """The row of a rule, with the cooldown that it is given first."""
-        row = self.rules.get(name)
-        if row is None:
-            row = self.rules[name] = Row(self._cooldown_s if cooldown_s is None else cooldown_s)
-        return row
+        state = self.rules.get(name)
+        if state is None:
+            state = self.rules[name] = AlertState(self._cooldown_s if cooldown_s is None else cooldown_s)
+        return state
 
-    def let_go(self) -> None:
+    def prune(self) -> None:
         """Forget the kinds that are well, told over and out of cooldown: a new one has a row of its own."""
         # What was told while it ran is kept for its end, unless others need the room: it may have been cancelled.
         is_full = len(self.kinds) >= MAX_KEYS
         done = [
-            key for key, row in self.kinds.items() if not row.slow and not row.cooling and (is_full or not row.was_told)
+            key
+            for key, state in self.kinds.items()
+            if not state.slow and not state.cooling and (is_full or not state.was_told)
         ]
         for key in done:
             del self.kinds[key]

@@ -9,7 +9,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 from .. import semconv
 from .drop_counters import dropped
 
-__all__ = ["RateLimiter", "contained", "delivered", "reraise"]
+__all__ = ["RateLimiter", "call_safely", "raise_internal_errors", "try_call"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -17,16 +17,16 @@ R = TypeVar("R")
 _log = logging.getLogger(semconv.LOGGER_GUARD)
 
 
-class _Switch:
+class _Flag:
     """Whether the guard re-raises. Our own test suite sets it, so that a swallowed bug fails a test."""
 
-    __slots__ = ("on",)
+    __slots__ = ("enabled",)
 
     def __init__(self) -> None:
-        self.on: bool = False
+        self.enabled: bool = False
 
 
-reraise: Final = _Switch()
+raise_internal_errors: Final = _Flag()
 
 
 class RateLimiter:
@@ -50,7 +50,7 @@ class RateLimiter:
 _speak = RateLimiter()
 
 
-def contained(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | None:
+def call_safely(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | None:
     """Call `function` and return its result, or None after a fault, which is counted and logged at most once a minute.
 
     Only `Exception` is held: KeyboardInterrupt, SystemExit, CancelledError and GeneratorExit are the application's.
@@ -58,11 +58,11 @@ def contained(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R 
     try:
         return function(*args, **kwargs)
     except Exception as fault:  # noqa: BLE001 - this is the guard
-        _tell(function, fault, semconv.DROPPED_INTERNAL_ERROR, 1)
+        _log_error(function, fault, semconv.DROPPED_INTERNAL_ERROR, 1)
         return None
 
 
-def delivered(
+def try_call(
     function: Callable[[Any], Any],
     work: Any,
     reason: str,
@@ -89,7 +89,7 @@ def delivered(
     except answers as answer:
         return _without_frames(answer)
     except BaseException as fault:  # noqa: BLE001 - see above
-        _tell(function, fault, reason, amount)
+        _log_error(function, fault, reason, amount)
         return _without_frames(fault)
     return None
 
@@ -108,8 +108,8 @@ def _without_frames(error: BaseException) -> BaseException:
     return error
 
 
-def _tell(function: Callable[..., Any], fault: BaseException, reason: str, amount: int) -> None:
-    if reraise.on:
+def _log_error(function: Callable[..., Any], fault: BaseException, reason: str, amount: int) -> None:
+    if raise_internal_errors.enabled:
         raise fault
     if amount:
         dropped.add(reason, amount)

@@ -20,7 +20,7 @@ Otherwise an event loop that wakes meanwhile waits for `sys.getswitchinterval()`
 """
 LONG_S: Final = 0.002
 """Where it slept longer, others kept the lock for long: it then does twice as much before the next time."""
-MOST_AT_ONCE: Final = 1_000
+MAX_CHUNK_SIZE: Final = 1_000
 """The most that is done before giving way, and what is done where somebody waits for it."""
 MOST_BETWEEN_GREENLETS: Final = 100
 """That where gevent has made the thread a greenlet, and nobody else runs meanwhile."""
@@ -36,23 +36,23 @@ class Pace:
 
     def __init__(self, least: int) -> None:
         self._least = least
-        self._most = MOST_BETWEEN_GREENLETS if is_patched() else MOST_AT_ONCE
-        self.at_once: int = least
+        self._most = MOST_BETWEEN_GREENLETS if is_patched() else MAX_CHUNK_SIZE
+        self.chunk_size: int = least
 
     def at_least(self, amount: int) -> None:
         """From now on so much at once, or more."""
         self._least = max(self._least, min(amount, self._most))
-        self.at_once = max(self.at_once, self._least)
+        self.chunk_size = max(self.chunk_size, self._least)
 
     def hurry(self) -> None:
         """Somebody waits for what is done: as much at once as there may be."""
         self.at_least(self._most)
 
-    def give_way(self) -> None:
+    def yield_gil(self) -> None:
         """Let others run: whoever waits for the interpreter's lock, in a hurry other greenlets alone."""
         before_s = monotonic()
         sleep(0.0 if self._least == self._most else GIVE_WAY_S)
-        self.at_once = min(2 * self.at_once, self._most) if monotonic() - before_s > LONG_S else self._least
+        self.chunk_size = min(2 * self.chunk_size, self._most) if monotonic() - before_s > LONG_S else self._least
 
 
 def set_hurry_check(is_hurried: Callable[[], bool]) -> None:
@@ -74,8 +74,8 @@ def yielding(items: Iterable[T]) -> Iterator[T]:
         if not left:
             if is_hurried():
                 pace.hurry()
-            pace.give_way()
-            left = pace.at_once
+            pace.yield_gil()
+            left = pace.chunk_size
         left -= 1
         yield item
 

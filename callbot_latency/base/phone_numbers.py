@@ -11,10 +11,19 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final
 
-from .scrubbing import NAMES_A_SECRET, PHONE_WORD, REACH, SECRET_WORD, cut, may_hold_secret, own, without_secrets
+from .scrubbing import (
+    LOOKAHEAD_CHARS,
+    NAMES_A_SECRET,
+    PHONE_WORD,
+    SECRET_WORD,
+    custom_patterns,
+    may_hold_secret,
+    truncate,
+    without_secrets,
+)
 from .text import text_of_any
 
-__all__ = ["MAX_CHARS", "NEVER", "PhoneNumbers", "needs_redaction"]
+__all__ = ["MAX_CHARS", "REDACT", "PhoneNumbers", "needs_redaction"]
 
 MAX_CHARS: Final = 10_000
 """Longer texts of metadata are cut before they are searched, which for so many takes a few ms at the very most."""
@@ -47,7 +56,7 @@ def needs_redaction(facts: Mapping[Any, Any]) -> bool:
             return True
         if type(key) is not str or len(key) > MAX_CHARS or _is_suspicious_key(key):
             return True
-    return bool(own.patterns)
+    return bool(custom_patterns.patterns)
 
 
 def _is_suspicious(text: str) -> bool:
@@ -79,7 +88,7 @@ class PhoneNumbers:
     def __init__(self, secret: bytes | None = None) -> None:
         self._key = secret
 
-    def cleaned(self, facts: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    def redact(self, facts: Mapping[Any, Any]) -> Mapping[Any, Any]:
         """`facts`, which are of JSON's types, without phone numbers, addresses and credentials in their texts and keys.
 
         A number of digits alone, text or not, is one where its key says so (``phone``, ``caller_id``); other numbers
@@ -94,7 +103,7 @@ class PhoneNumbers:
         alike = Counter[Any]()
         for key, value in facts.items():
             text = key if type(key) is str else text_of_any(key)
-            name = cut(text, MAX_CHARS)
+            name = truncate(text, MAX_CHARS)
             seen = without_secrets(name, self._found)
             free = said = key if seen == text else seen
             while free in cleaned:
@@ -106,7 +115,7 @@ class PhoneNumbers:
     def _value(self, value: Any, name: str) -> Any:
         if isinstance(value, str):
             # Searched past the cut, since half of an address or a credential is not found.
-            return cut(self._text(cut(value, MAX_CHARS + REACH), name), MAX_CHARS)
+            return truncate(self._text(truncate(value, MAX_CHARS + LOOKAHEAD_CHARS), name), MAX_CHARS)
         if isinstance(value, dict):
             return self._mapping(value)
         if isinstance(value, list):
@@ -134,7 +143,7 @@ class PhoneNumbers:
         return "phone:" + digest.hexdigest()
 
 
-NEVER: Final = PhoneNumbers()
+REDACT: Final = PhoneNumbers()
 """Keeps nothing of a number."""
 
 

@@ -5,23 +5,23 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 __all__ = [
+    "LOOKAHEAD_CHARS",
     "MAX_CHARS",
     "NAMES_A_SECRET",
     "OWN_WORD",
     "PHONE",
     "PHONE_WORD",
-    "REACH",
     "SECRET_WORD",
-    "cut",
+    "custom_patterns",
     "may_hold_secret",
-    "own",
     "scrub",
+    "truncate",
     "without_secrets",
 ]
 
 MAX_CHARS: Final = 500
 """Longer texts are cut, the rest unsearched, so that a huge message costs the call nothing."""
-REACH: Final = 500
+LOOKAHEAD_CHARS: Final = 500
 """So much more is searched than is kept: half of an address or a credential would not be found."""
 
 _LONGEST: Final = 60
@@ -102,10 +102,10 @@ class _Own:
         self.patterns: tuple[re.Pattern[str], ...] = ()
 
 
-own: Final = _Own()
+custom_patterns: Final = _Own()
 
 
-def cut(text: str, most: int) -> str:
+def truncate(text: str, most: int) -> str:
     """`text`, or its first `most` characters and "…", without the digits at the cut: half a number is not found."""
     if len(text) <= most:
         return text
@@ -133,7 +133,7 @@ def may_hold_secret(text: str) -> bool:
         or "aiza" in low
         or "00d" in low
         or "eyj" in low
-        or bool(own.patterns)
+        or bool(custom_patterns.patterns)
     )
 
 
@@ -147,7 +147,7 @@ def without_secrets(text: str, phone: str | Callable[[re.Match[str]], str] = PHO
     """
     is_suspicious = may_hold_secret(text)
     if is_suspicious:
-        for pattern in own.patterns:
+        for pattern in custom_patterns.patterns:
             text = pattern.sub(OWN_WORD, text)
         for pattern, replacement in _PATTERNS:
             text = pattern.sub(replacement, text)
@@ -165,8 +165,8 @@ def scrub(text: str) -> str:
     Cut to `MAX_CHARS` characters. The patterns are a net, not a proof: do not put a caller's words into
     exception messages.
     """
-    seen = cut(text, MAX_CHARS + REACH)
+    seen = truncate(text, MAX_CHARS + LOOKAHEAD_CHARS)
     scrubbed = without_secrets(seen)
     if seen is not text and len(scrubbed) <= MAX_CHARS:
         scrubbed = _CUT_WORD.sub("…", scrubbed)
-    return cut(scrubbed, MAX_CHARS)
+    return truncate(scrubbed, MAX_CHARS)

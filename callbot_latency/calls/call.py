@@ -15,9 +15,9 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span
 
 from .. import semconv
-from ..base.internal_errors import contained
+from ..base.internal_errors import call_safely
 from ..base.text import well_formed
-from ..measuring.active_session import ActiveSession, switch
+from ..measuring.active_session import ActiveSession, active
 from ..measuring.measurement import checked_metadata, checked_text
 from ..tracing.context import BINDING, Binding, attach, detach, detach_abandoned
 from ..tracing.span_status import mark_failed, metadata_attributes, snapshot_metadata
@@ -103,9 +103,9 @@ class call:  # noqa: N801 - used as a verb, like contextlib.suppress
         return trace.format_trace_id(context.trace_id) if context and context.is_valid else None
 
     def __enter__(self) -> Self:
-        session = switch.session
+        session = active.session
         if session is not None:
-            opened = contained(self._open, session)
+            opened = call_safely(self._open, session)
             if opened is not None:
                 self._opened.append(opened)
         return self
@@ -117,7 +117,7 @@ class call:  # noqa: N801 - used as a verb, like contextlib.suppress
             here = otel_context.get_current()
             opened = next((each for each in reversed(self._opened) if each.context is here), self._opened[-1])
             self._opened.remove(opened)
-            contained(_close, opened, exc)
+            call_safely(_close, opened, exc)
 
     async def __aenter__(self) -> Self:
         return self.__enter__()
@@ -134,7 +134,7 @@ class call:  # noqa: N801 - used as a verb, like contextlib.suppress
         spans = session.span_factory()
         if spans is None:
             return None
-        metadata = session.phones.cleaned(self._metadata)
+        metadata = session.phones.redact(self._metadata)
         if metadata and session.opened_calls is not None:
             session.opened_calls.append((self.call_sid, None, metadata))
         attributes = metadata_attributes(metadata) | {semconv.CALL_SID: self.call_sid}
@@ -168,7 +168,7 @@ def _close(opened: _Opened, exc: BaseException | None) -> None:
         detach_abandoned(opened.token, opened.context)
     else:
         detach(opened.token, opened.context)
-    contained(opened.timeline.close)
+    call_safely(opened.timeline.close)
     if exc is not None:
-        contained(mark_failed, opened.span, exc)
+        call_safely(mark_failed, opened.span, exc)
     opened.span.end(opened.start_wall_ns + elapsed_ns)

@@ -10,7 +10,7 @@ from opentelemetry.trace import Span
 
 from .. import semconv
 from ..base.drop_counters import unmeasured
-from ..base.internal_errors import contained
+from ..base.internal_errors import call_safely
 from ..measuring.active_session import ActiveSession
 from ..measuring.event_loop_lag import current_loop_lag
 from ..timeline import Anchor, BargeIn
@@ -170,7 +170,7 @@ class CallTimeline:
         with self._lock:
             opened.turn.ended_ns = perf_counter_ns()
             if exc is not None:
-                contained(mark_failed, opened.span, exc)
+                call_safely(mark_failed, opened.span, exc)
             self._finish_if_known()
 
     def close(self) -> None:
@@ -195,7 +195,7 @@ class CallTimeline:
         opened, self._open, self._silent = self._open, None, None
         if opened is not None:
             self._leave(opened.turn)
-            contained(opened.finish)
+            call_safely(opened.finish)
 
     def _finish_if_known(self) -> None:
         """Once its block is over, and its first audio was heard, and it is known what who broke in wanted."""
@@ -210,7 +210,7 @@ class CallTimeline:
     def _finish_before(self) -> None:
         before, self._before = self._before, None
         if before is not None:
-            contained(before.finish)
+            call_safely(before.finish)
 
     def _leave(self, current: Turn) -> None:
         if current.loop_lag is not None:
@@ -234,7 +234,7 @@ class OpenTurn:
         if binding.stream_sid:
             attributes[semconv.STREAM_SID] = binding.stream_sid
         attributes |= metadata_attributes(current.metadata)
-        self.span: Span = session.spans.open(semconv.TURN_SPAN, context, attributes, self._start_wall_ns)
+        self.span: Span = session.spans.start(semconv.TURN_SPAN, context, attributes, self._start_wall_ns)
 
     def finish(self) -> None:
         """Measure, write it on the span, end that, and tell the pipeline."""

@@ -11,8 +11,8 @@ from opentelemetry.context import Context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from .. import semconv
-from ..base.internal_errors import contained
-from ..measuring.active_session import ActiveSession, switch
+from ..base.internal_errors import call_safely
+from ..measuring.active_session import ActiveSession, active
 from ..tracing.context import BINDING, attach, bound, detach, detach_abandoned
 from ..tracing.headers import CallIds, read_headers
 from .call import call
@@ -41,9 +41,9 @@ def inject_headers(url: str, headers: Headers) -> Headers:
         `headers`.
 
     """
-    session = switch.session
+    session = active.session
     if session is not None:
-        contained(_inject, session, str(url), headers)
+        call_safely(_inject, session, str(url), headers)
     return headers
 
 
@@ -148,7 +148,7 @@ class bound_from_headers:  # noqa: N801 - used as a verb, like call()
     def __init__(self, headers: Any) -> None:
         if isinstance(headers, str | bytes) or not hasattr(headers, "__iter__"):
             raise TypeError(f"headers: expected a mapping or a list of pairs, got {type(headers).__name__}")
-        ids, self._trace_context = contained(read_headers, headers) or (CallIds(), {})
+        ids, self._trace_context = call_safely(read_headers, headers) or (CallIds(), {})
         self.call_sid: str | None = ids.call_sid
         self.stream_sid: str | None = ids.stream_sid
         self.turn: int | None = ids.turn
@@ -161,8 +161,8 @@ class bound_from_headers:  # noqa: N801 - used as a verb, like call()
         return self._call.trace_id if self._call is not None else None
 
     def __enter__(self) -> Self:
-        session = switch.session
-        entered = contained(self._open, session) if session is not None else None
+        session = active.session
+        entered = call_safely(self._open, session) if session is not None else None
         self._entered.append(entered or ExitStack())
         return self
 
@@ -170,7 +170,7 @@ class bound_from_headers:  # noqa: N801 - used as a verb, like call()
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._entered:
-            contained(self._entered.pop().__exit__, exc_type, exc, traceback)
+            call_safely(self._entered.pop().__exit__, exc_type, exc, traceback)
 
     async def __aenter__(self) -> Self:
         return self.__enter__()
@@ -181,11 +181,11 @@ class bound_from_headers:  # noqa: N801 - used as a verb, like call()
         self.__exit__(exc_type, exc, traceback)
 
     def _open(self, session: ActiveSession) -> ExitStack | None:
-        opener = session.span_factory()
-        if opener is None:
+        factory = session.span_factory()
+        if factory is None:
             return None
         with ExitStack() as entered:
-            arrived = self._arrived(opener.ids.trace_id_of(self.call_sid) if self.call_sid else None)
+            arrived = self._arrived(factory.ids.trace_id_of(self.call_sid) if self.call_sid else None)
             if arrived is not None:
                 entered.enter_context(_Attached(arrived))
             if self.call_sid is not None:

@@ -10,8 +10,8 @@ from opentelemetry import context as otel_context
 from opentelemetry.context import Context
 from opentelemetry.trace import set_span_in_context
 
-from ..base.internal_errors import contained
-from ..measuring.active_session import ActiveSession, switch
+from ..base.internal_errors import call_safely
+from ..measuring.active_session import ActiveSession, active
 from ..measuring.measurement import checked_metadata
 from ..tracing.context import BINDING, BoundTimeline, attach, bound, detach, detach_abandoned
 from ..tracing.span_status import snapshot_metadata
@@ -50,8 +50,8 @@ class turn:  # noqa: N801 - used as a verb, like contextlib.suppress
         self._entered: list[_Entered] = []
 
     def __enter__(self) -> Turn:
-        session = switch.session
-        entered = None if session is None else contained(self._open, session)
+        session = active.session
+        entered = None if session is None else call_safely(self._open, session)
         if entered is None:
             entered = _Entered(None, None, None, otel_context.get_current())
         self._entered.append(entered)
@@ -62,7 +62,7 @@ class turn:  # noqa: N801 - used as a verb, like contextlib.suppress
         if binding is None or binding.timeline is None:
             return None
         outer = otel_context.get_current()
-        metadata = session.phones.cleaned(self._metadata)
+        metadata = session.phones.redact(self._metadata)
         opened = binding.timeline.open_turn(session, binding, metadata, outer)
         if metadata and session.opened_calls is not None:
             session.opened_calls.append((binding.call_sid, opened.turn.number, metadata))
@@ -76,7 +76,7 @@ class turn:  # noqa: N801 - used as a verb, like contextlib.suppress
         here = otel_context.get_current()
         entered = next((each for each in reversed(self._entered) if each.context is here), self._entered[-1])
         self._entered.remove(entered)
-        contained(_leave, entered, exc)
+        call_safely(_leave, entered, exc)
 
     async def __aenter__(self) -> Turn:
         return self.__enter__()

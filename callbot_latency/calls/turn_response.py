@@ -136,10 +136,10 @@ def _held_up(m: Measurement, end_ns: int, late: Sequence[BlockedInterval]) -> Se
 
     Of a coroutine that we step ourselves we know when it waited; of a block, only that it ended.
     """
-    if not late or m.waits is None:
+    if not late or m.await_times is None:
         return ()
-    if m.waits:
-        return waits_held_up(late, list(m.waits))
+    if m.await_times:
+        return waits_held_up(late, list(m.await_times))
     since_ns = blocked_since(late, m.start_ns, end_ns, in_hand=False)
     return ((since_ns, end_ns),) if since_ns < end_ns else ()
 

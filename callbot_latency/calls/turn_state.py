@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from time import perf_counter_ns
 from typing import Any, Final, NamedTuple
 
-from ..measuring.event_loop_lag import LoopLag, Waits, current_loop_lag
+from ..measuring.event_loop_lag import AwaitTimes, LoopLag, current_loop_lag
 from ..measuring.measurement import NS_PER_MS, Measurement
 from ..timeline import Anchor, BargeIn, Timeline
 
@@ -84,10 +84,10 @@ class Turn:
     def _told(self) -> Timeline | None:
         return None if self.is_over else self._timeline
 
-    def waits_here(self) -> Waits | None:
+    def waits_here(self) -> AwaitTimes | None:
         """Where an operation notes when it waits; None elsewhere than on the turn's event loop, and once it is over."""
         on_its_loop = self.loop_lag is not None and not self.is_over and self.loop_lag is current_loop_lag()
-        return Waits() if on_its_loop else None
+        return AwaitTimes() if on_its_loop else None
 
     def add(self, measurement: Measurement) -> None:
         """Take in an operation that begins."""

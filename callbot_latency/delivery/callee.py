@@ -3,17 +3,17 @@
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import semconv
-from ..base.internal_errors import delivered
-from .errors import PermanentError, TransientError, text_of, whole_in
+from ..base.internal_errors import try_call
+from .errors import PermanentError, TransientError, error_text, whole_in
 from .probe import Probe
 
 if TYPE_CHECKING:
     from ..model.alert import Alert
 
-__all__ = ["Ended", "ReporterCalls"]
+__all__ = ["CloseResult", "ReporterCalls"]
 
 
-class Ended(NamedTuple):
+class CloseResult(NamedTuple):
     """What ``close()`` said: what was raised, and how much of what it had taken is lost, counted under `suffix`."""
 
     error: BaseException | None
@@ -31,17 +31,17 @@ class ReporterCalls:
         """Call ``start()``; what it raised."""
         return self._call("start")[1]
 
-    def close(self) -> Ended:
+    def close(self) -> CloseResult:
         """Call ``close()``, which may return how many did not arrive after all, or raise that."""
         result, error = self._call("close")
         if isinstance(error, PermanentError):
-            return Ended(error, semconv.DROPPED_REFUSED_SUFFIX, whole_in(error.refused) or 0)
+            return CloseResult(error, semconv.DROPPED_REFUSED_SUFFIX, whole_in(error.refused) or 0)
         if isinstance(error, TransientError):
             result = whole_in(error.unconfirmed)
         lost = result if isinstance(result, int) and not isinstance(result, bool) else 0
-        return Ended(error, semconv.DROPPED_UNCONFIRMED_SUFFIX, lost)
+        return CloseResult(error, semconv.DROPPED_UNCONFIRMED_SUFFIX, lost)
 
-    def tell(self, alert: "Alert | Probe") -> None:
+    def notify(self, alert: "Alert | Probe") -> None:
         """Hand over an alert or a test; raises what the reporter does."""
         if isinstance(alert, Probe):
             self._probe(alert)
@@ -56,7 +56,7 @@ class ReporterCalls:
         except BaseException as error:
             probe.end(error)
             # A test is asked for once: what is away now is said now.
-            raise PermanentError(text_of(error)) from error
+            raise PermanentError(error_text(error)) from error
         probe.end(None)
 
     def _call(self, method: str) -> tuple[object, BaseException | None]:
@@ -71,5 +71,5 @@ class ReporterCalls:
 
         call.__qualname__ = getattr(function, "__qualname__", method)
         answers = (TransientError, PermanentError)
-        error = delivered(call, None, semconv.DROPPED_INTERNAL_ERROR, 1, answers)
+        error = try_call(call, None, semconv.DROPPED_INTERNAL_ERROR, 1, answers)
         return (results[0] if results else None), error

@@ -7,7 +7,7 @@ from typing import Any
 from ..base.scrubbing import MAX_CHARS, scrub
 from ..base.text import one_line
 
-__all__ = ["PermanentError", "TransientError", "seconds_in", "text_of", "whole_in"]
+__all__ = ["PermanentError", "TransientError", "error_text", "seconds_in", "whole_in"]
 
 
 class TransientError(Exception):
@@ -81,7 +81,7 @@ def whole_in(value: Any) -> int | None:
         return None
 
 
-def text_of(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """What may be shown: an answer's text; of any other exception, which may quote what the caller said, its type."""
     if isinstance(error, (TransientError, PermanentError)):
         with suppress(Exception):  # a class of somebody's own, whose text fails

@@ -12,18 +12,18 @@ from opentelemetry import context
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY
 
 from .. import semconv
-from ..base.internal_errors import RateLimiter, delivered, reraise
+from ..base.internal_errors import RateLimiter, raise_internal_errors, try_call
 from ..base.pacing import set_hurry_check
 from ..model.metric import LatencyMetric
 from ..model.turn_metric import TurnMetric
 from .buffer import Batch, Buffer, are_turns
 from .callee import ReporterCalls
-from .errors import PermanentError, TransientError, text_of
+from .errors import PermanentError, TransientError, error_text
 from .probe import Probe
 from .retry import Retry
 from .status import ReporterStatus
-from .tally import Tally
-from .task import Task
+from .tally import DeliveryCounts
+from .task import Work
 
 if TYPE_CHECKING:
     from ..model.alert import Alert
@@ -77,7 +77,7 @@ class Lane:
         self._interval_s = interval_s
         self._suppressed = suppressed
         self._retry = retry or Retry()
-        self.turn: threading.Lock = after.turn if after else threading.Lock()
+        self.reporter_lock: threading.Lock = after.reporter_lock if after else threading.Lock()
         self._log = logging.getLogger(semconv.LOGGER_REPORTER_PREFIX + name)
         self._complain = RateLimiter()
         self._inherited: Buffer | None = None
@@ -87,7 +87,7 @@ class Lane:
         idle = hasattr(self._reporter, "report") and getattr(self._reporter, "reports_when_idle", False) is True
         self._buffer = Buffer(self._capacity, self._batch_size, self._interval_s, when_idle=idle)
         self._in_hand = 0
-        self._tally = Tally(self.name)
+        self._counts = DeliveryCounts(self.name)
         self._is_at_work = self._closing = self._abandoned = self._ended_badly = False
         self._deadline_s = math.inf
         self._changed = threading.Condition()
@@ -104,7 +104,7 @@ class Lane:
 
     def restart_after_fork(self) -> None:
         """In a forked child: buffer and counts are the parent's; the thread did not come along, `resume` starts one."""
-        self.turn, self._inherited = threading.Lock(), self._buffer
+        self.reporter_lock, self._inherited = threading.Lock(), self._buffer
         self._reset()
 
     def resume(self) -> None:
@@ -142,8 +142,8 @@ class Lane:
         return probes
 
     def _accept(self, amount: int, room: int) -> None:
-        self._tally.accepted += amount
-        self._tally.drop(semconv.DROPPED_FULL_SUFFIX, amount - room)
+        self._counts.accepted += amount
+        self._counts.drop(semconv.DROPPED_FULL_SUFFIX, amount - room)
         self._changed.notify_all()
 
     # -- from outside -------------------------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ class Lane:
     def status(self) -> ReporterStatus:
         """Its numbers at this moment."""
         with self._changed:
-            return self._tally.status(len(self._buffer) + self._in_hand)
+            return self._counts.status(len(self._buffer) + self._in_hand)
 
     @property
     def is_over(self) -> bool:
@@ -197,13 +197,13 @@ class Lane:
             self._thread.join(max(0.0, deadline_s - monotonic()))
         with self._changed:
             self._abandon()
-            lost = self._ended_badly or self._tally.has_dropped(semconv.DROPPED_UNCONFIRMED_SUFFIX)
+            lost = self._ended_badly or self._counts.has_dropped(semconv.DROPPED_UNCONFIRMED_SUFFIX)
             return self.is_over and not lost
 
     def _abandon(self) -> None:
         """Count what is left as unconfirmed, and nothing after it; under the lock."""
         self._abandoned = True
-        self._tally.drop(semconv.DROPPED_UNCONFIRMED_SUFFIX, self._buffer.clear() + self._in_hand)
+        self._counts.drop(semconv.DROPPED_UNCONFIRMED_SUFFIX, self._buffer.clear() + self._in_hand)
         self._in_hand = 0
         self._is_at_work = False
         self._changed.notify_all()
@@ -214,11 +214,11 @@ class Lane:
         if self._suppressed:
             context.attach(context.set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
         set_hurry_check(lambda: self._closing or self._buffer.hurry)
-        with self.turn:
+        with self.reporter_lock:
             if self._abandoned:
                 return
             self._start_reporter()
-            while self._go_on():
+            while self._run_once():
                 pass
             if self._is_current():
                 self._close_reporter()
@@ -230,49 +230,49 @@ class Lane:
         """
         return threading.current_thread() is self._thread
 
-    def _go_on(self) -> bool:
+    def _run_once(self) -> bool:
         """One piece of work; False when there will be none. Nothing that a reporter does wrong ends the thread."""
         try:
-            task = self._next()
-            if task is None:
+            work = self._next()
+            if work is None:
                 return False
-            self._deliver(task)
+            self._deliver(work)
             self._tell_drops()
         except BaseException as fault:  # even SystemExit: what waits would wait for ever
-            if reraise.on:
+            if raise_internal_errors.enabled:
                 raise
-            self._lose(fault)
+            self._drop_in_flight(fault)
         return True
 
-    def _lose(self, fault: BaseException) -> None:
+    def _drop_in_flight(self, fault: BaseException) -> None:
         with self._changed:
             lost = self._in_hand
-        self._settle(fault, 0, semconv.DROPPED_FAILED_SUFFIX, lost)
+        self._account(fault, 0, semconv.DROPPED_FAILED_SUFFIX, lost)
         if not lost:
             sleep(FAULT_PAUSE_S)  # whatever it is may come again at once
 
     def _start_reporter(self) -> None:
         if (error := self._callee.start()) is not None:
-            self._settle(error, 0)
+            self._account(error, 0)
 
     def _close_reporter(self) -> None:
         """What counted as delivered, and did not arrive after all, is known now."""
         error, suffix, lost = self._callee.close()
         if error is not None:
-            self._settle(error, 0)
+            self._account(error, 0)
         with self._changed:
             if not self._abandoned and self._is_current():
-                lost = self._tally.undo_delivered(suffix, lost)
+                lost = self._counts.undo_delivered(suffix, lost)
                 self._ended_badly = error is not None or lost > 0
         self._tell_drops(last=True)
 
-    def _next(self) -> Task | None:
+    def _next(self) -> Work | None:
         with self._changed:
             while self._is_current():
-                task = self._taken()
-                self._is_at_work = task is not None
-                if task is not None:
-                    return task
+                work = self._take_work()
+                self._is_at_work = work is not None
+                if work is not None:
+                    return work
                 self._changed.notify_all()
                 if self._closing and not self._buffer:
                     break
@@ -280,74 +280,74 @@ class Lane:
                 self._changed.wait(None if due_s is None else min(due_s, threading.TIMEOUT_MAX))
             return None
 
-    def _taken(self) -> Task | None:
+    def _take_work(self) -> Work | None:
         if (alert := self._buffer.take_alert()) is not None:
             self._in_hand = 1
-            return Task(self._callee.tell, alert, 1)
+            return Work(self._callee.notify, alert, 1)
         if (batch := self._buffer.take_batch()) is not None:
             self._in_hand, report = len(batch), "report_turns" if are_turns(batch) else "report"
-            return Task(getattr(self._reporter, report), batch, self._in_hand)
+            return Work(getattr(self._reporter, report), batch, self._in_hand)
         if not self._closing and self._buffer.take_idle():
-            return Task(self._reporter.report, (), 0)
+            return Work(self._reporter.report, (), 0)
         return None
 
-    def _deliver(self, task: Task) -> None:
+    def _deliver(self, work: Work) -> None:
         """Hand it over until it has arrived or is dropped."""
-        while (busy := self._attempt(task)) is not None:
-            if not self._wait_after(busy, task):
+        while (busy := self._attempt(work)) is not None:
+            if not self._wait_after(busy, work):
                 return
             with self._changed:
-                self._tally.retried += 1
+                self._counts.retried += 1
 
-    def _attempt(self, task: Task) -> TransientError | None:
-        """Once; what is to be tried again stays in `task`, with the reason."""
+    def _attempt(self, work: Work) -> TransientError | None:
+        """Once; what is to be tried again stays in `work`, with the reason."""
         failed = semconv.DROPPED_FAILED_SUFFIX
-        error = delivered(task.act, task.work, self.name + failed, 0, (TransientError, PermanentError))
+        error = try_call(work.method, work.payload, self.name + failed, 0, (TransientError, PermanentError))
         if isinstance(error, TransientError):
-            arrived, refused = task.shrink(error)
-            self._settle(error, arrived, semconv.DROPPED_REFUSED_SUFFIX, refused)
-            return error if task.left and self._is_current() else None
+            arrived, refused = work.apply_partial(error)
+            self._account(error, arrived, semconv.DROPPED_REFUSED_SUFFIX, refused)
+            return error if work.remaining and self._is_current() else None
         if isinstance(error, PermanentError):
-            refused = task.refused(error)
-            self._settle(error, task.left - refused, semconv.DROPPED_REFUSED_SUFFIX, refused)
+            refused = work.refused_count(error)
+            self._account(error, work.remaining - refused, semconv.DROPPED_REFUSED_SUFFIX, refused)
         elif error is not None:
-            self._settle(error, 0, failed, task.left)
+            self._account(error, 0, failed, work.remaining)
         else:
-            self._settle(None, task.left)
+            self._account(None, work.remaining)
         return None
 
-    def _settle(self, error: BaseException | None, arrived: int, suffix: str = "", lost: int = 0) -> None:
+    def _account(self, error: BaseException | None, arrived: int, suffix: str = "", lost: int = 0) -> None:
         """Take `arrived` and `lost` out of hand, in one step; nothing once it was given up as unconfirmed."""
         with self._changed:
             if not self._is_current():
                 return
             if error is not None:
-                self._tally.fail(error)
+                self._counts.fail(error)
             if not self._abandoned:
                 self._in_hand -= arrived + lost
-                self._tally.delivered += arrived
-                self._tally.drop(suffix, lost)
+                self._counts.delivered += arrived
+                self._counts.drop(suffix, lost)
         if arrived:
             self._say(logging.DEBUG, "delivered %d", arrived)
 
-    def _wait_after(self, busy: TransientError, task: Task) -> bool:
+    def _wait_after(self, busy: TransientError, work: Work) -> bool:
         """Wait to try again; False when it is over with this work."""
-        task.failed += 1
-        if task.failed >= self._retry.attempts:
-            self._settle(None, 0, semconv.DROPPED_GAVE_UP_SUFFIX, task.left)
+        work.failed += 1
+        if work.failed >= self._retry.attempts:
+            self._account(None, 0, semconv.DROPPED_GAVE_UP_SUFFIX, work.remaining)
             return False
         asked_s = self._retry.asked_s(busy)
-        wait_s = self._retry.wait_s(task.failed) if asked_s is None else asked_s
-        self._say(logging.DEBUG, "%d again in %.1f s: %s", task.left, wait_s, text_of(busy))
+        wait_s = self._retry.wait_s(work.failed) if asked_s is None else asked_s
+        self._say(logging.DEBUG, "%d again in %.1f s: %s", work.remaining, wait_s, error_text(busy))
         with self._changed:
-            is_worth = self._is_worth(wait_s, asked=asked_s is not None)
+            is_worth = self._wait_before_retry(wait_s, asked=asked_s is not None)
             if not self._is_current():
                 return False
             if not is_worth:
                 self._abandon()
             return is_worth
 
-    def _is_worth(self, wait_s: float, *, asked: bool) -> bool:
+    def _wait_before_retry(self, wait_s: float, *, asked: bool) -> bool:
         """Wait, and say whether to try again: while closing only where the server named a time that is near."""
         until_s, tried_last = monotonic() + wait_s, self._closing
 
@@ -360,12 +360,12 @@ class Lane:
 
     def _tell_drops(self, *, last: bool = False) -> None:
         with self._changed:
-            lost = self._tally.untold()
+            lost = self._counts.unlogged()
             if not lost:
                 return
             speak = self._complain() or last
             if speak or self._log.isEnabledFor(logging.DEBUG):
-                self._tally.told()
+                self._counts.mark_logged()
         self._say(logging.WARNING if speak else logging.DEBUG, "dropped since the last such line: %s", lost)
 
     def _say(self, level: int, text: str, *values: object) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from ..base.internal_errors import contained
+from ..base.internal_errors import call_safely
 from ..model.metric import LatencyMetric
 from .lane import CAPACITY, Lane
 from .retry import Retry
@@ -160,17 +160,17 @@ class ReportManager:
     def report(self, batch: Sequence[LatencyMetric]) -> None:
         """Hand a batch to every lane; never waits."""
         for lane in self._lanes:
-            contained(lane.report, batch)
+            call_safely(lane.report, batch)
 
     def report_turns(self, turns: "Sequence[TurnMetric]") -> None:
         """Hand turns to every lane whose reporter takes them; never waits."""
         for lane in self._lanes:
-            contained(lane.report_turns, turns)
+            call_safely(lane.report_turns, turns)
 
     def notify(self, alert: "Alert") -> None:
         """Hand an alert to every lane whose reporter takes alerts; never waits."""
         for lane in self._lanes:
-            contained(lane.notify, alert)
+            call_safely(lane.notify, alert)
 
     def probe(self, alert: "Alert") -> "dict[str, Probe]":
         """Hand a test alert to every lane whose reporter takes alerts, by its name."""
@@ -219,7 +219,7 @@ class ReportManager:
             self._lanes, self._entries = (), tuple(entry for entry in self._entries if entry.by_hand)
         for entry in self._entries:
             if self._running and entry.lane is not None:
-                contained(entry.lane.restart_after_fork)
+                call_safely(entry.lane.restart_after_fork)
             else:
                 entry.lane = entry.after = None
         # What is added from now on starts by itself.
@@ -228,7 +228,7 @@ class ReportManager:
     def resume(self) -> None:
         """In a forked child: start the threads."""
         for lane in self._resuming:
-            contained(lane.resume)
+            call_safely(lane.resume)
 
     # -- inside --------------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ import threading
 from time import monotonic
 
 from ..model.alert import Alert
-from .errors import text_of
+from .errors import error_text
 
 __all__ = ["Probe"]
 
@@ -43,4 +43,4 @@ class Probe:
                 self._given_up = True
             raise TimeoutError
         # Of any other exception, whose text may hold a secret, the type alone.
-        return None if self._error is None else text_of(self._error)
+        return None if self._error is None else error_text(self._error)

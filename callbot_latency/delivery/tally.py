@@ -5,13 +5,13 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 
 from ..base.drop_counters import dropped
-from .errors import text_of
+from .errors import error_text
 from .status import ReporterStatus
 
-__all__ = ["Tally"]
+__all__ = ["DeliveryCounts"]
 
 
-class Tally:
+class DeliveryCounts:
     """The counts of one lane, which holds its lock around every call.
 
     Args:
@@ -45,20 +45,20 @@ class Tally:
 
     def fail(self, error: BaseException) -> None:
         """Keep what went wrong last."""
-        self._last_error = text_of(error), datetime.now(UTC)
+        self._last_error = error_text(error), datetime.now(UTC)
 
     def has_dropped(self, suffix: str) -> bool:
         """Whether anything was, for that reason."""
         return self._name + suffix in self._dropped
 
-    def untold(self) -> str:
-        """What was dropped since `told`, with the last error; empty where nothing was."""
+    def unlogged(self) -> str:
+        """What was dropped since `mark_logged`, with the last error; empty where nothing was."""
         if not self._untold:
             return ""
         lost = ", ".join(f"{reason}: {n}" for reason, n in sorted(self._untold.items()))
         return f"{lost} ({self._last_error[0]})" if self._last_error else lost
 
-    def told(self) -> None:
+    def mark_logged(self) -> None:
         """That was said."""
         self._untold.clear()
 

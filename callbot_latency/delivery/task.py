@@ -5,10 +5,10 @@ from typing import Any
 
 from .errors import PermanentError, TransientError, whole_in
 
-__all__ = ["Task"]
+__all__ = ["Work"]
 
 
-class Task:
+class Work:
     """One alert, or a batch that shrinks as parts of it arrive.
 
     Args:
@@ -18,28 +18,28 @@ class Task:
 
     """
 
-    __slots__ = ("act", "failed", "left", "work")
+    __slots__ = ("failed", "method", "payload", "remaining")
 
-    def __init__(self, act: Callable[[Any], Any], work: Any, left: int) -> None:
-        self.act: Callable[[Any], Any] = act
-        self.work: Any = work
-        self.left: int = left
+    def __init__(self, method: Callable[[Any], Any], payload: Any, remaining: int) -> None:
+        self.method: Callable[[Any], Any] = method
+        self.payload: Any = payload
+        self.remaining: int = remaining
         self.failed: int = 0
 
-    def shrink(self, error: TransientError) -> tuple[int, int]:
+    def apply_partial(self, error: TransientError) -> tuple[int, int]:
         """Keep what is to be tried again; how many of the beginning arrived, and how many were refused."""
-        arrived = _within(error.delivered, self.left)
-        refused = _within(error.refused, self.left - arrived)
+        arrived = _within(error.delivered, self.remaining)
+        refused = _within(error.refused, self.remaining - arrived)
         if done := arrived + refused:
-            self.left -= done
+            self.remaining -= done
             # An alert is one: where it arrived, nothing is left.
-            self.work = self.work[done:] if self.left else None
+            self.payload = self.payload[done:] if self.remaining else None
             self.failed = 0
         return arrived, refused
 
-    def refused(self, error: PermanentError) -> int:
+    def refused_count(self, error: PermanentError) -> int:
         """How many of what is left were refused; the others arrived."""
-        return self.left if whole_in(error.refused) is None else _within(error.refused, self.left)
+        return self.remaining if whole_in(error.refused) is None else _within(error.refused, self.remaining)
 
 
 def _within(number: Any, most: int) -> int:

@@ -6,11 +6,11 @@ from typing import Any, ClassVar, Final
 
 from ..measuring.active_session import ActiveSession
 from ..measuring.measurement import Measurement
-from ..measuring.returned_streams import Reading
+from ..measuring.returned_streams import StreamSpec
 from ..model.metric import OperationType
 from .base import ClientInstrumentor
-from .measured_call import Plan, Planner, Target, measured, measured_async, operation
-from .streamed_requests import conversation, conversation_async
+from .measured_call import CallPlan, Planner, Target, measured, measured_async, operation
+from .streamed_requests import measure_streamed_requests, measure_streamed_requests_async
 
 __all__ = ["GoogleInstrumentor"]
 
@@ -39,7 +39,9 @@ class GoogleInstrumentor(ClientInstrumentor):
 def _targets(package: str, name: str) -> Iterator[Target]:
     module = import_module(package)
     for owner, is_awaited in ((getattr(module, f"{name}Client"), False), (getattr(module, f"{name}AsyncClient"), True)):
-        unary, streamed = (measured_async, conversation_async) if is_awaited else (measured, conversation)
+        unary, streamed = (
+            (measured_async, measure_streamed_requests_async) if is_awaited else (measured, measure_streamed_requests)
+        )
         for method, (kind, planner) in _UNARY.items():
             if method in vars(owner):
                 named = operation(kind, method, "google", is_awaited=is_awaited)
@@ -67,29 +69,29 @@ def _texts(**facts: Any) -> dict[str, str]:
 
 
 def _recognizing(named: Any) -> Planner:
-    def plan(_instance: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Plan:
+    def plan(_instance: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> CallPlan:
         config, audio = _argument(args, kwargs, "config"), _argument(args, kwargs, "audio")
 
-        def over(_session: ActiveSession, measurement: Measurement, _result: Any) -> None:
+        def finish(_session: ActiveSession, measurement: Measurement, _result: Any) -> None:
             duration_ms = _audio_ms(config, _field(audio, "content"), _BYTES_OF_HEARD, header=0)
             measurement.set_audio(duration_ms=duration_ms)
 
-        return Plan(named, _texts(model=_field(config, "model"), language=_field(config, "language_code")), over)
+        return CallPlan(named, _texts(model=_field(config, "model"), language=_field(config, "language_code")), finish)
 
     return plan
 
 
 def _synthesizing(named: Any) -> Planner:
-    def plan(_instance: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Plan:
+    def plan(_instance: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> CallPlan:
         voice, config = _argument(args, kwargs, "voice"), _argument(args, kwargs, "audio_config")
 
-        def over(_session: ActiveSession, measurement: Measurement, result: Any) -> None:
+        def finish(_session: ActiveSession, measurement: Measurement, result: Any) -> None:
             audio = result.audio_content
             header = _WAV_HEADER if audio.startswith(b"RIFF") else 0
             duration_ms = _audio_ms(config, audio, _BYTES_OF_SPOKEN, header)
             measurement.set_audio(duration_ms=duration_ms, size_bytes=len(audio))
 
-        return Plan(named, _texts(voice=_field(voice, "name"), language=_field(voice, "language_code")), over)
+        return CallPlan(named, _texts(voice=_field(voice, "name"), language=_field(voice, "language_code")), finish)
 
     return plan
 
@@ -125,6 +127,6 @@ _UNARY: Final = {
     "synthesize_speech": (OperationType.TTS, _synthesizing),
 }
 _STREAMED: Final = {
-    "streaming_recognize": (OperationType.STT, Reading(is_output=_is_final)),
-    "streaming_synthesize": (OperationType.TTS, Reading(size_of=_audio_size)),
+    "streaming_recognize": (OperationType.STT, StreamSpec(is_output=_is_final)),
+    "streaming_synthesize": (OperationType.TTS, StreamSpec(size_of=_audio_size)),
 }

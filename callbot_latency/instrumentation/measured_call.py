@@ -10,16 +10,16 @@ from typing import Any, Final, TypeVar
 import wrapt
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, create_key, get_value, set_value
 
-from ..base.internal_errors import contained
-from ..measuring.active_session import ActiveSession, switch
+from ..base.internal_errors import call_safely
+from ..measuring.active_session import ActiveSession, active
 from ..measuring.measurement import Measurement, Operation, checked_name
-from ..measuring.returned_streams import PLAIN, ReturnedStream
+from ..measuring.returned_streams import DEFAULT_SPEC, ReturnedStream
 from ..model.metric import OperationType
 from ..tracing.context import attach, detach
 
 __all__ = [
+    "CallPlan",
     "Patches",
-    "Plan",
     "Planner",
     "ReportedError",
     "Target",
@@ -78,7 +78,7 @@ def operation(kind: OperationType, name: str, provider: str | None, *, is_awaite
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class CallPlan:
     """How one call is measured.
 
     Args:
@@ -92,11 +92,11 @@ class Plan:
 
     operation: Operation
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    handed_over: Callable[[ActiveSession, Measurement, Any], Any] | None = None
+    on_result: Callable[[ActiveSession, Measurement, Any], Any] | None = None
     failure: Callable[[Any], BaseException | None] | None = None
 
 
-Planner = Callable[[Any, tuple[Any, ...], Mapping[str, Any]], Plan | None]
+Planner = Callable[[Any, tuple[Any, ...], Mapping[str, Any]], CallPlan | None]
 """Is given the instance, the arguments and the keywords; None where the call is none of ours."""
 
 _INSIDE: Final = create_key("callbot_latency-inside-a-client")
@@ -107,27 +107,27 @@ class _Run(AbstractContextManager["_Run"]):
 
     __slots__ = ("_measurement", "_plan", "_session")
 
-    def __init__(self, session: ActiveSession, plan: Plan, measurement: Measurement) -> None:
+    def __init__(self, session: ActiveSession, plan: CallPlan, measurement: Measurement) -> None:
         self._session = session
         self._plan = plan
         self._measurement = measurement
 
     def __exit__(self, exc_type: Any, exc: BaseException | None, traceback: Any) -> None:
         if exc is not None:
-            contained(self._session.close, self._measurement, exc)
+            call_safely(self._session.close, self._measurement, exc)
 
-    def stepped(self, awaitable: Awaitable[R]) -> Awaitable[R]:
+    def trace(self, awaitable: Awaitable[R]) -> Awaitable[R]:
         """To be awaited in its place, so that it is known when it waits for the event loop."""
-        waits = self._measurement.waits
-        return awaitable if waits is None else waits.stepped(awaitable)
+        await_times = self._measurement.await_times
+        return awaitable if await_times is None else await_times.trace(awaitable)
 
-    def over(self, result: Any) -> Any:
+    def finish(self, result: Any) -> Any:
         """What the caller gets."""
         plan, session, measurement = self._plan, self._session, self._measurement
-        stream = None if plan.handed_over is None else contained(plan.handed_over, session, measurement, result)
+        stream = None if plan.on_result is None else call_safely(plan.on_result, session, measurement, result)
         if stream is None:
-            failure = None if plan.failure is None else contained(plan.failure, result)
-            contained(session.close, measurement, failure)
+            failure = None if plan.failure is None else call_safely(plan.failure, result)
+            call_safely(session.close, measurement, failure)
             return result
         detach(measurement.token, measurement.context)
         return stream
@@ -142,7 +142,7 @@ def is_suppressed() -> bool:
 
 
 def _begin(planner: Planner, instance: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Run | None:
-    session = switch.session
+    session = active.session
     if session is None or get_value(_INSIDE) or is_suppressed():
         return None
     plan = planner(instance, args, kwargs)
@@ -160,12 +160,12 @@ def measured(planner: Planner) -> Callable[..., Any]:
     """The wrapper, as wrapt calls it, of a method that returns its result."""
 
     def wrapper(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        run = None if switch.session is None else contained(_begin, planner, instance, args, kwargs)
+        run = None if active.session is None else call_safely(_begin, planner, instance, args, kwargs)
         if run is None:
             return wrapped(*args, **kwargs)
         with run:
             result = wrapped(*args, **kwargs)
-        return run.over(result)
+        return run.finish(result)
 
     return wrapper
 
@@ -174,17 +174,17 @@ def measured_async(planner: Planner) -> Callable[..., Any]:
     """The same of a method that returns an awaitable: measured while that is awaited."""
 
     async def awaited(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        run = contained(_begin, planner, instance, args, kwargs)
+        run = call_safely(_begin, planner, instance, args, kwargs)
         if run is None:
             return await wrapped(*args, **kwargs)
         with run:
-            result = await run.stepped(wrapped(*args, **kwargs))
-        return run.over(result)
+            result = await run.trace(wrapped(*args, **kwargs))
+        return run.finish(result)
 
     def wrapper(
         wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Coroutine[Any, Any, Any]:
-        return wrapped(*args, **kwargs) if switch.session is None else awaited(wrapped, instance, args, kwargs)
+        return wrapped(*args, **kwargs) if active.session is None else awaited(wrapped, instance, args, kwargs)
 
     return wrapper
 
@@ -203,7 +203,7 @@ def body_measured(
         return False
     from ..measuring.returned_streams import wrap_stream
 
-    response.stream = wrap_stream(ReturnedStream(session, measurement, PLAIN, failure), response.stream)
+    response.stream = wrap_stream(ReturnedStream(session, measurement, DEFAULT_SPEC, failure), response.stream)
     return True
 
 

@@ -6,10 +6,10 @@ from typing import Any, ClassVar, Final
 
 from ..measuring.active_session import ActiveSession
 from ..measuring.measurement import Measurement, Operation
-from ..measuring.returned_streams import PLAIN, Reading, ReturnedStream, is_stream, wrap_stream
+from ..measuring.returned_streams import DEFAULT_SPEC, ReturnedStream, StreamSpec, is_stream, wrap_stream
 from ..model.metric import OperationType
 from .base import ClientInstrumentor
-from .measured_call import Plan, Planner, ReportedError, Target, body_measured, measured, measured_async, operation
+from .measured_call import CallPlan, Planner, ReportedError, Target, body_measured, measured, measured_async, operation
 
 __all__ = ["OpenAIInstrumentor"]
 
@@ -30,9 +30,9 @@ class OpenAIInstrumentor(ClientInstrumentor):
         from openai.resources.responses import AsyncResponses, Responses
 
         stt, tts, rag = OperationType.STT, OperationType.TTS, OperationType.RAG
-        for name, kind, classes, reading in (
+        for name, kind, classes, spec in (
             ("transcriptions", stt, (Transcriptions, AsyncTranscriptions), _TRANSCRIPT),
-            ("speech", tts, (Speech, AsyncSpeech), PLAIN),
+            ("speech", tts, (Speech, AsyncSpeech), DEFAULT_SPEC),
             ("chat.completions", rag, (Completions, AsyncCompletions), _CHAT),
             ("responses", rag, (Responses, AsyncResponses), _RESPONSE),
         ):
@@ -41,27 +41,27 @@ class OpenAIInstrumentor(ClientInstrumentor):
                     if method in vars(owner):
                         is_awaited = wrap is measured_async
                         named = operation(kind, f"{name}.{method}", "openai", is_awaited=is_awaited)
-                        yield Target(owner, method, wrap(_planner(named, reading)))
+                        yield Target(owner, method, wrap(_planner(named, spec)))
 
 
-def _planner(named: Operation, reading: Reading) -> Planner:
+def _planner(named: Operation, spec: StreamSpec) -> Planner:
     spoken = replace(named, audio_bytes_per_s=_PCM_BYTES_PER_S)
 
-    def plan(_instance: Any, _args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Plan:
+    def plan(_instance: Any, _args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> CallPlan:
         model = kwargs.get("model")
         known = {"model": model} if isinstance(model, str) else {}
         is_pcm = named.type is OperationType.TTS and kwargs.get("response_format") == "pcm"
-        return Plan(named, known, _handing_over(reading, spoken if is_pcm else None))
+        return CallPlan(named, known, _result_hook(spec, spoken if is_pcm else None))
 
     return plan
 
 
-def _handing_over(reading: Reading, spoken: Operation | None) -> Callable[[ActiveSession, Measurement, Any], Any]:
+def _result_hook(spec: StreamSpec, spoken: Operation | None) -> Callable[[ActiveSession, Measurement, Any], Any]:
     """`spoken` is the operation where the bytes of the answer are its audio, which only the answer tells."""
 
-    def handed_over(session: ActiveSession, measurement: Measurement, result: Any) -> Any:
+    def on_result(session: ActiveSession, measurement: Measurement, result: Any) -> Any:
         if is_stream(result):
-            return wrap_stream(ReturnedStream(session, measurement, reading), result)
+            return wrap_stream(ReturnedStream(session, measurement, spec), result)
         http_response = getattr(result, "http_response", None)
         if spoken is not None and _is_sound(http_response or result.response, is_unpacked=http_response is None):
             measurement.operation = spoken
@@ -70,7 +70,7 @@ def _handing_over(reading: Reading, spoken: Operation | None) -> Callable[[Activ
         _whole(measurement, result)
         return None
 
-    return handed_over
+    return on_result
 
 
 def _is_sound(response: Any, *, is_unpacked: bool) -> bool:
@@ -124,6 +124,6 @@ def _failure(event: Any) -> BaseException | None:
     return ReportedError(_kind(event)) if _kind(event) in _FAILURES else None
 
 
-_CHAT: Final = Reading(is_output=_has_content, is_last=_has_finished)
-_RESPONSE: Final = Reading(is_output=_is_answer, is_last=_is_end, failure=_failure)
-_TRANSCRIPT: Final = Reading(is_output=_is_answer, is_last=_is_end)
+_CHAT: Final = StreamSpec(is_output=_has_content, is_last=_has_finished)
+_RESPONSE: Final = StreamSpec(is_output=_is_answer, is_last=_is_end, failure=_failure)
+_TRANSCRIPT: Final = StreamSpec(is_output=_is_answer, is_last=_is_end)

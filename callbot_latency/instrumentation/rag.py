@@ -10,7 +10,7 @@ from ..model.metric import OperationType
 from ..runtime.lifecycle import effective_config
 from . import checked_urls
 from .base import ClientInstrumentor
-from .measured_call import Plan, Planner, ReportedError, Target, body_measured, measured, measured_async, operation
+from .measured_call import CallPlan, Planner, ReportedError, Target, body_measured, measured, measured_async, operation
 
 __all__ = ["RagInstrumentor"]
 
@@ -52,12 +52,12 @@ def _length(named: tuple[Any, str]) -> int:
 
 
 def _planner(urls: Sequence[tuple[Any, str]], *, is_awaited: bool) -> Planner:
-    def plan(_instance: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Plan | None:
+    def plan(_instance: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> CallPlan | None:
         request = args[0] if args else kwargs["request"]
         for base, name in urls:
             if _is_beneath(request.url, base):
                 named = operation(OperationType.RAG, name, None, is_awaited=is_awaited)
-                return Plan(named, {"method": request.method}, _handed_over, _failure)
+                return CallPlan(named, {"method": request.method}, _on_result, _failure)
         return None
 
     return plan
@@ -70,7 +70,7 @@ def _is_beneath(url: Any, base: Any) -> bool:
     return bool(url.path == path or url.path.startswith(path if path.endswith("/") else f"{path}/"))
 
 
-def _handed_over(session: ActiveSession, measurement: Measurement, response: Any) -> Any:
+def _on_result(session: ActiveSession, measurement: Measurement, response: Any) -> Any:
     measurement.set_metadata(http_status=response.status_code)
     return response if body_measured(session, measurement, response, _failure(response)) else None
 

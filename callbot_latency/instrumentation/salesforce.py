@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Final
 
 from ..model.metric import OperationType
 from .base import ClientInstrumentor
-from .measured_call import Plan, Planner, Target, measured, operation
+from .measured_call import CallPlan, Planner, Target, measured, operation
 
 __all__ = ["SalesforceInstrumentor"]
 
@@ -56,12 +56,12 @@ class SalesforceInstrumentor(ClientInstrumentor):
 
 
 def _plan_of_client(method: str) -> Planner:
-    plan = Plan(operation(OperationType.SALESFORCE, method, "salesforce"))
+    plan = CallPlan(operation(OperationType.SALESFORCE, method, "salesforce"))
     return lambda _instance, _args, _kwargs: plan
 
 
 def _plan_of_object(method: str) -> Planner:
-    def plan(instance: Any, _args: tuple[Any, ...], _kwargs: Mapping[str, Any]) -> Plan:
-        return Plan(operation(OperationType.SALESFORCE, f"{instance.name}.{method}", "salesforce"))
+    def plan(instance: Any, _args: tuple[Any, ...], _kwargs: Mapping[str, Any]) -> CallPlan:
+        return CallPlan(operation(OperationType.SALESFORCE, f"{instance.name}.{method}", "salesforce"))
 
     return plan

@@ -10,14 +10,14 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from time import perf_counter_ns
 from typing import Any, Final
 
-from ..base.internal_errors import contained
-from ..measuring.active_session import ActiveSession, switch
+from ..base.internal_errors import call_safely
+from ..measuring.active_session import ActiveSession, active
 from ..measuring.measurement import Measurement, Operation
-from ..measuring.returned_streams import Reading, ReturnedStream, wrap_stream
+from ..measuring.returned_streams import ReturnedStream, StreamSpec, wrap_stream
 from ..model.metric import OperationType
 from .measured_call import is_suppressed
 
-__all__ = ["conversation", "conversation_async"]
+__all__ = ["measure_streamed_requests", "measure_streamed_requests_async"]
 
 _END_OF_SPEECH: Final = frozenset({"END_OF_SINGLE_UTTERANCE", "SPEECH_ACTIVITY_END"})
 
@@ -27,8 +27,8 @@ class _Conversation(ReturnedStream):
 
     __slots__ = ("_asked_ns", "_begun_ns", "_hears", "_lock", "_open")
 
-    def __init__(self, session: ActiveSession, measurement: Measurement, reading: Reading) -> None:
-        super().__init__(session, measurement, reading)
+    def __init__(self, session: ActiveSession, measurement: Measurement, spec: StreamSpec) -> None:
+        super().__init__(session, measurement, spec)
         self._lock = threading.Lock()
         self._begun_ns: int | None = None
         self._asked_ns = measurement.start_ns
@@ -63,14 +63,14 @@ class _Conversation(ReturnedStream):
 
     def _produced(self, started_ns: int, item: Any) -> None:
         if self._hears and self._begun_ns is None and _ends_speech(item):
-            contained(self._begin, perf_counter_ns(), "end_of_speech")
+            call_safely(self._begin, perf_counter_ns(), "end_of_speech")
         if self._begun_ns is None:
             self._items += 1
         else:
             super()._produced(max(started_ns, self._begun_ns), item)
 
     def _ended(self, started_ns: int, exc: BaseException | None) -> None:
-        contained(self._begin, self._asked_ns, "last_request")
+        call_safely(self._begin, self._asked_ns, "last_request")
         super()._ended(max(started_ns, self._begun_ns or 0), exc)
 
     def closed(self) -> None:
@@ -108,16 +108,16 @@ def _facts(request: Any) -> dict[str, str]:
 
 def _noted(requests: Iterable[Any], stream: _Conversation) -> Iterator[Any]:
     for request in requests:
-        contained(stream.asked, request)
+        call_safely(stream.asked, request)
         yield request
-    contained(stream.asked_all)
+    call_safely(stream.asked_all)
 
 
 async def _noted_async(requests: Any, stream: _Conversation) -> AsyncIterator[Any]:
     async for request in requests:
-        contained(stream.asked, request)
+        call_safely(stream.asked, request)
         yield request
-    contained(stream.asked_all)
+    call_safely(stream.asked_all)
 
 
 class _Call:
@@ -135,49 +135,49 @@ class _Call:
         self.kwargs = {**kwargs} if args or requests is None else {**kwargs, "requests": requests}
 
 
-def _call(named: Operation, reading: Reading, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Call | None:
-    session = None if is_suppressed() else switch.session
+def _call(named: Operation, spec: StreamSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Call | None:
+    session = None if is_suppressed() else active.session
     # Not attached: what the caller's own requests do while they are taken is no part of it.
     measurement: Measurement | None = None if session is None else session.start(named)
     if session is None or measurement is None:
         return None
-    return _Call(_Conversation(session, measurement, reading), args, kwargs)
+    return _Call(_Conversation(session, measurement, spec), args, kwargs)
 
 
-def conversation(named: Operation, reading: Reading) -> Callable[..., Any]:
+def measure_streamed_requests(named: Operation, spec: StreamSpec) -> Callable[..., Any]:
     """The wrapper, as wrapt calls it, of a method that takes `requests` and returns an iterator."""
 
     def wrapper(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         del instance
-        call = None if switch.session is None else contained(_call, named, reading, args, kwargs)
+        call = None if active.session is None else call_safely(_call, named, spec, args, kwargs)
         if call is None:
             return wrapped(*args, **kwargs)
         try:
             result = wrapped(*call.args, **call.kwargs)
         except BaseException as exc:
-            contained(call.stream.failed, exc)
+            call_safely(call.stream.failed, exc)
             raise
         return wrap_stream(call.stream, result)
 
     return wrapper
 
 
-def conversation_async(named: Operation, reading: Reading) -> Callable[..., Any]:
+def measure_streamed_requests_async(named: Operation, spec: StreamSpec) -> Callable[..., Any]:
     """The same of a method that returns an awaitable of an async iterator."""
 
     async def awaited(wrapped: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        call = contained(_call, named, reading, args, kwargs)
+        call = call_safely(_call, named, spec, args, kwargs)
         if call is None:
             return await wrapped(*args, **kwargs)
         try:
             result = await wrapped(*call.args, **call.kwargs)
         except BaseException as exc:
-            contained(call.stream.failed, exc)
+            call_safely(call.stream.failed, exc)
             raise
         return wrap_stream(call.stream, result)
 
     def wrapper(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         del instance
-        return wrapped(*args, **kwargs) if switch.session is None else awaited(wrapped, args, kwargs)
+        return wrapped(*args, **kwargs) if active.session is None else awaited(wrapped, args, kwargs)
 
     return wrapper

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from .. import semconv
-from ..base.internal_errors import contained
+from ..base.internal_errors import call_safely
 from ..measuring.measurement import Measurement
 from ..measuring.session import Session
 from ..model.metric import OperationType
@@ -37,8 +37,8 @@ class GenAISession(Session):
     def end(self, measurement: Measurement, exc: BaseException | None) -> None:
         """What the run itself has told since: who answered, with which model, and when first."""
         if measurement.attempts is not None:
-            contained(measurement.attempts.settle, self)  # says whose a failure is
-        contained(_complete, measurement)
+            call_safely(measurement.attempts.settle, self)  # says whose a failure is
+        call_safely(_complete, measurement)
         super().end(measurement, exc)
 
 

@@ -18,7 +18,7 @@ from .framework_spans import ForeignSpan, call_sid_of, is_measured, match_span, 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan, Span
 
-__all__ = ["ended", "follow", "mark_counted"]
+__all__ = ["mark_counted", "on_span_end", "on_span_start"]
 
 _KEPT_AS: Final = "_callbot_latency_lineage"
 _open: Final["WeakValueDictionary[int, Any]"] = WeakValueDictionary()
@@ -37,7 +37,7 @@ class _Lineage:
         """The types of what was counted beneath it."""
 
 
-def follow(span: "Span", context: Context | None) -> None:
+def on_span_start(span: "Span", context: Context | None) -> None:
     """A foreign span begins."""
     context = get_current() if context is None else context
     around: Any = context.get(OPERATION)
@@ -68,7 +68,7 @@ def _of(span: Any) -> _Lineage | None:
     return None if span is None else vars(span).get(_KEPT_AS)
 
 
-def ended(span: "ReadableSpan", explicit: OperationType | None = None) -> ForeignSpan | None:
+def on_span_end(span: "ReadableSpan", explicit: OperationType | None = None) -> ForeignSpan | None:
     """A foreign span ended: what of it counts, None where nothing does.
 
     Args:

@@ -4,8 +4,8 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
 from .. import semconv
-from ..base.internal_errors import contained
-from ..measuring.active_session import ActiveSession, switch
+from ..base.internal_errors import call_safely
+from ..measuring.active_session import ActiveSession, active
 from ..tracing.context import Binding, bound
 from . import span_nesting as lineage
 from .framework_spans import type_of
@@ -29,14 +29,14 @@ class LatencySpanProcessor(SpanProcessor):
             return
         binding = bound(parent_context)
         if binding is not None:
-            contained(_show_ids, span, binding)
-        session = switch.session
+            call_safely(_show_ids, span, binding)
+        session = active.session
         if session is not None and session.follows_foreign:
-            contained(lineage.follow, span, parent_context)
+            call_safely(lineage.on_span_start, span, parent_context)
 
     def on_end(self, span: ReadableSpan) -> None:
         """Runs on the caller's thread: one look-up and one append."""
-        session = switch.session
+        session = active.session
         if session is None:
             return
         measurement = session.open_measurements.pop(span.context.span_id, None)
@@ -46,15 +46,15 @@ class LatencySpanProcessor(SpanProcessor):
             if session.follows_foreign:
                 lineage.mark_counted(span, measurement)
         else:
-            contained(_take_foreign, session, span)
+            call_safely(_take_foreign, session, span)
 
     def shutdown(self) -> None:
         """Nothing: the pipeline outlives a provider, and `callbot_latency.shutdown()` ends it."""
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         """Wait until everything that finished before is with its reporters; False when the time was too short."""
-        session = switch.session
-        return session is None or bool(contained(session.flush, timeout_millis / 1000))
+        session = active.session
+        return session is None or bool(call_safely(session.flush, timeout_millis / 1000))
 
 
 def _show_ids(span: Span, binding: Binding) -> None:
@@ -80,12 +80,12 @@ def _take_foreign(session: ActiveSession, span: ReadableSpan) -> None:
     if vars(span).setdefault("_callbot_latency", mark) is not mark:
         return
     if kind is None:
-        item = lineage.ended(span)
+        item = lineage.on_span_end(span)
         if item is not None:
             session.submit(item)
     else:
         session.submit(span)
-        lineage.ended(span, type_of(str(kind)))
+        lineage.on_span_end(span, type_of(str(kind)))
 
 
 def _is_ours(span: ReadableSpan) -> bool:

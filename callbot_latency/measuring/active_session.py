@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..tracing.context import BoundTimeline
     from ..tracing.spans import SpanFactory
 
-__all__ = ["ActiveSession", "NotStartedSession", "Switch", "switch"]
+__all__ = ["ActiveSession", "ActiveSessionHolder", "NotStartedSession", "active"]
 
 _log = logging.getLogger(LOGGER_SWITCH)
 
@@ -137,15 +137,15 @@ class NotStartedSession:
 
     def _say(self) -> None:
         # A thread that looked before init() may get here after it: it neither switches off nor speaks twice.
-        if switch.session is cast("ActiveSession", self):
-            switch.session = None
+        if active.session is cast("ActiveSession", self):
+            active.session = None
         if next(self._said) == 0:
             _log.warning(
                 "callbot_latency measures nothing yet: call callbot_latency.init() once when the application starts"
             )
 
 
-class Switch:
+class ActiveSessionHolder:
     """Holds the session that measures, or None while measuring is off."""
 
     __slots__ = ("session",)
@@ -154,4 +154,4 @@ class Switch:
         self.session: ActiveSession | None = cast("ActiveSession", NotStartedSession())
 
 
-switch: Final = Switch()
+active: Final = ActiveSessionHolder()

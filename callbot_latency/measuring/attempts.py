@@ -20,12 +20,12 @@ from typing import Any, Final
 from opentelemetry.context import Context, get_current
 
 from .. import semconv
-from ..base.internal_errors import RateLimiter, contained
+from ..base.internal_errors import RateLimiter, call_safely
 from ..base.text import text_of_any
 from ..model.metric import OperationStatus, OperationType
 from ..tracing.context import OPERATION, attach, detach, detach_abandoned
 from ..tracing.span_status import error_message, status_of, type_name
-from .active_session import ActiveSession, NotStartedSession, switch
+from .active_session import ActiveSession, NotStartedSession, active
 from .measurement import NS_PER_MS, Handle, Measurement, Operation, checked_metadata, checked_text
 
 __all__ = ["AttemptHandle", "attempt"]
@@ -126,7 +126,7 @@ class _Attempts:
         if ended.overtaken:
             self._lose(ended, exc)
             exc = None
-        self._tell(session, ended, exc)
+        self._end(session, ended, exc)
 
     def _answer(self, ended: _Attempt) -> None:
         if ended.overtaken:
@@ -147,9 +147,9 @@ class _Attempts:
         if exc is not None:
             ended.measurement.status = OperationStatus.CANCELLED
             ended.measurement.error_message = error_message(exc)
-            contained(ended.measurement.span.set_attribute, semconv.ERROR_TYPE, type_name(exc))
+            call_safely(ended.measurement.span.set_attribute, semconv.ERROR_TYPE, type_name(exc))
 
-    def _tell(self, session: ActiveSession, ended: _Attempt, exc: BaseException | None) -> None:
+    def _end(self, session: ActiveSession, ended: _Attempt, exc: BaseException | None) -> None:
         measurement = ended.measurement
         self._tried.add(ended.provider)
         measurement.facts = {semconv.ATTEMPT: ended.number}
@@ -181,7 +181,7 @@ class _Attempts:
         measurement.status = OperationStatus.CANCELLED
         if abandoned.overtaken:
             self._lose(abandoned, None)
-        self._tell(session, abandoned, None)
+        self._end(session, abandoned, None)
 
     def _facts(self, count: int) -> dict[str, Any]:
         facts: dict[str, Any] = {semconv.PROVIDER_REQUESTED: self.requested, semconv.ATTEMPTS: count}
@@ -243,10 +243,10 @@ class attempt:  # noqa: N801 - used as a verb, like contextlib.suppress
         self._opened: _Attempt | None = None
 
     def __enter__(self) -> AttemptHandle:
-        session = switch.session
+        session = active.session
         if session is None:
             return _NOOP_HANDLE
-        opened = contained(self._open, session)
+        opened = call_safely(self._open, session)
         if opened is None:
             return _NOOP_HANDLE
         opened.outer = self._opened
@@ -259,7 +259,7 @@ class attempt:  # noqa: N801 - used as a verb, like contextlib.suppress
         opened = self._opened
         if opened is not None:
             self._opened = opened.outer
-            contained(opened.attempts.end, self._session, opened, exc)
+            call_safely(opened.attempts.end, self._session, opened, exc)
 
     async def __aenter__(self) -> AttemptHandle:
         return self.__enter__()

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar, over
 
 from opentelemetry.context import get_current
 
-from ..base.internal_errors import contained
+from ..base.internal_errors import call_safely
 from ..model.audio import checked_rate
 from ..model.metric import OperationType
-from .active_session import ActiveSession, switch
+from .active_session import ActiveSession, active
 from .generators import measured_async_generator, measured_generator
 from .measurement import (
     Handle,
@@ -146,19 +146,19 @@ def _wrap(function: Callable[..., Any], make: Callable[..., Operation], streams:
     elif inspect.iscoroutinefunction(kind) or _is_awaitable_generator(kind):
         operation = make(is_awaited=True)
         wrapper = (_returned().measured_coroutine_of_stream if streams else _measured_coroutine)(
-            _telling_size(function, operation), operation
+            _with_result_size(function, operation), operation
         )
     elif inspect.isgeneratorfunction(kind):
         wrapper = measured_generator(function, make())
     else:
         operation = make()
         wrapper = (_returned().measured_function_of_stream if streams else _wrap_function)(
-            _telling_size(function, operation), operation
+            _with_result_size(function, operation), operation
         )
     return functools.wraps(function)(wrapper)
 
 
-def _telling_size(function: Callable[..., Any], operation: Operation) -> Callable[..., Any]:
+def _with_result_size(function: Callable[..., Any], operation: Operation) -> Callable[..., Any]:
     """The function, which tells how large its result is where that says how long the audio lasts."""
     if operation.audio_bytes_per_s is None:
         return function
@@ -176,18 +176,18 @@ def _returned() -> Any:
 
 def _wrap_function(function: Callable[P, R], operation: Operation) -> Callable[P, R]:
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        session = switch.session
+        session = active.session
         if session is None:
             return function(*args, **kwargs)
-        measurement = contained(session.open, operation, args[0] if args else None)
+        measurement = call_safely(session.open, operation, args[0] if args else None)
         if measurement is None:
             return function(*args, **kwargs)
         try:
             result = function(*args, **kwargs)
         except BaseException as exc:
-            contained(session.close, measurement, exc)
+            call_safely(session.close, measurement, exc)
             raise
-        contained(session.close, measurement, None)
+        call_safely(session.close, measurement, None)
         return result
 
     return wrapper
@@ -197,21 +197,21 @@ def _measured_coroutine(
     function: Callable[P, Coroutine[S, T, R]], operation: Operation
 ) -> Callable[P, Coroutine[S, T, R]]:
     async def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        session = switch.session
+        session = active.session
         if session is None:
             return await function(*args, **kwargs)
-        measurement = contained(session.open, operation, args[0] if args else None)
+        measurement = call_safely(session.open, operation, args[0] if args else None)
         if measurement is None:
             return await function(*args, **kwargs)
         try:
-            if measurement.waits is None:
+            if measurement.await_times is None:
                 result = await function(*args, **kwargs)
             else:
-                result = await measurement.waits.stepped(function(*args, **kwargs))
+                result = await measurement.await_times.trace(function(*args, **kwargs))
         except BaseException as exc:
-            contained(session.close, measurement, exc)
+            call_safely(session.close, measurement, exc)
             raise
-        contained(session.close, measurement, None)
+        call_safely(session.close, measurement, None)
         return result
 
     return wrapper
@@ -265,10 +265,10 @@ class measure_latency_context:  # noqa: N801 - used as a verb, like contextlib.s
         self._measurement: Measurement | None = None
 
     def __enter__(self) -> Handle:
-        session = switch.session
+        session = active.session
         if session is None:
             return _NOOP_HANDLE
-        measurement: Measurement | None = contained(
+        measurement: Measurement | None = call_safely(
             session.open, self._operation, None, self._call_sid, self._stream_sid, self._metadata or _NO_METADATA
         )
         if measurement is None:
@@ -288,7 +288,7 @@ class measure_latency_context:  # noqa: N801 - used as a verb, like contextlib.s
             self._measurement = None
         else:
             measurement = self._own(measurement)
-        contained(self._session.close, measurement, exc)
+        call_safely(self._session.close, measurement, exc)
 
     def _own(self, measurement: Measurement) -> Measurement:
         """The one that this task entered last; others entered the same object too."""

@@ -19,7 +19,7 @@ from ..base.loops import running_loop
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
-__all__ = ["BlockedInterval", "LoopLag", "Waits", "blocked_since", "current_loop_lag", "waits_held_up"]
+__all__ = ["AwaitTimes", "BlockedInterval", "LoopLag", "blocked_since", "current_loop_lag", "waits_held_up"]
 
 R = TypeVar("R")
 
@@ -175,20 +175,20 @@ def blocked_since(late: Sequence[BlockedInterval], from_ns: int, at_ns: int, *, 
     return max(from_ns, since_ns)
 
 
-def waits_held_up(late: Sequence[BlockedInterval], waits: Iterable[Wait]) -> list[BlockedInterval]:
+def waits_held_up(late: Sequence[BlockedInterval], await_times: Iterable[Wait]) -> list[BlockedInterval]:
     """The ends of those waits that the loop was held up in."""
-    ends = [(blocked_since(late, from_ns, at_ns, in_hand=True), at_ns) for from_ns, at_ns in waits]
+    ends = [(blocked_since(late, from_ns, at_ns, in_hand=True), at_ns) for from_ns, at_ns in await_times]
     return [(since_ns, at_ns) for since_ns, at_ns in ends if since_ns < at_ns]
 
 
-class Waits(deque[Wait]):
+class AwaitTimes(deque[Wait]):
     """When the coroutine of an operation waited, oldest first; the last `MAX_WAITS`."""
 
     def __init__(self) -> None:
         super().__init__(maxlen=MAX_WAITS)
 
     @coroutine
-    def stepped(self, awaitable: Awaitable[R]) -> Generator[Any, Any, R]:
+    def trace(self, awaitable: Awaitable[R]) -> Generator[Any, Any, R]:
         """Await it, and note when it waits: what it does itself, on the loop's thread, is then known to be its own."""
         steps = _awaiting(awaitable)
         step: Callable[[Any], Any] = steps.send

@@ -12,10 +12,10 @@ from typing import Any, ParamSpec, TypeVar
 
 from opentelemetry.context import Context, get_current
 
-from ..base.internal_errors import contained
+from ..base.internal_errors import call_safely
 from ..model.audio import BYTES_LIKE, size_of
 from ..tracing.context import attach, detach, detach_abandoned
-from .active_session import ActiveSession, switch
+from .active_session import ActiveSession, active
 from .measurement import Measurement, Operation
 
 __all__ = ["Stream", "measured_async_generator", "measured_generator"]
@@ -30,6 +30,7 @@ class Stream:
     """The measurement of one stream: opened at its first step, ended exactly once."""
 
     __slots__ = (
+        "_await_times",
         "_broken_off",
         "_busy_ns",
         "_context",
@@ -40,7 +41,6 @@ class Stream:
         "_session",
         "_size",
         "_var",
-        "_waits",
     )
 
     def __init__(self, session: ActiveSession, measurement: Measurement) -> None:
@@ -49,7 +49,7 @@ class Stream:
         self._context = measurement.context
         self._var: ContextVar[Context] | None = None
         """Where OpenTelemetry keeps the current context: known since the first step."""
-        self._waits = measurement.waits
+        self._await_times = measurement.await_times
         self._broken_off: GeneratorExit | None = None
         self._busy_ns = 0
         self._items = 0
@@ -62,7 +62,7 @@ class Stream:
         if isinstance(exc, GeneratorExit):
             self._broken_off = exc
 
-    def step(self, advance: Callable[[Any], Y], argument: Any) -> Y:
+    def advance(self, advance: Callable[[Any], Y], argument: Any) -> Y:
         """Run one step of a generator under the stream's context."""
         var = self._var
         token = attach(self._context) if var is None else var.set(self._context)
@@ -92,13 +92,13 @@ class Stream:
         self._produced(started_ns, item)
         return item
 
-    async def astep(self, advance: Awaitable[Y]) -> Y:
+    async def aadvance(self, advance: Awaitable[Y]) -> Y:
         """Run one step of an async generator under the stream's context."""
         attached, var = self._context, self._var
         token = attach(attached) if var is None else var.set(attached)
         started_ns = perf_counter_ns()
         try:
-            item = await (advance if self._waits is None else self._waits.stepped(advance))
+            item = await (advance if self._await_times is None else self._await_times.trace(advance))
         except StopAsyncIteration:
             detach(token)
             self._ended(started_ns, None)
@@ -147,7 +147,7 @@ class Stream:
         if kind is bytes:
             self._size = (self._size or 0) + len(item)
         elif issubclass(kind, BYTES_LIKE):
-            self._grow(contained(size_of, item))
+            self._grow(call_safely(size_of, item))
         else:
             self._no_bytes = kind
 
@@ -171,19 +171,19 @@ class Stream:
             measurement.size_bytes = self._size
         measurement.busy_ns = self._busy_ns
         measurement.largest_gap_ns = self._largest_gap_ns or None
-        contained(self._session.end, measurement, self._broken_off if exc is None else exc)
+        call_safely(self._session.end, measurement, self._broken_off if exc is None else exc)
         self._broken_off = None
 
 
 def _stream(operation: Operation, args: tuple[Any, ...]) -> Stream | None:
-    session = switch.session
+    session = active.session
     if session is None:
         return None
-    measurement = contained(session.start, operation, args[0] if args else None)
+    measurement = call_safely(session.start, operation, args[0] if args else None)
     return None if measurement is None else Stream(session, measurement)
 
 
-def _bare(advance: Callable[[Any], Y], argument: Any) -> Y:
+def _unmeasured_step(advance: Callable[[Any], Y], argument: Any) -> Y:
     return advance(argument)
 
 
@@ -195,7 +195,7 @@ def measured_generator(
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> Generator[Y, S, R]:
         generator = function(*args, **kwargs)
         stream = _stream(operation, args)
-        step = _bare if stream is None else stream.step
+        step = _unmeasured_step if stream is None else stream.advance
         advance: Callable[[Any], Y] = generator.send
         argument: Any = None
         try:
@@ -218,7 +218,7 @@ def measured_generator(
     return wrapper
 
 
-async def _abare(advance: Awaitable[Y]) -> Y:
+async def _unmeasured_astep(advance: Awaitable[Y]) -> Y:
     return await advance
 
 
@@ -240,7 +240,7 @@ def measured_async_generator(
     async def wrapper(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[Y, S]:
         generator = function(*args, **kwargs)
         stream = _stream(operation, args)
-        step = _abare if stream is None else stream.astep
+        step = _unmeasured_astep if stream is None else stream.aadvance
         advance: Awaitable[Y] = _first(generator)
         try:
             while True:

@@ -16,17 +16,17 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanContext
 
 from .. import semconv
-from ..base.internal_errors import contained
+from ..base.internal_errors import call_safely
 from ..base.text import text_of_any, well_formed
 from ..model.audio import checked_rate, duration_of, said_duration_ms, said_size
 from ..model.metric import OperationStatus, OperationType, Severity
 from ..tracing.span_status import error_message, metadata_attributes, snapshot_metadata
-from .active_session import switch
+from .active_session import active
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
-    from .event_loop_lag import Waits
+    from .event_loop_lag import AwaitTimes
 
 __all__ = [
     "NS_PER_MS",
@@ -268,7 +268,7 @@ class Measurement(Handle):
     turn: int | None = None
     parent: "Measurement | None" = None
     """The operation of the same turn that it runs inside of."""
-    waits: "Waits | None" = None
+    await_times: "AwaitTimes | None" = None
     """Of an operation of a turn, on its event loop: when its coroutine waited; nanoseconds, monotonic."""
     attempts: "SettledAttempts | None" = None
     """What `attempt()` knows of those that it made."""
@@ -292,17 +292,17 @@ class Measurement(Handle):
     def set_provider(self, provider: str | None, /) -> None:
         if self.is_open and (name := text_of_any(provider or "")):
             self.provider = name
-            contained(self.span.set_attribute, semconv.PROVIDER, name)
+            call_safely(self.span.set_attribute, semconv.PROVIDER, name)
 
     def set_metadata(self, /, **metadata: Any) -> None:
         if self.is_open:
-            contained(self._add_metadata, metadata)
+            call_safely(self._add_metadata, metadata)
 
     def _add_metadata(self, metadata: Mapping[str, Any]) -> None:
-        from ..base.phone_numbers import NEVER
+        from ..base.phone_numbers import REDACT
 
-        session = switch.session
-        facts = (NEVER if session is None else session.phones).cleaned(snapshot_metadata(metadata))
+        session = active.session
+        facts = (REDACT if session is None else session.phones).redact(snapshot_metadata(metadata))
         self.metadata = {**self.metadata, **facts}
         self.span.set_attributes(metadata_attributes(facts))
 
@@ -313,7 +313,7 @@ class Measurement(Handle):
 
     def set_audio(self, *, duration_ms: float | None = None, size_bytes: int | None = None) -> None:
         if self.is_open:
-            contained(self._set_audio, duration_ms, size_bytes)
+            call_safely(self._set_audio, duration_ms, size_bytes)
 
     def _set_audio(self, duration_ms: Any, size_bytes: Any) -> None:
         if (said_ms := said_duration_ms(duration_ms)) is not None:

@@ -5,7 +5,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from opentelemetry.context import get_current
 
-from ..base.internal_errors import contained
+from ..base.internal_errors import call_safely
 from ..model.audio import size_of
 from ..tracing.context import OPERATION
 from .measurement import Operation
@@ -21,7 +21,7 @@ def record_result_size(function: Callable[P, R], operation: Operation) -> Callab
 
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         result = function(*args, **kwargs)
-        contained(_tell, operation, result)
+        call_safely(_record_size, operation, result)
         return result
 
     return wrapper
@@ -34,13 +34,13 @@ def record_awaited_result_size(
 
     async def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         result = await function(*args, **kwargs)
-        contained(_tell, operation, result)
+        call_safely(_record_size, operation, result)
         return result
 
     return wrapper
 
 
-def _tell(operation: Operation, result: Any) -> None:
+def _record_size(operation: Operation, result: Any) -> None:
     measurement: Any = get_current().get(OPERATION)
     if measurement is not None and measurement.operation is operation:
         measurement.set_audio(size_bytes=size_of(result))

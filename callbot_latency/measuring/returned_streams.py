@@ -12,16 +12,16 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 import wrapt
 
-from ..base.internal_errors import contained
+from ..base.internal_errors import call_safely
 from ..model.audio import size_of
 from ..tracing.context import detach
-from .active_session import ActiveSession, switch
+from .active_session import ActiveSession, active
 from .generators import Stream
 from .measurement import Measurement, Operation
 
 __all__ = [
-    "Reading",
     "ReturnedStream",
+    "StreamSpec",
     "is_stream",
     "measured_coroutine_of_stream",
     "measured_function_of_stream",
@@ -39,7 +39,7 @@ ABANDONED: Final = GeneratorExit("the stream was not read to its end")
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class StreamSpec:
     """What an item says of its stream; where a function is None, items say nothing of it.
 
     Args:
@@ -56,7 +56,7 @@ class Reading:
     failure: Callable[[Any], BaseException | None] | None = None
 
 
-PLAIN: Final = Reading()
+DEFAULT_SPEC: Final = StreamSpec()
 
 
 class ReturnedStream(Stream):
@@ -70,13 +70,13 @@ class ReturnedStream(Stream):
 
     """
 
-    __slots__ = ("_failure", "_is_whole", "_last_ns", "_reading")
+    __slots__ = ("_failure", "_is_whole", "_last_ns", "_spec")
 
     def __init__(
-        self, session: ActiveSession, measurement: Measurement, reading: Reading, failure: BaseException | None = None
+        self, session: ActiveSession, measurement: Measurement, spec: StreamSpec, failure: BaseException | None = None
     ) -> None:
         super().__init__(session, measurement)
-        self._reading = reading
+        self._spec = spec
         self._failure = failure
         self._is_whole = False
         # The call itself was the provider's time.
@@ -91,17 +91,17 @@ class ReturnedStream(Stream):
         if self._items > 1 and took_ns > self._largest_gap_ns:
             self._largest_gap_ns = took_ns
         if self._measurement is not None:
-            contained(self._read, self._measurement, item)
+            call_safely(self._read, self._measurement, item)
 
     def _read(self, measurement: Measurement, item: Any) -> None:
-        reading = self._reading
-        if measurement.first_output_ns is None and (reading.is_output is None or reading.is_output(item)):
+        spec = self._spec
+        if measurement.first_output_ns is None and (spec.is_output is None or spec.is_output(item)):
             measurement.mark_first_output()
-        self._grow(reading.size_of(item))
-        if reading.failure is not None and self._failure is None:
-            self._failure = reading.failure(item)
-        if reading.is_last is not None and not self._is_whole:
-            self._is_whole = reading.is_last(item)
+        self._grow(spec.size_of(item))
+        if spec.failure is not None and self._failure is None:
+            self._failure = spec.failure(item)
+        if spec.is_last is not None and not self._is_whole:
+            self._is_whole = spec.is_last(item)
 
     def _finish(self, end_ns: int, exc: BaseException | None) -> None:
         super()._finish(end_ns, self._failure if exc is None else exc)
@@ -115,7 +115,7 @@ class ReturnedStream(Stream):
 
     def __del__(self) -> None:
         if self._measurement is not None:
-            contained(self.closed)
+            call_safely(self.closed)
 
 
 def is_stream(value: Any) -> bool:
@@ -145,7 +145,7 @@ class _Proxy(wrapt.ObjectProxy):  # type: ignore[misc, type-arg, unused-ignore]
             return value
         if name in CLOSERS:
             return _closing(value, self._self_stream)
-        return partial(self._self_stream.step, value) if name == "send" else value
+        return partial(self._self_stream.advance, value) if name == "send" else value
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return self.__wrapped__.__reduce_ex__(protocol)
@@ -153,7 +153,7 @@ class _Proxy(wrapt.ObjectProxy):  # type: ignore[misc, type-arg, unused-ignore]
 
 def _closing(close: Callable[P, R], stream: ReturnedStream) -> Callable[P, R]:
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        contained(stream.closed)
+        call_safely(stream.closed)
         return close(*args, **kwargs)
 
     return wrapper
@@ -165,14 +165,14 @@ class _SyncProxy(_Proxy):
         return self if iterator is self.__wrapped__ else _SyncProxy(iterator, self._self_stream)
 
     def __next__(self) -> Any:
-        return self._self_stream.step(next, self.__wrapped__)
+        return self._self_stream.advance(next, self.__wrapped__)
 
     def __enter__(self) -> Any:
         entered = self.__wrapped__.__enter__()
         return self if entered is self.__wrapped__ else entered
 
     def __exit__(self, *exc: Any) -> Any:
-        contained(self._self_stream.closed)
+        call_safely(self._self_stream.closed)
         return self.__wrapped__.__exit__(*exc)
 
 
@@ -182,42 +182,42 @@ class _AsyncProxy(_Proxy):
         return self if iterator is self.__wrapped__ else _AsyncProxy(iterator, self._self_stream)
 
     def __anext__(self) -> Any:
-        return self._self_stream.astep(self.__wrapped__.__anext__())
+        return self._self_stream.aadvance(self.__wrapped__.__anext__())
 
     async def __aenter__(self) -> Any:
         entered = await self.__wrapped__.__aenter__()
         return self if entered is self.__wrapped__ else entered
 
     async def __aexit__(self, *exc: Any) -> Any:
-        contained(self._self_stream.closed)
+        call_safely(self._self_stream.closed)
         return await self.__wrapped__.__aexit__(*exc)
 
 
-def handed_over(session: ActiveSession, measurement: Measurement, value: T) -> T:
+def wrap_result(session: ActiveSession, measurement: Measurement, value: T) -> T:
     """What a measured call returns: a stream goes on being measured, anything else is the end."""
     if not is_stream(value):
         session.close(measurement, None)
         return value
     detach(measurement.token, measurement.context)
-    return wrap_stream(ReturnedStream(session, measurement, PLAIN), value)
+    return wrap_stream(ReturnedStream(session, measurement, DEFAULT_SPEC), value)
 
 
 def measured_function_of_stream(function: Callable[P, R], operation: Operation) -> Callable[P, R]:
     """Wrap a function; a stream that it returns is timed until it ends."""
 
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        session = switch.session
+        session = active.session
         if session is None:
             return function(*args, **kwargs)
-        measurement = contained(session.open, operation, args[0] if args else None)
+        measurement = call_safely(session.open, operation, args[0] if args else None)
         if measurement is None:
             return function(*args, **kwargs)
         try:
             result = function(*args, **kwargs)
         except BaseException as exc:
-            contained(session.close, measurement, exc)
+            call_safely(session.close, measurement, exc)
             raise
-        over = contained(handed_over, session, measurement, result)
+        over = call_safely(wrap_result, session, measurement, result)
         return result if over is None else over
 
     return wrapper
@@ -229,21 +229,21 @@ def measured_coroutine_of_stream(
     """Wrap a coroutine function; a stream that it returns is timed until it ends."""
 
     async def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        session = switch.session
+        session = active.session
         if session is None:
             return await function(*args, **kwargs)
-        measurement = contained(session.open, operation, args[0] if args else None)
+        measurement = call_safely(session.open, operation, args[0] if args else None)
         if measurement is None:
             return await function(*args, **kwargs)
         try:
-            if measurement.waits is None:
+            if measurement.await_times is None:
                 result = await function(*args, **kwargs)
             else:
-                result = await measurement.waits.stepped(function(*args, **kwargs))
+                result = await measurement.await_times.trace(function(*args, **kwargs))
         except BaseException as exc:
-            contained(session.close, measurement, exc)
+            call_safely(session.close, measurement, exc)
             raise
-        over = contained(handed_over, session, measurement, result)
+        over = call_safely(wrap_result, session, measurement, result)
         return result if over is None else over
 
     return wrapper

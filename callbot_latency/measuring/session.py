@@ -11,7 +11,7 @@ from opentelemetry.trace import INVALID_SPAN, get_current_span
 
 from .. import semconv
 from ..base.bounded import TurnNumbers
-from ..base.internal_errors import contained
+from ..base.internal_errors import call_safely
 from ..base.loops import running_loop
 from ..base.text import text_of_any, well_formed
 from ..model.metric import LatencyMetric, OperationStatus, Severity
@@ -19,7 +19,7 @@ from ..model.thresholds import Thresholds
 from ..tracing.context import BINDING, OPERATION, SPAN, BoundTimeline, BoundTurn, attach, detach, detach_abandoned
 from ..tracing.span_status import mark_failed, metadata_attributes, snapshot_metadata, status_of
 from ..tracing.spans import SpanFactory
-from .active_session import switch
+from .active_session import active
 from .measurement import NS_PER_MS, Measurement, Operation
 
 if TYPE_CHECKING:
@@ -74,9 +74,9 @@ class Session:
         """Where `call()` leaves its call_sid and metadata, and `turn()` its number too, when somebody behind the queue
         asks for them.
         """
-        from ..base.phone_numbers import NEVER  # here, since importing us is to cost little
+        from ..base.phone_numbers import REDACT  # here, since importing us is to cost little
 
-        self.phones: PhoneNumbers = NEVER
+        self.phones: PhoneNumbers = REDACT
         """What becomes of phone numbers in metadata."""
         self.propagates_to: Callable[[str], bool] = _nowhere
         """Whether a call's headers may go to a URL."""
@@ -141,7 +141,7 @@ class Session:
         if binding is None and call_sid and not get_current_span(context).get_span_context().is_valid:
             span = self.spans.start_in_call(operation.span_name, context, attributes, start_wall_ns, call_sid)
         else:
-            span = self.spans.open(operation.span_name, context, attributes, start_wall_ns)
+            span = self.spans.start(operation.span_name, context, attributes, start_wall_ns)
         measurement.span = span
         measurement.span_context = span_context = span.get_span_context()
         measurement.key = key = span_context.span_id if span.is_recording() else -id(measurement)
@@ -160,7 +160,7 @@ class Session:
         """The attributes that an operation's span starts with."""
         operation = measurement.operation
         if metadata or operation.unredacted:
-            facts = self.phones.cleaned({**operation.unredacted, **snapshot_metadata(metadata)})
+            facts = self.phones.redact({**operation.unredacted, **snapshot_metadata(metadata)})
             measurement.metadata = {**measurement.metadata, **facts}
             # First, since an attribute limit drops the oldest.
             attributes = {**metadata_attributes(facts), **operation.attributes}
@@ -188,7 +188,7 @@ class Session:
             if exc is not None:
                 _fail(measurement, exc)
             if measurement.attempts is not None:
-                contained(measurement.attempts.settle, self)
+                call_safely(measurement.attempts.settle, self)
             if measurement.status is not _CANCELLED and not measurement.operation.is_attempt:
                 severity = self._severity(measurement.operation.type_value, measurement.elapsed_ns / NS_PER_MS)
                 if severity is not None:
@@ -200,7 +200,7 @@ class Session:
                 span.set_attributes(_output_attributes(measurement))
             # Last, so that it survives a small attribute limit, which drops the oldest.
             # _value_ is what .value reads, without the cost of Enum's descriptor.
-            self.spans.write(span, semconv.STATUS, measurement.status._value_)
+            self.spans.set_attribute(span, semconv.STATUS, measurement.status._value_)
             # The processor takes the measurement out of the table in on_end.
             span.end(measurement.start_wall_ns + measurement.elapsed_ns)
         finally:
@@ -221,18 +221,18 @@ def _enter(measurement: Measurement, turn: BoundTurn, context: Context) -> None:
     measurement.parent = parent if parent is not None and parent.turn == turn.number else None
     if not measurement.operation.is_attempt:
         turn.add(measurement)
-        measurement.waits = turn.waits_here()
+        measurement.await_times = turn.waits_here()
 
 
 def _read(getter: Any, owner: Any) -> str | None:
-    value = None if getter is None else contained(getter, owner)
+    value = None if getter is None else call_safely(getter, owner)
     return value if value is None or type(value) is str else text_of_any(value)
 
 
 def _fail(measurement: Measurement, exc: BaseException) -> None:
     measurement.status = status_of(exc)
     measurement.error_message = measurement.operation.error_text(exc)
-    contained(mark_failed, measurement.span, exc, measurement.error_message)
+    call_safely(mark_failed, measurement.span, exc, measurement.error_message)
 
 
 def _output_attributes(measurement: Measurement) -> dict[str, Any]:
@@ -253,6 +253,6 @@ def record(metric: LatencyMetric) -> None:
 
     Its `severity` is decided here unless it has one. What is no LatencyMetric is counted as dropped, and logged.
     """
-    session = switch.session
+    session = active.session
     if session is not None:
-        contained(session.record, metric)
+        call_safely(session.record, metric)

@@ -7,7 +7,7 @@ from typing import Any
 from opentelemetry.trace import format_span_id, format_trace_id
 
 from .. import semconv
-from ..base.phone_numbers import NEVER, PhoneNumbers
+from ..base.phone_numbers import REDACT, PhoneNumbers
 from ..base.scrubbing import scrub
 from ..interop.framework_spans import ForeignSpan, metric_of
 from ..measuring.measurement import NS_PER_MS, DeadlineState, Measurement, at
@@ -15,10 +15,10 @@ from ..model.metric import LatencyMetric, OperationStatus, Severity, known_metri
 from ..model.thresholds import Thresholds
 from ..tracing.span_status import snapshot_metadata
 
-__all__ = ["claim", "running_metric", "to_metric"]
+__all__ = ["claim_deadline_report", "running_metric", "to_metric"]
 
 
-def to_metric(item: Any, thresholds: Thresholds, phones: PhoneNumbers = NEVER) -> LatencyMetric:
+def to_metric(item: Any, thresholds: Thresholds, phones: PhoneNumbers = REDACT) -> LatencyMetric:
     """A Measurement of ours, a LatencyMetric handed in, or a finished span of somebody else's.
 
     `phones` cleans the metadata of the last two, and their error messages are scrubbed; a Measurement's were when they
@@ -46,7 +46,7 @@ def _cleaned(metric: LatencyMetric, phones: PhoneNumbers) -> LatencyMetric:
         return metric
     try:
         facts = snapshot_metadata(metric.metadata)
-        cleaned = phones.cleaned(facts)
+        cleaned = phones.redact(facts)
     except Exception:  # noqa: BLE001 - what is handed in may be anything, and change meanwhile; the metric counts
         return replace(metric, metadata={})
     return metric if cleaned is facts else replace(metric, metadata=cleaned)
@@ -60,7 +60,7 @@ def _ms(ns: int | None) -> float | None:
     return None if ns is None else ns / NS_PER_MS
 
 
-def claim(m: Measurement) -> bool:
+def claim_deadline_report(m: Measurement) -> bool:
     """Whether an operation is still to be told in flight; from then on it is, and its end is no second message.
 
     The timer of deadlines and the converter of what has ended agree by who writes first; `setdefault` is one step.

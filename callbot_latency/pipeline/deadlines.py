@@ -5,13 +5,13 @@ from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Final
 
-from ..base.internal_errors import contained
+from ..base.internal_errors import call_safely
 from ..measuring.measurement import NS_PER_MS, Measurement
 from ..measuring.session import OpenMeasurements
 from ..model.alert import Alert
 from ..model.metric import LatencyMetric
 from ..model.thresholds import Thresholds
-from .converter import claim, running_metric
+from .converter import claim_deadline_report, running_metric
 
 __all__ = ["Deadlines"]
 
@@ -70,7 +70,7 @@ class Deadlines:
         while not self._stop.wait(LONGEST_WAIT_S if wait_s is None else wait_s):
             if threading.current_thread() is not self._thread:
                 return  # a greenlet of gevent's, which went along with a fork
-            wait_s = contained(self._look)
+            wait_s = call_safely(self._look)
 
     def _look(self) -> float:
         """Tell what is due; returns for how many seconds nothing can be."""
@@ -83,8 +83,8 @@ class Deadlines:
             left_ms = critical_ms - (now_ns - measurement.start_ns) / NS_PER_MS
             if left_ms > 0:
                 wait_ms = min(wait_ms, left_ms)
-            elif claim(measurement):
-                contained(self._due, measurement, now_ns)
+            elif claim_deadline_report(measurement):
+                call_safely(self._due, measurement, now_ns)
         return max(SHORTEST_WAIT_S, wait_ms / 1000)
 
     def _due(self, measurement: Measurement, now_ns: int) -> None:

@@ -10,7 +10,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_s
 
 from .. import semconv
 from ..base.drop_counters import dropped, unmeasured
-from ..base.internal_errors import contained
+from ..base.internal_errors import call_safely
 from ..model.metric import LatencyMetric
 from ..model.thresholds import Thresholds
 from ..model.turn_metric import TurnMetric
@@ -128,12 +128,12 @@ class Histograms:
     def report(self, batch: Sequence[LatencyMetric]) -> None:
         """Record a batch."""
         for metric in batch:
-            contained(self._record, metric)
+            call_safely(self._record, metric)
 
     def report_turns(self, turns: Sequence[TurnMetric]) -> None:
         """Record turns."""
         for turn in turns:
-            contained(self._record_turn, turn)
+            call_safely(self._record_turn, turn)
 
     def _record_turn(self, turn: TurnMetric) -> None:
         if turn.anchor is None:

@@ -4,7 +4,7 @@ from collections import Counter
 
 from .. import semconv
 from ..base.drop_counters import dropped
-from ..measuring.active_session import switch
+from ..measuring.active_session import active
 from ..model.metric import OperationType
 
 __all__ = ["NameLabels", "running_by_type"]
@@ -37,7 +37,7 @@ class NameLabels:
 
 def running_by_type() -> dict[str, int]:
     """What runs now, by type; a type of which nothing runs is 0, since an absent one would keep its last value."""
-    session = switch.session
+    session = active.session
     open_now = list(session.open_measurements.values()) if session else []
     running = Counter(m.operation.type_value for m in open_now if not m.operation.is_attempt)
     return {kind.value: running[kind.value] for kind in OperationType.known()}

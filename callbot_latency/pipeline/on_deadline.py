@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from opentelemetry.context import Context
 
-from ..alerting.callback_runner import act
+from ..alerting.callback_runner import run_callback
 from ..delivery.lane import Lane
 from ..measuring.measurement import Measurement
 from ..model.alert import Alert
@@ -33,7 +33,7 @@ class _Due:
         if self.measurement.is_open:
             token = attach(self.context)
             try:
-                act(self.function, self.alert, self.measurement.loop)
+                run_callback(self.function, self.alert, self.measurement.loop)
             finally:
                 detach(token)
 

@@ -10,7 +10,7 @@ from typing import Any, Final, overload
 
 from .. import semconv
 from ..alerting.callbacks import add_alert_callback
-from ..measuring.active_session import switch
+from ..measuring.active_session import active
 from ..model.alert import Alert
 from ..model.metric import LatencyMetric, OperationStatus, OperationType, Severity
 from ..model.turn_metric import TurnMetric
@@ -84,12 +84,12 @@ class LatencyTracker:
     def connect(self, session: Any, drain: Callable[[], None], discard: Callable[[], None]) -> None:
         """Called by `init()`: what switches measuring on, what makes a read complete, what a reset throws away."""
         self._session, self._drain, self._discard = session, drain, discard
-        switch.session = session if self._enabled else None
+        active.session = session if self._enabled else None
 
     def disconnect(self) -> None:
         """Called by `shutdown()`: what is kept stays readable."""
         self._session, self._drain, self._discard = None, _nothing, _nothing
-        switch.session = None
+        active.session = None
 
     def restart_after_fork(self) -> None:
         """In a forked child: a lock that another thread held in the parent is nobody's here."""
@@ -113,7 +113,7 @@ class LatencyTracker:
                 "tracking stays off: %s is false; set it to true and start again", semconv.ENV_TRACKING_ENABLED
             )
         if self._session is not None:
-            switch.session = self._session if self._enabled else None
+            active.session = self._session if self._enabled else None
 
     def report(self, batch: Sequence[LatencyMetric | TurnMetric]) -> None:
         """Take in what is finished."""

@@ -13,9 +13,9 @@ from typing import Any, Final
 
 from .. import semconv
 from ..base.drop_counters import dropped
-from ..base.internal_errors import RateLimiter, contained
+from ..base.internal_errors import RateLimiter, call_safely
 from ..base.pacing import Pace
-from ..base.phone_numbers import NEVER, PhoneNumbers
+from ..base.phone_numbers import REDACT, PhoneNumbers
 from ..delivery.protocols import Buffered, Consumer, Ticking, TurnReporter
 from ..model.metric import LatencyMetric
 from ..model.thresholds import Thresholds
@@ -56,7 +56,7 @@ class Pipeline:
         reporters: Sequence[Consumer],
         thresholds: Thresholds,
         *,
-        phones: PhoneNumbers = NEVER,
+        phones: PhoneNumbers = REDACT,
         capacity: int = CAPACITY,
     ) -> None:
         self._tracker = tracker
@@ -76,8 +76,8 @@ class Pipeline:
     def _reset(self) -> None:
         self._queue: deque[Any] = deque()
         self._unreported: list[tuple[Any, LatencyMetric | TurnMetric]] = []
-        self._in_hand: deque[Any] = deque()
-        self._keeping = False
+        self._converting: deque[Any] = deque()
+        self._converted_not_removed = False
         self._tracked = 0
         # Entered again only by a signal handler or a finaliser, which then finds `_draining` set, or that nothing has
         # begun yet.
@@ -95,7 +95,7 @@ class Pipeline:
     def start(self) -> None:
         """Start the worker and every reporter."""
         for reporter in self._reporters:
-            contained(reporter.start)
+            call_safely(reporter.start)
         self._thread.start()
 
     def restart_after_fork(self) -> None:
@@ -103,13 +103,13 @@ class Pipeline:
 
         Nothing waits here, nor before the fork: what the worker was in the middle of is the parent's, or made anew.
         """
-        self._inherited = self._queue, self._unreported, self._in_hand
+        self._inherited = self._queue, self._unreported, self._converting
         self._reset()
         self._resumed = False
         for reporter in self._reporters:
             restart = getattr(reporter, "restart_after_fork", None)
             if restart is not None:
-                contained(restart)
+                call_safely(restart)
 
     def resume_after_fork(self, *resume: Callable[[], object]) -> None:
         """In a forked child, thereafter: start the threads, and nobody waits for it.
@@ -126,7 +126,7 @@ class Pipeline:
 
     def _resume(self, starts: Sequence[Callable[[], object]]) -> None:
         for start in starts:
-            contained(_if_there_is_room, start)
+            call_safely(_if_there_is_room, start)
         self._alone = self._thread.ident is None
         self._resumed = not self._alone
         inherited, self._inherited = self._inherited, ()
@@ -144,7 +144,7 @@ class Pipeline:
     def submit(self, item: Any) -> None:
         """Take in a Measurement, a LatencyMetric or a finished span; when full or closed, drop it and count."""
         waiting = len(self._queue)
-        if waiting + len(self._in_hand) + len(self._unreported) >= self._capacity:
+        if waiting + len(self._converting) + len(self._unreported) >= self._capacity:
             dropped.add(semconv.DROPPED_QUEUE_FULL)
             return
         self._queue.append(item)
@@ -192,9 +192,9 @@ class Pipeline:
         """Move what waits, or `at_most` of it, to what is not yet reported; under the lock. How many that was.
 
         A reader may be interrupted between any two steps, by Ctrl-C or by a signal handler that raises. So all that
-        waits is taken in one step of C, where no handler runs, and leaves `_in_hand` one by one after it was kept.
+        waits is taken in one step of C, where no handler runs, and leaves `_converting` one by one after it was kept.
         """
-        in_hand, unreported = self._in_hand, self._unreported
+        in_hand, unreported = self._converting, self._unreported
         with suppress(IndexError):
             in_hand.extend(map(deque.popleft, repeat(self._queue)))
         self._remove_converted()
@@ -203,7 +203,7 @@ class Pipeline:
             if self._given_up:
                 return done
             item = in_hand[0]
-            self._keeping = True
+            self._converted_not_removed = True
             try:
                 metric = item if isinstance(item, TurnMetric) else to_metric(item, self._thresholds, self._phones)
             except Exception as invalid:  # noqa: BLE001 - one bad item does not take its batch along
@@ -212,14 +212,19 @@ class Pipeline:
             else:
                 unreported.append((item, metric))
             in_hand.popleft()
-            self._keeping = False
+            self._converted_not_removed = False
         return amount
 
     def _remove_converted(self) -> None:
-        """Drop from `_in_hand` what an interrupted reader had kept, and not let go of."""
-        if self._keeping and self._in_hand and self._unreported and self._unreported[-1][0] is self._in_hand[0]:
-            self._in_hand.popleft()
-        self._keeping = False
+        """Drop from `_converting` what an interrupted reader had kept, and not let go of."""
+        if (
+            self._converted_not_removed
+            and self._converting
+            and self._unreported
+            and self._unreported[-1][0] is self._converting[0]
+        ):
+            self._converting.popleft()
+        self._converted_not_removed = False
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until all that finished before is with its reporters; False when the time was too short."""
@@ -268,7 +273,7 @@ class Pipeline:
             return
         self._remove_converted()
         reason = semconv.DROPPED_NO_THREAD if self._alone else semconv.DROPPED_NO_TIME
-        for waiting in (self._in_hand, self._queue, *([self._unreported] if self._alone else [])):
+        for waiting in (self._converting, self._queue, *([self._unreported] if self._alone else [])):
             self._drop(waiting, reason)
 
     @staticmethod
@@ -284,18 +289,18 @@ class Pipeline:
         deadline_s = monotonic() + timeout_s
         for reporter in self._reporters:
             if not isinstance(reporter, Buffered):
-                contained(reporter.close)  # may have a last word for a lane
+                call_safely(reporter.close)  # may have a last word for a lane
         # All of them at the same time: one that hangs does not take the others' share.
         for lane in self._lanes:
-            contained(lane.begin_close, timeout_s)
-        closed = [contained(lane.wait_closed, max(0.0, deadline_s - monotonic())) for lane in self._lanes]
-        contained(self._log_final_drops, max(LAST_WORD_S, deadline_s - monotonic()))
+            call_safely(lane.begin_close, timeout_s)
+        closed = [call_safely(lane.wait_closed, max(0.0, deadline_s - monotonic())) for lane in self._lanes]
+        call_safely(self._log_final_drops, max(LAST_WORD_S, deadline_s - monotonic()))
         return all(closed)
 
     def _log_final_drops(self, timeout_s: float) -> None:
         """What was dropped and is not in the log yet, on a thread that nobody has to wait for."""
         if dropped.by_reason() != self._drops_told:
-            teller = threading.Thread(target=contained, args=(self._log_drops,), kwargs={"last": True}, daemon=True)
+            teller = threading.Thread(target=call_safely, args=(self._log_drops,), kwargs={"last": True}, daemon=True)
             try:
                 teller.start()
             except RuntimeError:  # from Python 3.12 on no thread starts once the interpreter ends: then here
@@ -304,25 +309,25 @@ class Pipeline:
                 teller.join(timeout_s)
 
     def _run(self) -> None:
-        while self._is_current() and not self._closing:
-            calls = self._calls()
+        while self._is_worker_thread() and not self._closing:
+            calls = self._wait_for_wakeups()
             asked = [done for done in calls if done is not None]
-            contained(self._cycle, soon=bool(calls), hurry=bool(asked))
+            call_safely(self._process, soon=bool(calls), hurry=bool(asked))
             for done in asked:
                 done.set()
-        if not self._is_current():
+        if not self._is_worker_thread():
             return
-        contained(self._cycle)
+        call_safely(self._process)
         self._closed = True
-        contained(self._cycle)
+        call_safely(self._process)
         if self._given_up:
             with self._lock:
                 self._drop_queue()
-        for call in self._calls(0.0):
+        for call in self._wait_for_wakeups(0.0):
             if call is not None:
                 call.set()
 
-    def _calls(self, timeout_s: float = INTERVAL_S) -> list[threading.Event | None]:
+    def _wait_for_wakeups(self, timeout_s: float = INTERVAL_S) -> list[threading.Event | None]:
         """Wait to be woken, and take along every other call there is: an event by whoever waits for the work."""
         calls = []
         with suppress(Empty):
@@ -331,28 +336,28 @@ class Pipeline:
                 calls.append(self._wake.get_nowait())
         return calls
 
-    def _is_current(self) -> bool:
+    def _is_worker_thread(self) -> bool:
         """Not so for a greenlet of gevent's that went along with a fork: another one is the worker there."""
         return threading.current_thread() is self._thread
 
-    def _cycle(self, *, soon: bool = False, hurry: bool = False) -> None:
+    def _process(self, *, soon: bool = False, hurry: bool = False) -> None:
         """Report all that finished before, part by part: what a part holds is safe, whatever goes on measuring.
 
         Between two parts it gives way; its parts are larger where it is to be done `soon`, and most in a `hurry`.
         """
-        left = len(self._queue) + len(self._in_hand)
+        left = len(self._queue) + len(self._converting)
         pace = Pace(LARGEST_PART if soon else max(1, min(left // PARTS, LARGEST_PART)))
         while not self._given_up:
             if hurry or self._closing:
                 pace.hurry()
             elif not self._wake.empty():
                 pace.at_least(LARGEST_PART)
-            left -= self._report_a_part(pace.at_once)
-            if left <= 0 or not (self._queue or self._in_hand):
+            left -= self._report_a_part(pace.chunk_size)
+            if left <= 0 or not (self._queue or self._converting):
                 break
-            pace.give_way()
+            pace.yield_gil()
         for tick in self._ticks:
-            contained(tick)
+            call_safely(tick)
         self._log_drops()
 
     def _report_a_part(self, at_most: int) -> int:
@@ -368,10 +373,10 @@ class Pipeline:
         batch, turns = _sorted([metric for _, metric in kept])
         if batch:
             for reporter in self._reporters:
-                contained(reporter.report, batch)
+                call_safely(reporter.report, batch)
         if turns:
             for report_turns in self._turn_reports:
-                contained(report_turns, turns)
+                call_safely(report_turns, turns)
         return converted
 
     def _log_drops(self, *, last: bool = False) -> None:

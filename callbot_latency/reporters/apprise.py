@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import SecretStr
 
-from ..alerting.display import neutralise_mentions, shown, shown_url
-from ..alerting.message import facts_of, title_of
+from ..alerting.display import display_text, neutralise_mentions, shown_url
+from ..alerting.message import message_fields, title_of
 from ..alerting.translations import checked, say
 from ..delivery.errors import TransientError
 from ..model.alert import Alert, AlertEvent, Language
@@ -85,7 +85,7 @@ class AppriseReporter:
     def _message(self, alert: Alert) -> dict[str, str]:
         lines = [
             say(self._language, "{label}: {value}", label=fact.label, value=fact.value)
-            for fact in facts_of(alert, self._language)
+            for fact in message_fields(alert, self._language)
         ]
         url = shown_url(alert.trace_url)
         return {
@@ -143,7 +143,7 @@ def _sent(service: Any, message: dict[str, str]) -> str | None:
     told = complaints[-1] if complaints else "did not take the message"
     for secret in _secrets_in(service):
         told = told.replace(secret, "[secret]")
-    return f"{_name(service)}: {shown(told, 200)}"
+    return f"{_name(service)}: {display_text(told, 200)}"
 
 
 def _secrets_in(service: Any) -> list[str]:

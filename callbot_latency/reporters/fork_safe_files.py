@@ -11,7 +11,7 @@ from pathlib import Path
 from time import sleep
 from typing import Final
 
-__all__ = ["opened"]
+__all__ = ["open_fork_safe"]
 
 _UNDER_WAY_S: Final = 0.001
 _TRIES: Final = 200
@@ -21,7 +21,7 @@ _begun = 0
 _over = 0
 
 
-def opened(path: Path, flags: int, mode: int, held: set[int]) -> int:
+def open_fork_safe(path: Path, flags: int, mode: int, held: set[int]) -> int:
     """A descriptor of the file, in `held` before anybody can lock it, and in no forked child that does not know it.
 
     Raises:

@@ -24,9 +24,18 @@ from ..delivery.errors import PermanentError, TransientError
 if TYPE_CHECKING:
     from urllib3 import HTTPResponse, PoolManager
 
-__all__ = ["MAX_ANSWER", "Address", "Answer", "AnswerError", "Attempts", "Basic", "address_of", "unlogged"]
+__all__ = [
+    "MAX_RESPONSE_BYTES",
+    "Address",
+    "Basic",
+    "HttpClient",
+    "HttpResponse",
+    "HttpStatusError",
+    "address_of",
+    "unlogged",
+]
 
-MAX_ANSWER: Final = 64 * 1024
+MAX_RESPONSE_BYTES: Final = 64 * 1024
 """How many bytes of an answer are read."""
 MAX_SAID: Final = 200
 """How many characters of an answer are shown."""
@@ -38,7 +47,7 @@ Basic = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpResponse:
     """What a server said.
 
     Attributes:
@@ -62,7 +71,7 @@ class Answer:
         return PermanentError(f"{what}: {advice}" if advice else what)
 
 
-class AnswerError(Exception):
+class HttpStatusError(Exception):
     """The server answered, and not with 2xx.
 
     Attributes:
@@ -71,7 +80,7 @@ class AnswerError(Exception):
 
     """
 
-    def __init__(self, answer: Answer, said: str) -> None:
+    def __init__(self, answer: HttpResponse, said: str) -> None:
         super().__init__(f"HTTP {answer.status}")
         self.answer = answer
         self.said = said
@@ -81,7 +90,7 @@ class AnswerError(Exception):
         return self.answer.as_error(where, self.said, advice.get(self.answer.status))
 
 
-class Attempts:
+class HttpClient:
     """Requests to one server, each of which is one attempt.
 
     ``HTTPS_PROXY``, ``HTTP_PROXY`` and ``NO_PROXY`` are honoured. Redirects are not followed, an answer is read up to
@@ -105,7 +114,7 @@ class Attempts:
         self._secrets = _written(secrets)
         self._pool = _opened_pool(url)
 
-    def answer_to(self, method: str, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+    def request_once(self, method: str, url: str, body: bytes, headers: Mapping[str, str]) -> HttpResponse:
         """One attempt, and the answer whatever its status.
 
         Raises:
@@ -124,7 +133,7 @@ class Attempts:
         # Raised out here, so that not even the context of what is raised holds the address.
         raise TransientError(f"{self._where}: {reason}")
 
-    def _attempt(self, method: str, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+    def _attempt(self, method: str, url: str, body: bytes, headers: Mapping[str, str]) -> HttpResponse:
         from urllib3 import Timeout
 
         from .timed import deadline
@@ -152,7 +161,7 @@ class Attempts:
         if headers.get("Connection") == "close":
             # A server that does not say that it closes would have us use a connection that is gone.
             self._pool.clear()
-        return Answer(response.status, response.headers, answer)
+        return HttpResponse(response.status, response.headers, answer)
 
     def request(self, method: str, url: str, *, body: bytes, headers: Mapping[str, str], **_: Any) -> "HTTPResponse":
         """One attempt, for prometheus_client and influxdb-client, which take this for a pool of urllib3's.
@@ -166,9 +175,9 @@ class Attempts:
         """
         from urllib3 import HTTPResponse
 
-        answer = self.answer_to(method, url, body, headers)
+        answer = self.request_once(method, url, body, headers)
         if not 200 <= answer.status < 300:
-            raise AnswerError(answer, self._shown(answer.body.decode(errors="replace")))
+            raise HttpStatusError(answer, self._shown(answer.body.decode(errors="replace")))
         return HTTPResponse(io.BytesIO(answer.body), status=answer.status)
 
     def clear(self) -> None:
@@ -189,8 +198,8 @@ def _read(response: Any, deadline_s: float) -> tuple[bytes, bool]:
     body = bytearray()
     # The status has come: an answer that breaks off after it changes nothing, and must not have us ask again.
     with suppress(HTTPError, OSError):
-        while len(body) < MAX_ANSWER and monotonic() < deadline_s:
-            part = response.read1(MAX_ANSWER - len(body), decode_content=False)
+        while len(body) < MAX_RESPONSE_BYTES and monotonic() < deadline_s:
+            part = response.read1(MAX_RESPONSE_BYTES - len(body), decode_content=False)
             if not part:
                 return bytes(body), True
             body += part

@@ -13,8 +13,8 @@ from ..delivery.errors import PermanentError, TransientError
 from ..model.metric import LatencyMetric
 from ..model.turn_metric import TurnMetric
 from ..semconv import LOGGER_INFLUXDB
-from .http import AnswerError, Attempts, address_of
-from .influxdb_points import Points
+from .http import HttpClient, HttpStatusError, address_of
+from .influxdb_points import LineWriter
 
 __all__ = ["InfluxDBReporter"]
 
@@ -78,10 +78,10 @@ class InfluxDBReporter:
     def _reset(self) -> None:
         # For InfluxDB 1.8, the token is user:password.
         secrets = [self._token, self._token.partition(":")[2]]
-        self._attempts = Attempts(f"InfluxDB {self._url}", self._url, self._timeout_ms / 1000.0, secrets)
+        self._http = HttpClient(f"InfluxDB {self._url}", self._url, self._timeout_ms / 1000.0, secrets)
         # Now, since it imports more by then; it opens nothing.
         self._client: Any = self._connected()
-        self._points: Points | None = None
+        self._points: LineWriter | None = None
         self._kept: list[_Line] = []
 
     def start(self) -> None:
@@ -132,7 +132,7 @@ class InfluxDBReporter:
 
     def _line(self, metric: LatencyMetric | TurnMetric) -> bytes | None:
         if self._points is None:
-            self._points = Points()
+            self._points = LineWriter()
         try:
             return self._points.line(metric)
         except ValueError as error:
@@ -147,7 +147,7 @@ class InfluxDBReporter:
             attempts += 1
             try:
                 self._attempt(part)
-            except AnswerError as answer:
+            except HttpStatusError as answer:
                 error = answer.as_delivery(f"InfluxDB {self._url}", self._advice)
                 if isinstance(error, TransientError):
                     raise error from None
@@ -175,7 +175,7 @@ class InfluxDBReporter:
             )
         # The client's own pool follows redirects with the token and reads answers of any length; its exceptions quote
         # headers, and the way they are made writes to the root logger, which sets that up where nobody had.
-        client.api_client.rest_client.pool_manager = self._attempts
+        client.api_client.rest_client.pool_manager = self._http
         return client
 
 
@@ -207,7 +207,7 @@ def _levels_kept() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _dropped(answer: AnswerError) -> int:
+def _dropped(answer: HttpStatusError) -> int:
     """How many points of the request the server says that it dropped, the others being written; 0 if it does not."""
     said = _PARTIAL.search(answer.answer.body.decode(errors="replace"))
     return int(said[1]) if said else 0

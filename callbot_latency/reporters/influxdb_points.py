@@ -14,7 +14,7 @@ from ..model.metric import LatencyMetric
 from ..model.turn_metric import TurnMetric
 from ..pipeline.instruments import NameLabels
 
-__all__ = ["ATTEMPT_MEASUREMENT", "MEASUREMENT", "TURN_MEASUREMENT", "Points"]
+__all__ = ["ATTEMPT_MEASUREMENT", "MEASUREMENT", "TURN_MEASUREMENT", "LineWriter"]
 
 MEASUREMENT: Final = "callbot.operation"
 ATTEMPT_MEASUREMENT: Final = "callbot.attempt"
@@ -37,7 +37,7 @@ _UNFIT: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _Field = float | int | str | bool
 
 
-class Points:
+class LineWriter:
     """Writes measurements and turns as lines; remembers names, providers and instants, a bounded number of each.
 
     Points of one series with the same time would overwrite each other. What is measured is timed to the microsecond,

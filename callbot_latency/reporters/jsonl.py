@@ -17,7 +17,7 @@ from ..delivery.retry import Retry
 from ..model.metric import LatencyMetric
 from ..model.turn_metric import TurnMetric
 from ..semconv import LOGGER_JSONL
-from .fork_safe_files import opened
+from .fork_safe_files import open_fork_safe
 from .rotation import Rotation, locked
 
 __all__ = ["JsonlReporter"]
@@ -136,7 +136,7 @@ class JsonlReporter:
         for file in self._held:
             return file
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        file = opened(self._path, _FLAGS, 0o600, self._held)
+        file = open_fork_safe(self._path, _FLAGS, 0o600, self._held)
         if not stat.S_ISREG(os.fstat(file).st_mode):
             raise OSError(errno.EINVAL, "not a regular file")
         self._rotation.start()

@@ -12,14 +12,14 @@ from typing import Any, ClassVar, Final
 from prometheus_client import CollectorRegistry, delete_from_gateway, push_to_gateway
 
 from .. import semconv
-from ..base.internal_errors import contained
+from ..base.internal_errors import call_safely
 from ..base.pacing import yielding
 from ..delivery.errors import PermanentError, TransientError
 from ..model.metric import LatencyMetric
 from ..model.thresholds import Thresholds
 from ..model.turn_metric import TurnMetric
 from ..pipeline.prometheus_exposition import Counts
-from .http import AnswerError, Attempts, Basic, address_of
+from .http import Basic, HttpClient, HttpStatusError, address_of
 
 __all__ = ["PrometheusReporter"]
 
@@ -116,7 +116,7 @@ class PrometheusReporter:
         self._counts = Counts(self._thresholds)
         self._registry = CollectorRegistry()
         self._registry.register(self._counts)
-        self._attempts = Attempts(f"Pushgateway {self._url}", self._url, self._timeout_s, _secrets(self._auth))
+        self._http = HttpClient(f"Pushgateway {self._url}", self._url, self._timeout_s, _secrets(self._auth))
         self._unpushed = self._refused = 0
         self._has_group = False
         self._not_before_s = float("-inf")
@@ -135,7 +135,7 @@ class PrometheusReporter:
 
         """
         for metric in yielding(batch):
-            contained(self._counts.count, metric)
+            call_safely(self._counts.count, metric)
         self._unpushed += len(batch)
         if monotonic() < self._not_before_s:
             return
@@ -155,7 +155,7 @@ class PrometheusReporter:
     def report_turns(self, turns: Sequence[TurnMetric]) -> None:
         """Count turns, which the next push carries."""
         for turn in turns:
-            contained(self._counts.count_turn, turn)
+            call_safely(self._counts.count_turn, turn)
         self._unpushed += len(turns)
 
     def close(self) -> None:
@@ -177,7 +177,7 @@ class PrometheusReporter:
             raise PermanentError(self._lost(error), refused=self._unpushed - self._refused) from None
         finally:
             self._unpushed = self._refused = 0
-            self._attempts.clear()
+            self._http.clear()
 
     def _lost(self, error: Exception) -> str:
         return f"the last push failed, {self._unpushed} measurements and turns are lost to Prometheus: {error}"
@@ -202,7 +202,7 @@ class PrometheusReporter:
     def _use(self, act: Callable[[], None]) -> None:
         try:
             act()
-        except AnswerError as answer:
+        except HttpStatusError as answer:
             raise answer.as_delivery(f"Pushgateway {self._url}", _ADVICE) from None
 
     def _send(
@@ -212,7 +212,7 @@ class PrometheusReporter:
         sent = {**dict(headers), **_authorization(self._auth)}
 
         def attempt() -> None:
-            self._attempts.request(method, url, body=data, headers=sent)
+            self._http.request(method, url, body=data, headers=sent)
 
         return attempt
 

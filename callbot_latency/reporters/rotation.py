@@ -25,9 +25,9 @@ from tempfile import TemporaryFile
 from time import monotonic, time
 from typing import Final, NamedTuple
 
-from ..base.internal_errors import RateLimiter, contained
+from ..base.internal_errors import RateLimiter, call_safely
 from ..semconv import LOGGER_ROTATION
-from .fork_safe_files import opened
+from .fork_safe_files import open_fork_safe
 
 __all__ = ["Backup", "Backups", "Rotation", "backups_of", "locked"]
 
@@ -209,14 +209,14 @@ class Backups:
     def _run(self) -> None:
         work, stop = self._work, self._stop
         while work.get() and not stop.is_set():
-            contained(self.tidy, stop)
+            call_safely(self.tidy, stop)
 
     def tidy(self, stop: threading.Event) -> None:
         """Remove the oldest, then compress the others, the oldest first, until `stop` is set."""
         try:
             found = backups_of(self._path)
         except OSError as error:
-            self._tell(error)
+            self._log_error(error)
             return
         whole = sorted(backup for backup, forms in found.items() if forms != {_HALF})
         too_old = set(whole[: max(0, len(whole) - self._keep)])
@@ -232,9 +232,9 @@ class Backups:
                 elif _HALF in forms:
                     self._remove_half(backup)
             except OSError as error:  # the next one may do all the same
-                self._tell(error)
+                self._log_error(error)
 
-    def _tell(self, error: OSError) -> None:
+    def _log_error(self, error: OSError) -> None:
         if self._complain():
             _log.error(
                 "cannot compress or remove what was moved aside of %s: %s; nothing is lost, it is tried again at the "
@@ -285,7 +285,7 @@ class Backups:
 
     @contextmanager
     def _open(self, path: Path, flags: int = 0) -> Iterator[int]:
-        file = opened(path, _OPEN | flags, _PRIVATE, self._held)
+        file = open_fork_safe(path, _OPEN | flags, _PRIVATE, self._held)
         try:
             yield file
         finally:

@@ -10,13 +10,13 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from ..alerting.display import shown
+from ..alerting.display import display_text
 from ..alerting.translations import checked
 from ..delivery.errors import PermanentError, TransientError
 from ..model.alert import Alert, Language
 from ..model.metric import Severity
 from ..semconv import ENV_SLACK_CHANNEL, ENV_SLACK_WEBHOOK_URL
-from .http import Answer, Attempts
+from .http import HttpClient, HttpResponse
 from .settings import checked_severity, explained, is_wanted
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class SlackReporter:
             raise ValueError(f"timeout_s: expected seconds above 0 and at most 60, got {timeout_s!r}")
         self._timeout_s = timeout_s
         self._message = _load()
-        self._attempts = Attempts("Slack", webhook_url, timeout_s)
+        self._http = HttpClient("Slack", webhook_url, timeout_s)
         self._target = _Target(self._webhook_url, self._channel)
 
     def __repr__(self) -> str:
@@ -106,7 +106,7 @@ class SlackReporter:
 
     def start(self) -> None:
         """In a forked child, let go of what the parent had open."""
-        self._attempts = Attempts("Slack", self._webhook_url.get_secret_value(), self._timeout_s)
+        self._http = HttpClient("Slack", self._webhook_url.get_secret_value(), self._timeout_s)
 
     def notify(self, alert: Alert) -> None:
         """Post one alert, unless it is below the severity that was asked for.
@@ -130,10 +130,10 @@ class SlackReporter:
 
     def close(self) -> None:
         """Let go of the connection."""
-        self._attempts.clear()
+        self._http.clear()
 
     def _post(self, message: dict[str, Any]) -> None:
-        answer = self._attempts.answer_to(
+        answer = self._http.request_once(
             "POST",
             self._webhook_url.get_secret_value(),
             json.dumps(message).encode(),
@@ -182,7 +182,7 @@ def _json_in(text: str) -> Mapping[str, Any]:
     return read if isinstance(read, dict) else {}
 
 
-def _check_accepted(answer: Answer, code: str) -> None:
+def _check_accepted(answer: HttpResponse, code: str) -> None:
     """Slack's documentation calls every 200 a success, look-alikes answer 204 too; two kinds of them are none.
 
     A JSON object may say that it is not ``ok`` (Slack's own API and look-alikes), and a page of HTML is a proxy's.
@@ -197,7 +197,7 @@ def _check_accepted(answer: Answer, code: str) -> None:
         raise _refusal(answer, code)
 
 
-def _refusal(answer: Answer, code: str) -> TransientError | PermanentError:
+def _refusal(answer: HttpResponse, code: str) -> TransientError | PermanentError:
     return answer.as_error("Slack", code, _ADVICE.get(code) or _BY_STATUS.get(answer.status) or _CHECK)
 
 
@@ -235,7 +235,7 @@ def _checked_channel(channel: str | None) -> str | None:
     if not isinstance(channel, str):
         raise TypeError(f"channel: expected a channel such as '#alerts' or an ID, got {type(channel).__name__}")
     if not _CHANNEL.fullmatch(channel):
-        raise ValueError(f"channel: expected a channel such as '#alerts' or an ID, got {shown(channel, 80)!r}")
+        raise ValueError(f"channel: expected a channel such as '#alerts' or an ID, got {display_text(channel, 80)!r}")
     return channel
 
 

@@ -13,7 +13,7 @@ from slack_sdk.models.blocks import (
 )
 
 from ..alerting.display import neutralise_mentions, shown_url
-from ..alerting.message import Fact, facts_of, text_of, title_of
+from ..alerting.message import Field, message_fields, one_line_message, title_of
 from ..alerting.translations import say
 from ..base.text import one_line
 from ..model.alert import Alert, Language
@@ -42,7 +42,7 @@ def slack_message(alert: Alert, language: Language = "en") -> dict[str, Any]:
     title = one_line(neutralise_mentions(title_of(alert, language)), TITLE_CHARS)
     blocks: list[Block] = [HeaderBlock(text=PlainTextObject(text=title, emoji=False)), *_facts(alert, language)]
     return {
-        "text": _plain(text_of(alert, language)),
+        "text": _plain(one_line_message(alert, language)),
         "blocks": [block.to_dict() for block in blocks],
         # The plain text is what it is: no bold from an asterisk, no mention from a name, no preview of the trace.
         "mrkdwn": False,
@@ -55,7 +55,7 @@ def slack_message(alert: Alert, language: Language = "en") -> dict[str, Any]:
 
 def _facts(alert: Alert, language: Language) -> list[Block]:
     """One section, a line a fact: Slack keeps the order and the line breaks on every device."""
-    lines = [_line(fact) for fact in facts_of(alert, language)]
+    lines = [_line(fact) for fact in message_fields(alert, language)]
     url = shown_url(alert.trace_url)
     if url:
         lines.append([RichTextElementParts.Link(url=url, text=say(language, "open the trace"))])
@@ -63,7 +63,7 @@ def _facts(alert: Alert, language: Language) -> list[Block]:
     return [RichTextBlock(elements=[RichTextSectionElement(elements=elements)])] if elements else []
 
 
-def _line(fact: Fact) -> list[RichTextElement]:
+def _line(fact: Field) -> list[RichTextElement]:
     value = one_line(neutralise_mentions(fact.value), FACT_CHARS)
     style = _Style(code=True) if fact.is_id else None
     return [_Text(text=f"{fact.label}  ", style=_Style(bold=True)), _Text(text=value, style=style)]

@@ -9,7 +9,7 @@ import structlog
 from opentelemetry import trace
 
 from .. import semconv
-from ..alerting.message import said, text_of
+from ..alerting.message import describe, one_line_message
 from ..model.alert import Alert, AlertEvent, Language
 from ..model.metric import LatencyMetric, Severity
 from ..tracing.context import bound
@@ -42,12 +42,12 @@ class LogReporter:
         """Log measurements, where the logger's level asks for them."""
         if _measurements.isEnabledFor(logging.DEBUG):
             for metric in batch:
-                _measurements.debug("%s %s", said(metric), metric.status.value, extra=_ids(metric))
+                _measurements.debug("%s %s", describe(metric), metric.status.value, extra=_ids(metric))
 
     def notify(self, alert: Alert) -> None:
         """Log an alert: warning or error; that it is over, as information."""
         level = logging.INFO if alert.event is AlertEvent.RECOVERY else _LEVELS[alert.severity]
-        _alerts.log(level, "%s", text_of(alert, self._language), extra=_ids(alert.metric))
+        _alerts.log(level, "%s", one_line_message(alert, self._language), extra=_ids(alert.metric))
 
     def close(self) -> None:
         """Nothing to close."""

@@ -15,15 +15,15 @@ from ..alerting.rules.engine import RuleEngine
 from ..alerting.rules.file import load_rules
 from ..alerting.rules.schema import Rule
 from ..base.drop_counters import dropped, unmeasured
-from ..base.internal_errors import contained
-from ..base.phone_numbers import NEVER, PhoneNumbers
-from ..base.scrubbing import own
+from ..base.internal_errors import call_safely
+from ..base.phone_numbers import REDACT, PhoneNumbers
+from ..base.scrubbing import custom_patterns
 from ..config import ConfigError, LatencyConfig, load_config, load_otel_from_dotenv
 from ..delivery.lane import Lane
 from ..delivery.manager import report_manager
 from ..delivery.protocols import Consumer, LatencyReporter, Notifier
 from ..interop.gen_ai import GenAISession
-from ..measuring.active_session import switch
+from ..measuring.active_session import active
 from ..measuring.session import Session
 from ..pipeline.deadlines import Deadlines
 from ..pipeline.histograms import Histograms
@@ -63,9 +63,9 @@ class _Runtime:
         patterns = () if config.scrub_patterns_file is None else load_patterns(config.scrub_patterns_file)
         self._from_environment = _from_environment(config)
         self.providers: Providers = open_providers(config)
-        own.patterns = patterns
+        custom_patterns.patterns = patterns
         key = _hash_key(config.trace_key.get_secret_value().encode())
-        phones = PhoneNumbers(key) if config.phone_numbers == "hashed" else NEVER
+        phones = PhoneNumbers(key) if config.phone_numbers == "hashed" else REDACT
         self.pipeline = Pipeline(latency_tracker, self._reporters(rules), config.thresholds, phones=phones)
         spans = SpanFactory.on(self.providers.tracers, key)
         self.session = (GenAISession if config.gen_ai_names else Session)(spans, config.thresholds, self.pipeline)
@@ -124,7 +124,7 @@ class _Runtime:
         # What runs in the parent ends in the parent.
         self.session.open_measurements.clear()
         for timeline in list(self.session.timelines):
-            contained(timeline.restart_after_fork)
+            call_safely(timeline.restart_after_fork)
         self.on_deadline.restart_after_fork()
         self.deadlines.restart_after_fork()
         self.pipeline.restart_after_fork()
@@ -188,14 +188,14 @@ def init(config: LatencyConfig | None = None) -> None:
         config = config or load_config()
         latency_tracker.refused = not config.tracking_enabled
         if not config.tracking_enabled:
-            switch.session = None
+            active.session = None
             return
         load_otel_from_dotenv()
         runtime = _Runtime(config)
         try:
             runtime.start()
         except BaseException:
-            contained(runtime.close, EXIT_TIMEOUT_S)
+            call_safely(runtime.close, EXIT_TIMEOUT_S)
             raise
         _runtime = runtime
         _hook()
@@ -223,7 +223,7 @@ def shutdown(timeout_s: float = EXIT_TIMEOUT_S) -> bool:
         return False
     try:
         runtime, _runtime = _runtime, None
-        return runtime is None or bool(contained(runtime.close, timeout_s))
+        return runtime is None or bool(call_safely(runtime.close, timeout_s))
     finally:
         lifecycle.release()
 
@@ -233,7 +233,7 @@ def init_for_auto_instrumentation() -> None:
     try:
         init()
     except Exception as error:  # noqa: BLE001 - what is raised here would end every other instrumentation too
-        switch.session = None
+        active.session = None
         _log.error("callbot_latency is off: %s", error)
 
 
@@ -264,7 +264,7 @@ def _after_fork_in_child() -> None:
         # Not sooner, since the end of the process needs all of that; nor later, since threads inherit the mask.
         _exits.unblock_signals()
         if runtime is not None:
-            contained(runtime.resume_after_fork)
+            call_safely(runtime.resume_after_fork)
 
 
 def _restart_after_fork(runtime: _Runtime | None) -> None:
@@ -272,15 +272,15 @@ def _restart_after_fork(runtime: _Runtime | None) -> None:
     _lifecycle = threading.Lock()
     _exits.restart_after_fork()
     for each in (callbacks, latency_tracker):
-        contained(each.restart_after_fork)
+        call_safely(each.restart_after_fork)
     dropped.reset_after_fork()
     unmeasured.reset_after_fork()
     if runtime is not None:
-        contained(runtime.restart_after_fork)
+        call_safely(runtime.restart_after_fork)
     else:
         # Off, or amid an init() or a shutdown() of a thread that is not here: nobody goes on with what that has made.
-        contained(latency_tracker.disconnect)
-        contained(report_manager.restart_after_fork, running=False)
+        call_safely(latency_tracker.disconnect)
+        call_safely(report_manager.restart_after_fork, running=False)
 
 
 def _flush(timeout_s: float) -> None:

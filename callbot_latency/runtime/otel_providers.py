@@ -19,13 +19,13 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, Tra
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
-from ..base.internal_errors import contained
+from ..base.internal_errors import call_safely
 from ..base.scrubbing import scrub
 from ..config import ConfigError, LatencyConfig, otel_names
 from ..interop.span_processor import LatencySpanProcessor
 from ..pipeline.histograms import views
 from ..semconv import LOGGER_PROVIDERS, OTEL_EXPORTER_PROMETHEUS_HOST, OTEL_EXPORTER_PROMETHEUS_PORT, SCOPE
-from ..tracing.spans import MAX_DIRECT_ATTRIBUTES, Writing
+from ..tracing.spans import MAX_DIRECT_ATTRIBUTES, AttributeWriting
 
 __all__ = ["Providers", "open_providers"]
 
@@ -107,7 +107,7 @@ class Providers:
 
 def _close_on(begin: threading.Event, close: Callable[[], Any]) -> None:
     begin.wait()
-    contained(close)
+    call_safely(close)
 
 
 def open_providers(config: LatencyConfig) -> Providers:
@@ -135,7 +135,7 @@ def open_providers(config: LatencyConfig) -> Providers:
             closers.append(meters.shutdown)
     except BaseException:
         for close in closers:
-            contained(close)
+            call_safely(close)
         raise
     return Providers(tracers, meters, closers)
 
@@ -193,11 +193,11 @@ class _OurTracerProvider(TracerProvider):
         limits = SpanLimits()
         super().__init__(resource=resource, shutdown_on_exit=False, span_limits=limits)
         super().add_span_processor(_relay)
-        self.writing = Writing(direct=_is_roomy(limits) and _attributes_are_a_dict())
+        self.writing = AttributeWriting(bypass_checks=_is_roomy(limits) and _attributes_are_a_dict())
 
     def add_span_processor(self, span_processor: SpanProcessor) -> None:
         """The application's processor may look at a span that starts: from now on it is started with attributes."""
-        self.writing.direct = False
+        self.writing.bypass_checks = False
         super().add_span_processor(span_processor)
 
 

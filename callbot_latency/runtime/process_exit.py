@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any, Final
 
 from ..base.greenlets import is_in_hub, is_patched
-from ..base.internal_errors import contained
+from ..base.internal_errors import call_safely
 
 __all__ = ["Exits"]
 
@@ -70,7 +70,7 @@ class Exits:
 
     def restart_after_fork(self) -> None:
         """In a forked child: gunicorn is loaded by now, also where its configuration called `init()`."""
-        contained(self._hook_gunicorn)
+        call_safely(self._hook_gunicorn)
 
     def _hook_multiprocessing(self) -> None:
         """A child leaves by os._exit, past atexit, but runs multiprocessing's own finalizers."""
@@ -87,7 +87,7 @@ class Exits:
             signals.worker_process_shutdown.connect(self._end_celery_child, weak=False)
 
     def _end_celery_child(self, **_: object) -> None:
-        contained(self.shutdown)
+        call_safely(self.shutdown)
 
     def _hook_gunicorn(self) -> None:
         """With ``--preload`` each worker sets its own signal handlers after the fork, and then takes the application.
@@ -103,7 +103,7 @@ class Exits:
         @functools.wraps(load)
         def load_wsgi(self_: Any) -> None:
             load(self_)
-            contained(self._hook_signals)
+            call_safely(self._hook_signals)
 
         worker.load_wsgi = load_wsgi
 
@@ -153,14 +153,14 @@ class _OnSignal:
 
     def _flush(self) -> None:
         if not is_in_hub():
-            contained(self._exits.flush, SIGNAL_WAIT_S)
+            call_safely(self._exits.flush, SIGNAL_WAIT_S)
 
     def _do_the_default(self, number: int) -> None:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 
     def _end(self, number: int) -> None:
-        contained(self._exits.shutdown)
+        call_safely(self._exits.shutdown)
         self._ended = True
         if is_patched():
             os.kill(os.getpid(), number)

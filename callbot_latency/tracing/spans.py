@@ -24,7 +24,7 @@ from opentelemetry.trace import (
 
 from ..semconv import CALL_PART_SPAN, CALL_SID, CALL_SPAN, SCOPE
 
-__all__ = ["MAX_DIRECT_ATTRIBUTES", "CallIdGenerator", "SpanFactory", "Writing"]
+__all__ = ["MAX_DIRECT_ATTRIBUTES", "AttributeWriting", "CallIdGenerator", "SpanFactory"]
 
 MAX_DIRECT_ATTRIBUTES: Final = 64
 """So many attributes are written past the SDK's checks at most: no limit that is at least as high is ever reached."""
@@ -85,7 +85,7 @@ class FixedIdGenerator:
         return False
 
 
-class Writing:
+class AttributeWriting:
     """Whether our spans' attributes may be written straight into the dict that the SDK keeps them in.
 
     The SDK copies and checks each attribute, which costs more than all else that we do on the caller's path; ours
@@ -94,13 +94,13 @@ class Writing:
     SDK keeps attributes as it did when this was written.
     """
 
-    __slots__ = ("direct",)
+    __slots__ = ("bypass_checks",)
 
-    def __init__(self, *, direct: bool = False) -> None:
-        self.direct: bool = direct
+    def __init__(self, *, bypass_checks: bool = False) -> None:
+        self.bypass_checks: bool = bypass_checks
 
 
-_CHECKED: Final = Writing()
+_CHECKED: Final = AttributeWriting()
 
 
 class SpanFactory:
@@ -114,7 +114,7 @@ class SpanFactory:
 
     """
 
-    def __init__(self, tracer: Tracer, ids: CallIdGenerator, writing: "Writing") -> None:
+    def __init__(self, tracer: Tracer, ids: CallIdGenerator, writing: "AttributeWriting") -> None:
         self._sampler: Any = None
         if hasattr(tracer, "id_generator") and hasattr(tracer, "sampler"):
             from .sampler import fast_parent_based
@@ -134,7 +134,7 @@ class SpanFactory:
         ids = CallIdGenerator(key)
         return cls(provider.get_tracer(SCOPE), ids, getattr(provider, "writing", _CHECKED))
 
-    def open(
+    def start(
         self,
         name: str,
         context: Context,
@@ -146,7 +146,7 @@ class SpanFactory:
 
         `attributes` are of plain types, and their keys no empty strings.
         """
-        if not self._writing.direct or len(attributes) > MAX_DIRECT_ATTRIBUTES:
+        if not self._writing.bypass_checks or len(attributes) > MAX_DIRECT_ATTRIBUTES:
             return self._start_span(name, context, SpanKind.INTERNAL, attributes, links, start_ns, False, False)
         span = self._start_span(name, context, SpanKind.INTERNAL, None, links, start_ns, False, False)
         held = getattr(span, "_attributes", None)
@@ -154,9 +154,9 @@ class SpanFactory:
             held._dict.update(attributes)  # noqa: SLF001 - see Writing
         return span
 
-    def write(self, span: Span, key: str, value: str) -> None:
+    def set_attribute(self, span: Span, key: str, value: str) -> None:
         """Set one attribute of a span that this opener opened."""
-        held = getattr(span, "_attributes", None) if self._writing.direct else None
+        held = getattr(span, "_attributes", None) if self._writing.bypass_checks else None
         if held is None or len(held._dict) >= MAX_DIRECT_ATTRIBUTES:  # noqa: SLF001 - see Writing
             span.set_attribute(key, value)
         else:
@@ -188,9 +188,9 @@ class SpanFactory:
         """
         current = trace.get_current_span(context).get_span_context()
         if current.is_valid and current.trace_id == self.ids.trace_id_of(call_sid):
-            return self.open(name, context, attributes, start_ns)
+            return self.start(name, context, attributes, start_ns)
         beneath_root = trace.set_span_in_context(NonRecordingSpan(self._root_of(call_sid)), context)
-        return self.open(name, beneath_root, attributes, start_ns, _links(current))
+        return self.start(name, beneath_root, attributes, start_ns, _links(current))
 
     def _tracer_of_root(self, trace_id: int, span_id: int) -> Tracer:
         """A copy of our tracer that gives these ids: what a signal handler opens meanwhile has others."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
-from ..base.internal_errors import contained
+from ..base.internal_errors import call_safely
 from ..timeline import Anchor, Timeline
 from . import reasons
 from .barge_in import Interruptions
@@ -92,15 +92,15 @@ class TwilioMediaStream:
 
     def on_message(self, received: Message) -> None:
         """A message came from Twilio: a dict, or the JSON as it came."""
-        contained(self._received, self._clock(), received)
+        call_safely(self._received, self._clock(), received)
 
     def on_send(self, sent: Message) -> None:
         """A message is about to be sent to Twilio. Before it is, since a mark may be back before sending returns."""
-        contained(self._sent, self._clock(), sent)
+        call_safely(self._sent, self._clock(), sent)
 
     def closed(self) -> None:
         """The WebSocket is closed, which `stop` may have told before."""
-        contained(self._hang_up, self._clock())
+        call_safely(self._hang_up, self._clock())
 
     def _received(self, at_ns: int, received: Message) -> None:
         message = _parsed(received)
@@ -214,7 +214,7 @@ class TwilioMediaStream:
             audio_ms: where in the caller's audio the detector is, if that is known: see `media_ms`.
 
         """
-        contained(self._speech_started, self._clock(), onset_delay_ms, audio_ms)
+        call_safely(self._speech_started, self._clock(), onset_delay_ms, audio_ms)
 
     def _speech_started(self, at_ns: int, onset_delay_ms: float, audio_ms: float | None) -> None:
         self._settle(at_ns)
@@ -242,7 +242,7 @@ class TwilioMediaStream:
             audio_ms: a place in the caller's audio, in milliseconds of the media clock: see `media_ms`.
 
         """
-        contained(self._speech_ended, self._clock(), source, hangover_ms, uncertainty_ms, audio_ms)
+        call_safely(self._speech_ended, self._clock(), source, hangover_ms, uncertainty_ms, audio_ms)
 
     def _speech_ended(
         self,
@@ -267,7 +267,7 @@ class TwilioMediaStream:
 
     def no_speech(self) -> None:
         """What began was no speech: a cough, the television. An interruption by it counts as false."""
-        contained(self._no_speech, self._clock())
+        call_safely(self._no_speech, self._clock())
 
     def _no_speech(self, at_ns: int) -> None:
         self._settle(at_ns)

@@ -1,6 +1,6 @@
 """The one way from a media stream to the call's timeline."""
 
-from ..base.internal_errors import contained
+from ..base.internal_errors import call_safely
 from ..timeline import Anchor, BargeIn, Timeline
 from ..tracing.context import bound
 
@@ -46,11 +46,11 @@ class TimelineNotifier:
 
     def speech_started(self, at_ns: int) -> None:
         if self.timeline is not None:
-            contained(self.timeline.speech_started, at_ns)
+            call_safely(self.timeline.speech_started, at_ns)
 
     def speech_ended(self, at_ns: int, *, source: Anchor, uncertainty_ms: float, reported_ns: int) -> None:
         if self.timeline is not None:
-            contained(
+            call_safely(
                 self.timeline.speech_ended,
                 at_ns,
                 source=source,
@@ -60,32 +60,32 @@ class TimelineNotifier:
 
     def audio_sent(self, at_ns: int, *, leading_silence_ns: int | None, is_filler: bool) -> None:
         if self.timeline is not None:
-            contained(self.timeline.audio_sent, at_ns, leading_silence_ns=leading_silence_ns, is_filler=is_filler)
+            call_safely(self.timeline.audio_sent, at_ns, leading_silence_ns=leading_silence_ns, is_filler=is_filler)
 
     def audible_after(self, leading_silence_ns: int) -> None:
         if self.timeline is not None:
-            contained(self.timeline.audible_after, leading_silence_ns)
+            call_safely(self.timeline.audible_after, leading_silence_ns)
 
     def playback_started(self, at_ns: int, *, uncertainty_ms: float, sent_ns: int) -> None:
         if self.timeline is not None:
-            contained(self.timeline.playback_started, at_ns, uncertainty_ms=uncertainty_ms, sent_ns=sent_ns)
+            call_safely(self.timeline.playback_started, at_ns, uncertainty_ms=uncertainty_ms, sent_ns=sent_ns)
 
     def playback_ended(self, at_ns: int) -> None:
         if self.timeline is not None:
-            contained(self.timeline.playback_ended, at_ns)
+            call_safely(self.timeline.playback_ended, at_ns)
 
     def broken_into(self, at_ns: int) -> None:
         if self.timeline is not None:
-            contained(self.timeline.broken_into, at_ns)
+            call_safely(self.timeline.broken_into, at_ns)
 
     def barge_in(self, barge_in: BargeIn) -> None:
         if self.timeline is not None:
-            contained(self.timeline.barge_in, barge_in)
+            call_safely(self.timeline.barge_in, barge_in)
 
     def unmeasured(self, reason: str) -> None:
         if self.timeline is not None:
-            contained(self.timeline.unmeasured, reason)
+            call_safely(self.timeline.unmeasured, reason)
 
     def hung_up(self, at_ns: int) -> None:
         if self.timeline is not None:
-            contained(self.timeline.hung_up, at_ns)
+            call_safely(self.timeline.hung_up, at_ns)

@@ -298,15 +298,15 @@ def test_a_long_stream_raises_no_alarm_while_it_listens(
     wrapped: FinishedSpans, engines: Engines, hearing: speech.SpeechClient
 ) -> None:
     """It is not among what runs late until the provider is waited for."""
-    from callbot_latency.measuring.active_session import switch
+    from callbot_latency.measuring.active_session import active
 
     more: queue.Queue[Any] = queue.Queue()
     engines.streaming_recognize = transcribes(0)
     more.put(speech.StreamingRecognizeRequest(audio_content=b"a"))
     stream = hearing.streaming_recognize(STREAMING, iter(more.get, None))
     next(stream)
-    assert switch.session is not None
-    assert not switch.session.open_measurements
+    assert active.session is not None
+    assert not active.session.open_measurements
     more.put(None)
     assert len(list(stream)) == 1
     assert only().status is OperationStatus.SUCCESS

@@ -52,18 +52,18 @@ def test_a_window_holds_what_a_list_of_everything_would(
     for at_s, metric in events:
         window.add(metric, metric.latency_ms >= THRESHOLD_MS, at_s)
     now_s = events[-1][0] + later_s
-    tally, held = window.tally(now_s), within(events, now_s)
+    counts, held = window.counts(now_s), within(events, now_s)
     latencies = [metric.latency_ms for metric in held]
-    assert tally.count == len(held)
-    assert tally.bad == sum(latency_ms >= THRESHOLD_MS for latency_ms in latencies)
+    assert counts.count == len(held)
+    assert counts.bad == sum(latency_ms >= THRESHOLD_MS for latency_ms in latencies)
     if not held:
         return
-    assert abs(tally.mean_ms - sum(latencies) / len(latencies)) <= 1e-9 * sum(latencies)
-    assert tally.example is not None
-    assert tally.example.latency_ms == max(latencies)
+    assert abs(counts.mean_ms - sum(latencies) / len(latencies)) <= 1e-9 * sum(latencies)
+    assert counts.example is not None
+    assert counts.example.latency_ms == max(latencies)
     for percent in (50, 95, 99):
         exact_ms = nearest_rank(latencies, percent)
-        assert tally.has_percentile_from(percent / 100) == (exact_ms >= THRESHOLD_MS)
+        assert counts.has_percentile_from(percent / 100) == (exact_ms >= THRESHOLD_MS)
         shown_ms = window.percentile_ms(percent / 100, now_s)
         assert abs(shown_ms - exact_ms) <= RELATIVE_ERROR * exact_ms * (1 + 1e-9)
 
@@ -81,7 +81,7 @@ def test_a_window_is_as_long_as_it_says_but_for_a_slice(
     rounding = 1e-6
     least = sum(age < WINDOW_S - SLICE_S - rounding for age in ages)
     most = sum(age <= WINDOW_S + rounding for age in ages)
-    assert least <= window.tally(now_s).count <= most
+    assert least <= window.counts(now_s).count <= most
 
 
 @given(_OPERATIONS, _BEGINS, st.floats(0, 400))
@@ -91,9 +91,9 @@ def test_calls_are_counted_once(operations: list[tuple[float, float, str]], begi
     for at_s, metric in events:
         window.add(metric, metric.latency_ms >= THRESHOLD_MS, at_s)
     now_s = events[-1][0] + later_s
-    held, tally = within(events, now_s), window.tally(now_s)
-    assert tally.count == len({metric.call_sid for metric in held})
-    assert tally.bad == len({metric.call_sid for metric in held if metric.latency_ms >= THRESHOLD_MS})
+    held, counts = within(events, now_s), window.counts(now_s)
+    assert counts.count == len({metric.call_sid for metric in held})
+    assert counts.bad == len({metric.call_sid for metric in held if metric.latency_ms >= THRESHOLD_MS})
 
 
 def metric(**fields: Any) -> LatencyMetric:

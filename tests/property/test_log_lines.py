@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from callbot_latency import Alert, LatencyMetric, PermanentError, TransientError, configure_logging
-from callbot_latency.alerting.callback_runner import act
-from callbot_latency.delivery.errors import text_of
+from callbot_latency.alerting.callback_runner import run_callback
+from callbot_latency.delivery.errors import error_text
 from callbot_latency.reporters.jsonl import JsonlReporter
 from callbot_latency.runtime.app_logging import LogReporter
 from tests.property.test_messages import alerts, metrics, texts
@@ -85,7 +85,7 @@ def test_a_line_stays_one_where_we_set_up_the_log(metric: LatencyMetric) -> None
 @given(texts, st.sampled_from([TransientError, PermanentError]))
 def test_what_a_reporter_says_of_a_failure_is_one_line(text: str, kind: type[Exception]) -> None:
     """It stands in the log and in `status()`."""
-    assert is_one_inert_line(text_of(kind(text)))
+    assert is_one_inert_line(error_text(kind(text)))
 
 
 @given(texts)
@@ -96,7 +96,7 @@ def test_what_a_callback_raised_is_one_line_of_its_traceback(text: str) -> None:
         raise ValueError(text)
 
     with told() as records:
-        act(fails, None)  # type: ignore[arg-type]
+        run_callback(fails, None)  # type: ignore[arg-type]
     (record,) = records
     assert is_one_inert_line(record.getMessage())
     assert record.exc_info is not None

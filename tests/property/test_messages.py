@@ -13,7 +13,7 @@ from slack_sdk.models.blocks import Block
 
 from callbot_latency import Alert, LatencyMetric, Severity
 from callbot_latency.alerting import AlertEvent
-from callbot_latency.alerting.message import text_of
+from callbot_latency.alerting.message import one_line_message
 from callbot_latency.reporters.slack_blocks import slack_message
 
 LIVE = ["<!channel>", "<!here|x>", "<@U123>", "<#C123>", "<http://evil.test|Jaeger>", "@here", "@channel", "@everyone"]
@@ -105,7 +105,7 @@ def kinds_in(value: Any) -> Iterator[str]:
 @given(alerts, st.sampled_from(["en", "fr"]))
 def test_a_line_of_the_log_is_one_line(alert: Alert, language: Literal["en", "fr"]) -> None:
     """Nobody writes a second line, or turns the direction of the first."""
-    line = text_of(alert, language)
+    line = one_line_message(alert, language)
     assert len(line.splitlines()) == 1
     assert not [char for char in line if unicodedata.category(char) in {"Cc", "Cf", "Cs"}]
     line.encode("utf-8")

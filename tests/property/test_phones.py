@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from callbot_latency import LatencyMetric, call, measure_latency_context, record, turn
-from callbot_latency.base.phone_numbers import NEVER, PhoneNumbers
+from callbot_latency.base.phone_numbers import REDACT, PhoneNumbers
 from callbot_latency.base.scrubbing import scrub
 from tests.conftest import Start
 from tests.recorded import Recorded
@@ -101,12 +101,12 @@ def test_a_number_goes_wherever_it_stands(data: st.DataObject) -> None:
     number = data.draw(numbers)
     text = data.draw(texts(number))
     facts = {"a": text, "b": [text, {"c": text}], text: 1, "d": {text: None}, "queue": "sales"}
-    for phones in (NEVER, HASHED):
-        cleaned = phones.cleaned(facts)
+    for phones in (REDACT, HASHED):
+        cleaned = phones.redact(facts)
         assert number.digits not in digits_of(str(cleaned)), cleaned
         assert number.text not in str(cleaned)
         assert cleaned["queue"] == "sales"
-        assert phones.cleaned(cleaned) == cleaned
+        assert phones.redact(cleaned) == cleaned
     assert number.digits not in digits_of(scrub(text))
 
 
@@ -115,10 +115,10 @@ def test_one_number_is_one_word(data: st.DataObject, number: tuple[str, str], be
     """However it is written for a call from abroad, and whatever stands around it; another number has another word."""
     one, same = data.draw(abroad(number)), data.draw(abroad(number))
     facts = {"a": f"{before} {one.text} {after}", "b": same.text, "c": f"+{number[0]}{number[1]}"}
-    [in_text], [alone], [plain] = (WORD.findall(value) for value in HASHED.cleaned(facts).values())
+    [in_text], [alone], [plain] = (WORD.findall(value) for value in HASHED.redact(facts).values())
     assert in_text == alone == plain
     other = data.draw(numbers_abroad)
-    [word] = WORD.findall(HASHED.cleaned({"a": f"+{other[0]}{other[1]}"})["a"])
+    [word] = WORD.findall(HASHED.redact({"a": f"+{other[0]}{other[1]}"})["a"])
     assert (word == plain) is ("".join(other) == "".join(number))
 
 
@@ -150,7 +150,7 @@ ids = st.one_of(
 @given(ids)
 def test_ids_and_times_stay(value: str) -> None:
     """What an operator looks things up by."""
-    assert NEVER.cleaned({"order": value, "all": [value], "text": f"order {value}, urgent"}) == {
+    assert REDACT.redact({"order": value, "all": [value], "text": f"order {value}, urgent"}) == {
         "order": value,
         "all": [value],
         "text": f"order {value}, urgent",
@@ -160,8 +160,8 @@ def test_ids_and_times_stay(value: str) -> None:
 @given(st.dictionaries(st.text(max_size=20), st.text("0123456789+() .-/%2B\u0660x", max_size=60), max_size=4))
 def test_whatever_the_text_cleaning_is_no_fault_and_is_done_once(facts: dict[str, str]) -> None:
     """A second look finds nothing, so that a text may be scrubbed again where it is told."""
-    cleaned = NEVER.cleaned(facts)
-    assert NEVER.cleaned(cleaned) == cleaned
+    cleaned = REDACT.redact(facts)
+    assert REDACT.redact(cleaned) == cleaned
 
 
 @pytest.mark.usefixtures("fresh_callbacks")

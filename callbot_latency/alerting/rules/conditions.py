@@ -46,7 +46,7 @@ class Evaluator(ABC):
     def add(self, metric: LatencyMetric, now_s: float) -> Evaluation | None:
         """Take in a measurement."""
 
-    def look(self, _now_s: float) -> Evaluation | None:
+    def evaluate(self, _now_s: float) -> Evaluation | None:
         """Judge what time alone may have changed; called about once a second."""
         return None
 
@@ -113,9 +113,9 @@ class _TimeoutsInARow(Evaluator):
             return Evaluation(False, metric) if ended else None
         self._row += 1
         self._newest = metric
-        return self.look(now_s) if self._row == self._needed else None
+        return self.evaluate(now_s) if self._row == self._needed else None
 
-    def look(self, _now_s: float) -> Evaluation | None:
+    def evaluate(self, _now_s: float) -> Evaluation | None:
         return Evaluation(True, self._newest, {"count": str(self._row)}) if self._row >= self._needed else None
 
     def reset(self, now_s: float) -> None:
@@ -141,7 +141,7 @@ class _NoTraffic(Evaluator):
         self._heard_s = now_s
         return None
 
-    def look(self, now_s: float) -> Evaluation | None:
+    def evaluate(self, now_s: float) -> Evaluation | None:
         silence_s = max(0.0, now_s - self._heard_s)
         silence_ms = silence_s * 1000
         awaited = replace(self._awaited, latency_ms=silence_ms, timestamp=datetime.now(UTC))
@@ -168,8 +168,8 @@ class _Windowed(Evaluator):
     def reset(self, now_s: float) -> None:
         self._window.clear()
 
-    def look(self, now_s: float) -> Evaluation | None:
-        count = self._window.tally(now_s).count
+    def evaluate(self, now_s: float) -> Evaluation | None:
+        count = self._window.counts(now_s).count
         if count >= self._min_count:
             return self._judged(now_s)
         return None if count else Evaluation(False, None, {"window": in_words(self._window_s)}, known=False)
@@ -194,22 +194,22 @@ class _Statistic(_Windowed):
         return metric.latency_ms >= self._threshold_ms
 
     def _judged(self, now_s: float) -> Evaluation:
-        tally, threshold_ms = self._kept.tally(now_s), self._threshold_ms
+        counts, threshold_ms = self._kept.counts(now_s), self._threshold_ms
         if self._share is None:
-            value_ms = tally.mean_ms
+            value_ms = counts.mean_ms
             holds = value_ms >= threshold_ms
         else:
-            holds = tally.has_percentile_from(self._share)
+            holds = counts.has_percentile_from(self._share)
             value_ms = self._kept.percentile_ms(self._share, now_s)
             # On the side of the threshold on which the exact value is.
             value_ms = max(value_ms, threshold_ms) if holds else min(value_ms, threshold_ms)
         facts = {
             "value_ms": _ms(value_ms),
             "threshold_ms": _ms(threshold_ms),
-            "count": str(tally.count),
+            "count": str(counts.count),
             "window": in_words(self._window_s),
         }
-        return Evaluation(holds, tally.example, facts, threshold_ms, value_ms)
+        return Evaluation(holds, counts.example, facts, threshold_ms, value_ms)
 
 
 class _ErrorRate(_Windowed):
@@ -221,16 +221,16 @@ class _ErrorRate(_Windowed):
         return metric.status in _FAILED
 
     def _judged(self, now_s: float) -> Evaluation:
-        tally = self._window.tally(now_s)
+        counts = self._window.counts(now_s)
         facts = {
-            "value_percent": _percent(tally.bad_share * 100),
+            "value_percent": _percent(counts.bad_share * 100),
             "threshold_percent": _percent(self._threshold_percent),
-            "bad": str(tally.bad),
-            "count": str(tally.count),
+            "bad": str(counts.bad),
+            "count": str(counts.count),
             "window": in_words(self._window_s),
         }
-        holds = tally.bad * 100 >= self._threshold_percent * tally.count
-        return Evaluation(holds, tally.example, facts)
+        holds = counts.bad * 100 >= self._threshold_percent * counts.count
+        return Evaluation(holds, counts.example, facts)
 
 
 class _BurnRate(_Windowed):
@@ -260,9 +260,9 @@ class _BurnRate(_Windowed):
 
     def _judged(self, now_s: float) -> Evaluation:
         condition = self._condition
-        long, short = self._window.tally(now_s), self._short.tally(now_s)
+        long, short = self._window.counts(now_s), self._short.counts(now_s)
         percent = condition.threshold_percent
-        holds = all(tally.count and _reaches(tally.bad * 100, percent * tally.count) for tally in (long, short))
+        holds = all(counts.count and _reaches(counts.bad * 100, percent * counts.count) for counts in (long, short))
         facts = {
             "value_percent": _percent(long.bad_share * 100),
             "threshold_percent": _percent(percent),

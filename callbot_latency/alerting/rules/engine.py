@@ -8,7 +8,7 @@ from fnmatch import translate
 from time import monotonic
 from typing import Any, Final
 
-from ...base.internal_errors import contained
+from ...base.internal_errors import call_safely
 from ...model.alert import Alert, AlertEvent
 from ...model.metric import LatencyMetric
 from ...model.thresholds import Thresholds
@@ -16,7 +16,7 @@ from ..policy import AlertPolicy
 from .business_hours import any_open
 from .conditions import Evaluation, evaluator_for
 from .schema import Match, Rule
-from .text import ENDINGS, TEXTS, RuleText, facts_of, in_words
+from .text import ENDINGS, TEXTS, RuleText, in_words, rule_fields
 
 __all__ = ["LOOK_EVERY_S", "MAX_CALLS", "MAX_KINDS", "RuleEngine"]
 
@@ -107,7 +107,7 @@ class RuleEngine:
             if rules:
                 metadata = self._metadata_of(metric)
                 for rule in rules:
-                    contained(rule.take, metric, metadata, now_s)
+                    call_safely(rule.take, metric, metadata, now_s)
 
     def tick(self) -> None:
         """Look at what time alone changes."""
@@ -117,12 +117,12 @@ class RuleEngine:
         self._next_look_s = now_s + LOOK_EVERY_S
         self._open(now_s)
         for rule in self._rules:
-            contained(rule.look, now_s, self._metadata_of)
+            call_safely(rule.evaluate, now_s, self._metadata_of)
 
     def _open(self, now_s: float) -> None:
         at = self._now()
         for rule in self._rules:
-            contained(rule.open_or_close, at, now_s)
+            call_safely(rule.open_or_close, at, now_s)
 
     def _rules_for(self, metric: LatencyMetric) -> "tuple[_RunningRule, ...]":
         # _value_ is what .value reads, without the cost of Enum's descriptor.
@@ -209,7 +209,7 @@ class _RunningRule:
         self._rule = rule
         self._policy = policy
         self._thresholds = thresholds
-        self._judge = evaluator_for(rule)
+        self._evaluator = evaluator_for(rule)
         self._hours = [each.business_hours for each in rule.hours]
         self._statement = RuleText(TEXTS[language][rule.condition.kind], rule.fields)
         self._text = self._statement if rule.text is None else RuleText(rule.text, rule.fields)
@@ -233,52 +233,57 @@ class _RunningRule:
             return
         self._is_open = not self._is_open
         if self._is_open:
-            self._judge.reset(now_s)
+            self._evaluator.reset(now_s)
         elif self._since_s is not None:
             self._end("closed", now_s)
 
     def take(self, metric: LatencyMetric, metadata: Mapping[str, Any], now_s: float) -> None:
         if self._is_open and self.matcher.fits_metadata(metadata):
-            finding = self._judge.add(metric, now_s)
-            if finding is not None:
-                self._act(finding, metadata, now_s)
+            evaluation = self._evaluator.add(metric, now_s)
+            if evaluation is not None:
+                self._act(evaluation, metadata, now_s)
 
-    def look(self, now_s: float, metadata_of: Callable[[LatencyMetric], Mapping[str, Any]]) -> None:
+    def evaluate(self, now_s: float, metadata_of: Callable[[LatencyMetric], Mapping[str, Any]]) -> None:
         if self._is_open:
-            finding = self._judge.look(now_s)
-            if finding is not None:
-                metadata = _NOTHING if finding.metric is None else metadata_of(finding.metric)
-                self._act(finding, metadata, now_s)
+            evaluation = self._evaluator.evaluate(now_s)
+            if evaluation is not None:
+                metadata = _NOTHING if evaluation.metric is None else metadata_of(evaluation.metric)
+                self._act(evaluation, metadata, now_s)
 
-    def _act(self, finding: Evaluation, metadata: Mapping[str, Any], now_s: float) -> None:
-        if finding.holds:
-            self._fire(finding, metadata, now_s, lasts=self._since_s is not None and not self._judge.each_counts)
+    def _act(self, evaluation: Evaluation, metadata: Mapping[str, Any], now_s: float) -> None:
+        if evaluation.holds:
+            self._fire(evaluation, metadata, now_s, lasts=self._since_s is not None and not self._evaluator.each_counts)
         elif self._since_s is not None:
-            self._end("lasted" if finding.known else "unknown", now_s, finding)
+            self._end("lasted" if evaluation.known else "unknown", now_s, evaluation)
 
-    def _fire(self, finding: Evaluation, metadata: Mapping[str, Any], now_s: float, *, lasts: bool) -> None:
-        metric = finding.metric
+    def _fire(self, evaluation: Evaluation, metadata: Mapping[str, Any], now_s: float, *, lasts: bool) -> None:
+        metric = evaluation.metric
         if metric is None:
             return
         if self._since_s is None:
             self._since_s, self._since = now_s, datetime.now(UTC)
         self._shown = metric
         own = {"rule": self._rule.name, "severity": self._rule.severity}
-        text = self._text.render({**facts_of(metric), **own, **finding.facts}, metadata)
-        alert = self._alert(metric, finding, text, AlertEvent.BREACH)
+        text = self._text.render({**rule_fields(metric), **own, **evaluation.facts}, metadata)
+        alert = self._alert(metric, evaluation, text, AlertEvent.BREACH)
         self._policy.rule(alert, cooldown_s=self._rule.cooldown_s, lasts=lasts)
 
-    def _end(self, how: str, now_s: float, finding: Evaluation | None = None) -> None:
+    def _end(self, how: str, now_s: float, evaluation: Evaluation | None = None) -> None:
         if self._shown is not None and self._since_s is not None:
             text = self._endings[how].replace("{duration}", in_words(now_s - self._since_s))
-            if finding is not None and finding.known and "window" in finding.facts and "count" in finding.facts:
-                text += ": " + self._statement.render(finding.facts, _NOTHING)
-            metric = self._shown if finding is None else finding.metric or self._shown
-            self._policy.rule_over(self._alert(metric, finding, text, AlertEvent.RECOVERY))
+            if (
+                evaluation is not None
+                and evaluation.known
+                and "window" in evaluation.facts
+                and "count" in evaluation.facts
+            ):
+                text += ": " + self._statement.render(evaluation.facts, _NOTHING)
+            metric = self._shown if evaluation is None else evaluation.metric or self._shown
+            self._policy.rule_over(self._alert(metric, evaluation, text, AlertEvent.RECOVERY))
         self._ended()
 
-    def _alert(self, metric: LatencyMetric, finding: Evaluation | None, text: str, event: AlertEvent) -> Alert:
-        threshold_ms = None if finding is None else finding.threshold_ms
+    def _alert(self, metric: LatencyMetric, evaluation: Evaluation | None, text: str, event: AlertEvent) -> Alert:
+        threshold_ms = None if evaluation is None else evaluation.threshold_ms
         if threshold_ms is None:
             threshold_ms = self._thresholds.breached_ms(metric.operation_type, self._rule.level)
         return Alert(
@@ -287,7 +292,7 @@ class _RunningRule:
             threshold_ms,
             event,
             since=self._since,
-            worst_ms=None if finding is None else finding.value_ms,
+            worst_ms=None if evaluation is None else evaluation.value_ms,
             channels=self._rule.channels,
             rule=self._rule.name,
             text=text,

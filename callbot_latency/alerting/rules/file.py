@@ -176,8 +176,8 @@ def _leading_key(message: str) -> tuple[str, ...]:
 
 
 def _shown(value: Any) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= _MAX_SHOWN_CHARS else shown[:_MAX_SHOWN_CHARS] + "…"
+    display_text = repr(value)
+    return display_text if len(display_text) <= _MAX_SHOWN_CHARS else display_text[:_MAX_SHOWN_CHARS] + "…"
 
 
 def _without_tags(loc: _Path) -> _Path:

@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from ...base.text import text_of_any
 from ...model.metric import LatencyMetric
-from ..display import display_id, shown
+from ..display import display_id, display_text
 
-__all__ = ["COMMON_FIELDS", "ENDINGS", "TEXTS", "RuleText", "facts_of", "guess", "in_words"]
+__all__ = ["COMMON_FIELDS", "ENDINGS", "TEXTS", "RuleText", "guess", "in_words", "rule_fields"]
 
 COMMON_FIELDS: Final = (
     "rule",
@@ -67,7 +67,7 @@ class RuleText:
             return ""
         if key := _key_of(field):
             value = metadata.get(key)
-            return _UNKNOWN if value is None else shown(text_of_any(value), _MAX_VALUE_CHARS)
+            return _UNKNOWN if value is None else display_text(text_of_any(value), _MAX_VALUE_CHARS)
         return facts.get(field, _UNKNOWN)
 
 
@@ -76,11 +76,11 @@ def _key_of(field: str) -> str:
     return field.removeprefix(_METADATA) if field.startswith(_METADATA) else ""
 
 
-def facts_of(metric: LatencyMetric) -> dict[str, str]:
+def rule_fields(metric: LatencyMetric) -> dict[str, str]:
     """What fields may say of a measurement."""
-    facts = {"operation_type": metric.operation_type.value, "operation_name": shown(metric.operation_name)}
+    facts = {"operation_type": metric.operation_type.value, "operation_name": display_text(metric.operation_name)}
     if metric.provider:
-        facts["provider"] = shown(metric.provider)
+        facts["provider"] = display_text(metric.provider)
     ids = ("call_sid", "stream_sid", "trace_id")
     return facts | {name: display_id(value) for name in ids if (value := getattr(metric, name)) is not None}
 

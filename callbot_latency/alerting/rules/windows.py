@@ -8,7 +8,7 @@ from typing import Final
 
 from ...model.metric import LatencyMetric
 
-__all__ = ["MAX_CALLS", "RELATIVE_ERROR", "SLICES", "CallWindow", "SlidingWindow", "Tally", "Window"]
+__all__ = ["MAX_CALLS", "RELATIVE_ERROR", "SLICES", "CallWindow", "SlidingWindow", "Window", "WindowCounts"]
 
 SLICES: Final = 60
 """A window is made of so many slices and forgets a slice at a time: it covers 59/60 of its length to all of it."""
@@ -23,7 +23,7 @@ _LOG_GAMMA: Final = log((1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR))
 
 
 @dataclass(slots=True)
-class Tally:
+class WindowCounts:
     """What a slice or a whole window counted; times in milliseconds."""
 
     count: int = 0
@@ -62,7 +62,7 @@ class Window:
     """A row of slices of time, the older ones forgotten: what all sorts of windows share.
 
     Args:
-        window_s: its length, in seconds of the clock that `add` and `tally` are told.
+        window_s: its length, in seconds of the clock that `add` and `counts` are told.
 
     """
 
@@ -80,7 +80,7 @@ class Window:
         """Count one."""
         raise NotImplementedError
 
-    def tally(self, now_s: float) -> Tally:
+    def counts(self, now_s: float) -> WindowCounts:
         """What the window holds at `now_s`."""
         raise NotImplementedError
 
@@ -105,44 +105,44 @@ class SlidingWindow(Window):
     def __init__(self, window_s: float, *, keep_latencies: bool = False) -> None:
         super().__init__(window_s)
         self._keep_latencies = keep_latencies
-        self._slices: deque[tuple[int, Tally]] = deque()
+        self._slices: deque[tuple[int, WindowCounts]] = deque()
 
     def add(self, metric: LatencyMetric, bad: bool, now_s: float) -> None:
-        tally = self._tally_of(self._number(now_s))
-        tally.count += 1
-        tally.total_ms += metric.latency_ms
+        counts = self._counts_of(self._number(now_s))
+        counts.count += 1
+        counts.total_ms += metric.latency_ms
         if bad:
-            tally.bad += 1
+            counts.bad += 1
         if self._keep_latencies:
-            tally.latencies[_bucket(metric.latency_ms)] += 1
-            if tally.example is None or metric.latency_ms >= tally.example.latency_ms:
-                tally.example = metric
+            counts.latencies[_bucket(metric.latency_ms)] += 1
+            if counts.example is None or metric.latency_ms >= counts.example.latency_ms:
+                counts.example = metric
         elif bad:
-            tally.example = metric
+            counts.example = metric
 
-    def _tally_of(self, number: int) -> Tally:
+    def _counts_of(self, number: int) -> WindowCounts:
         if self._slices and self._slices[-1][0] >= number:
             return self._slices[-1][1]
-        self._slices.append((number, tally := Tally()))
+        self._slices.append((number, counts := WindowCounts()))
         if len(self._slices) > SLICES:
             self._slices.popleft()
-        return tally
+        return counts
 
-    def tally(self, now_s: float) -> Tally:
-        whole = Tally()
-        for tally in self._current(now_s):
-            whole.count += tally.count
-            whole.bad += tally.bad
-            whole.total_ms += tally.total_ms
-            whole.example = self._better(whole.example, tally.example)
+    def counts(self, now_s: float) -> WindowCounts:
+        whole = WindowCounts()
+        for counts in self._current(now_s):
+            whole.count += counts.count
+            whole.bad += counts.bad
+            whole.total_ms += counts.total_ms
+            whole.example = self._better(whole.example, counts.example)
         return whole
 
     def percentile_ms(self, share: float, now_s: float) -> float:
         """The percentile over the window, by nearest rank, within `RELATIVE_ERROR`."""
-        whole = Tally()
-        for tally in self._current(now_s):
-            whole.count += tally.count
-            whole.latencies.update(tally.latencies)
+        whole = WindowCounts()
+        for counts in self._current(now_s):
+            whole.count += counts.count
+            whole.latencies.update(counts.latencies)
         return whole.percentile_ms(share)
 
     def _better(self, older: LatencyMetric | None, newer: LatencyMetric | None) -> LatencyMetric | None:
@@ -150,11 +150,11 @@ class SlidingWindow(Window):
             return newer or older
         return older if self._keep_latencies and older.latency_ms > newer.latency_ms else newer
 
-    def _current(self, now_s: float) -> Iterator[Tally]:
+    def _current(self, now_s: float) -> Iterator[WindowCounts]:
         oldest = self._oldest(now_s)
         while self._slices and self._slices[0][0] < oldest:
             self._slices.popleft()
-        return (tally for _, tally in self._slices)
+        return (counts for _, counts in self._slices)
 
     def clear(self) -> None:
         self._slices.clear()
@@ -181,12 +181,12 @@ class CallWindow(Window):
         if bad:
             self._example = metric
 
-    def tally(self, now_s: float) -> Tally:
+    def counts(self, now_s: float) -> WindowCounts:
         oldest = self._oldest(now_s)
         while self._calls and next(iter(self._calls.values()))[0] < oldest:
             self._calls.popitem(last=False)
         bad = sum(1 for _, newest_bad in self._calls.values() if newest_bad is not None and newest_bad >= oldest)
-        return Tally(len(self._calls), bad, example=self._example if bad else None)
+        return WindowCounts(len(self._calls), bad, example=self._example if bad else None)
 
     def clear(self) -> None:
         self._calls.clear()
