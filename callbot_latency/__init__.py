@@ -13,9 +13,11 @@ if TYPE_CHECKING:
     from .instrumentation import instrument, uninstrument
     from .interop.span_processor import LatencySpanProcessor
     from .measuring.attempts import attempt
-    from .measuring.decorator import measure_latency, measure_latency_context
+    from .measuring.context_manager import measure_latency_context
+    from .measuring.decorator import measure_latency
     from .measuring.session import record
-    from .model.metric import LatencyMetric, OperationStatus, OperationType, Severity
+    from .model.metric import LatencyMetric
+    from .model.operation import OperationStatus, OperationType, Severity
     from .model.thresholds import Thresholds
     from .model.turn_metric import TurnMetric
     from .pipeline.tracker import LatencyTracker, latency_tracker
@@ -75,15 +77,17 @@ __all__ = [
 ]
 
 # Loaded on first use (PEP 562): importing the package starts nothing and costs nothing.
-_ROOMS = {
+_MODULES = {
     "alerting": ("Alert", "add_alert_callback"),
     "measuring.attempts": ("attempt",),
     "calls.call": ("bind", "call"),
     "config": ("ConfigError", "LatencyConfig"),
     "instrumentation": ("instrument", "uninstrument"),
     "runtime.app_logging": ("add_call_context", "configure_logging"),
-    "measuring.decorator": ("measure_latency", "measure_latency_context"),
-    "model.metric": ("LatencyMetric", "OperationStatus", "OperationType", "Severity"),
+    "measuring.context_manager": ("measure_latency_context",),
+    "measuring.decorator": ("measure_latency",),
+    "model.metric": ("LatencyMetric",),
+    "model.operation": ("OperationStatus", "OperationType", "Severity"),
     "interop.span_processor": ("LatencySpanProcessor",),
     "calls.propagation": ("bound_from_headers", "inject_headers", "propagate"),
     "reporters": ("LatencyReporter", "PermanentError", "ReporterStatus", "TransientError"),
@@ -100,14 +104,14 @@ _ROOMS = {
     "calls.turn": ("Turn", "turn"),
     "pipeline.tracker": ("LatencyTracker", "latency_tracker"),
 }
-_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    room = _ROOM_OF.get(name)
-    if room is None:
+    module = _MODULE_OF.get(name)
+    if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{room}", __name__), name)
+    value = getattr(import_module(f".{module}", __name__), name)
     globals()[name] = value
     return value
 

@@ -15,7 +15,7 @@ from . import semconv
 from .base.endpoints import ENDPOINTS, without_credentials
 from .base.scrubbing import scrub
 from .model.alert import Language
-from .model.metric import OperationType, ThresholdsMs
+from .model.operation import OperationType, ThresholdsMs
 from .model.thresholds import DEFAULT_THRESHOLDS, Thresholds
 from .tracing.headers import checked_host
 

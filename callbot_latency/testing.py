@@ -11,12 +11,13 @@ from itertools import cycle
 from typing import Any, Final, NamedTuple
 
 from .base.internal_errors import raise_internal_errors
+from .delivery.accounting import ReporterStatus
+from .delivery.attempt import Retry
 from .delivery.lane import Lane
 from .delivery.protocols import LatencyReporter, Notifier
-from .delivery.retry import Retry
-from .delivery.status import ReporterStatus
 from .model.alert import Alert
-from .model.metric import LatencyMetric, OperationStatus, OperationType, Severity
+from .model.metric import LatencyMetric
+from .model.operation import OperationStatus, OperationType, Severity
 from .model.turn_metric import TurnMetric
 from .semconv import (
     DROPPED_FAILED_SUFFIX,

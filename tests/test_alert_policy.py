@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 
 from callbot_latency import Alert, LatencyMetric, Severity, Thresholds, add_alert_callback, record, shutdown
 from callbot_latency.alerting import AlertEvent, AlertPolicy
-from callbot_latency.alerting.burst import BURST_WINDOW_S
 from callbot_latency.alerting.message import one_line_message
 from callbot_latency.alerting.policy import HEALTHY_IN_A_ROW
-from callbot_latency.alerting.rows import MAX_KEYS
+from callbot_latency.alerting.throttling import BURST_WINDOW_S, MAX_KEYS
 
 from .conftest import Start
 

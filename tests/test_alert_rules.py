@@ -23,7 +23,7 @@ from callbot_latency import (
 from callbot_latency.alerting import AlertPolicy
 from callbot_latency.alerting.policy import HEALTHY_IN_A_ROW
 from callbot_latency.alerting.rules.engine import RuleEngine
-from callbot_latency.model.metric import OperationStatus
+from callbot_latency.model.operation import OperationStatus
 from callbot_latency.runtime import lifecycle as runtime_module
 
 from .conftest import Start

@@ -15,7 +15,8 @@ from pydantic import SecretStr
 from callbot_latency import Alert, ConfigError, LatencyConfig, Severity
 from callbot_latency.alerting import AlertEvent
 from callbot_latency.reporters import TransientError
-from callbot_latency.reporters.apprise import AppriseReporter, apprise_reporter
+from callbot_latency.reporters.apprise import AppriseReporter
+from callbot_latency.reporters.from_config import apprise_reporter
 
 from .faults.scripted import RESET, SECRET, Answer, Server, webhook
 from .faults.servers import refusing

@@ -23,7 +23,7 @@ from callbot_latency import (
     shutdown,
 )
 from callbot_latency.measuring.measurement import operation_of
-from callbot_latency.model.metric import ThresholdsMs
+from callbot_latency.model.operation import ThresholdsMs
 from callbot_latency.model.thresholds import Thresholds
 from callbot_latency.pipeline.converter import claim_deadline_report, to_metric
 from callbot_latency.pipeline.deadlines import Deadlines

@@ -11,9 +11,9 @@ from callbot_latency import OperationType, Thresholds, semconv
 from callbot_latency.deploy import Options, rule_file
 from callbot_latency.deploy.__main__ import main
 from callbot_latency.deploy.alert_rules import tiers
-from callbot_latency.deploy.promql import edge
+from callbot_latency.deploy.recording_rules import edge
 from callbot_latency.model import metric
-from callbot_latency.model.metric import ThresholdsMs
+from callbot_latency.model.operation import ThresholdsMs
 from tests.subprocesses import ROOT, run_python
 
 COMMITTED = ROOT / "deploy" / "prometheus" / "rules" / "callbot.yml"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from callbot_latency.reporters import fork_safe_files as held
+from callbot_latency.base import fork_safe_files as held
 
 
 @pytest.mark.parametrize(("begun", "over"), [(1, 0), (0, 1)])

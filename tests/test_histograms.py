@@ -16,7 +16,7 @@ from callbot_latency import (
     measure_latency_context,
 )
 from callbot_latency.base.drop_counters import dropped, unmeasured
-from callbot_latency.model.metric import ThresholdsMs
+from callbot_latency.model.operation import ThresholdsMs
 from callbot_latency.pipeline.histograms import Histograms, bucket_bounds_s, views
 from callbot_latency.semconv import DURATION_EDGES_S, MAX_NAMES
 

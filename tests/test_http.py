@@ -10,7 +10,8 @@ from itertools import count
 import pytest
 
 from callbot_latency.reporters import TransientError
-from callbot_latency.reporters.http import MAX_RESPONSE_BYTES, HttpClient, HttpResponse
+from callbot_latency.reporters.http import HttpResponse
+from callbot_latency.reporters.http_client import MAX_RESPONSE_BYTES, HttpClient
 
 from .faults import scripted as play
 
@@ -52,7 +53,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Impatient]:
     def begin() -> Impatient:
         clock = Impatient(10)
         monkeypatch.setattr("callbot_latency.reporters.http.monotonic", clock)
-        monkeypatch.setattr("callbot_latency.reporters.timed.monotonic", clock)
+        monkeypatch.setattr("callbot_latency.reporters.http_client.monotonic", clock)
         return clock
 
     return begin

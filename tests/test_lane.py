@@ -16,8 +16,8 @@ from callbot_latency import Alert, LatencyMetric, PermanentError, ReporterStatus
 from callbot_latency.base.drop_counters import dropped
 from callbot_latency.base.internal_errors import raise_internal_errors
 from callbot_latency.base.pacing import yielding
+from callbot_latency.delivery.attempt import Retry
 from callbot_latency.delivery.lane import CAPACITY, Lane
-from callbot_latency.delivery.retry import Retry
 
 from . import measured
 

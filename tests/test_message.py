@@ -16,7 +16,7 @@ from callbot_latency.alerting.message import message_fields, one_line_message, t
 from callbot_latency.alerting.translations import FRENCH, checked, say
 from callbot_latency.base.text import one_line
 from callbot_latency.model.alert import Language
-from callbot_latency.model.metric import OperationStatus
+from callbot_latency.model.operation import OperationStatus
 from callbot_latency.model.thresholds import Thresholds
 from callbot_latency.reporters.slack_blocks import slack_message
 

@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from callbot_latency import Thresholds, measure_latency_context
 from callbot_latency.base.drop_counters import dropped, unmeasured
 from callbot_latency.delivery.lane import Lane
-from callbot_latency.model.metric import ThresholdsMs
+from callbot_latency.model.operation import ThresholdsMs
 from callbot_latency.pipeline.histograms import bucket_bounds_s
 from callbot_latency.pipeline.prometheus_exposition import MAX_SERIES
 from callbot_latency.reporters import PermanentError, TransientError

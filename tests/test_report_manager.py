@@ -21,9 +21,9 @@ from callbot_latency import (
     shutdown,
 )
 from callbot_latency.base.drop_counters import dropped
+from callbot_latency.delivery.attempt import Retry
 from callbot_latency.delivery.manager import _snake_case
-from callbot_latency.delivery.retry import Retry
-from callbot_latency.model.metric import OperationStatus, OperationType, Severity
+from callbot_latency.model.operation import OperationStatus, OperationType, Severity
 from callbot_latency.runtime import lifecycle as runtime_module
 
 from .subprocesses import until

@@ -18,7 +18,8 @@ from pydantic import SecretStr
 from callbot_latency import Alert, ConfigError, LatencyConfig, LatencyMetric, Severity
 from callbot_latency.alerting import AlertEvent
 from callbot_latency.reporters import PermanentError, TransientError
-from callbot_latency.reporters.slack import SlackReporter, slack_reporter
+from callbot_latency.reporters.from_config import slack_reporter
+from callbot_latency.reporters.slack import SlackReporter
 
 from .faults.scripted import HANG, RESET, SECRET, Answer, Server, webhook
 from .faults.servers import free_port, refusing

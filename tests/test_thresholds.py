@@ -3,7 +3,7 @@
 import pytest
 
 from callbot_latency import OperationType, Severity, Thresholds
-from callbot_latency.model.metric import ThresholdsMs
+from callbot_latency.model.operation import ThresholdsMs
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
 from .. import semconv
+from ..base.concurrency import running_loop
 from ..base.drop_counters import dropped
 from ..base.internal_errors import RateLimiter
-from ..base.loops import running_loop
 from ..base.scrubbing import MAX_CHARS
 from ..base.text import one_line
 from ..model.alert import Alert

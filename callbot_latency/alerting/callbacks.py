@@ -4,9 +4,10 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from ..base.loops import running_loop
+from ..base.concurrency import running_loop
 from ..model.alert import Alert
-from ..model.metric import LatencyMetric, Severity
+from ..model.metric import LatencyMetric
+from ..model.operation import Severity
 from .callback_runner import LoopCapacity, run_callback
 
 if TYPE_CHECKING:

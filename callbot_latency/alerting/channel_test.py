@@ -7,7 +7,8 @@ from typing import Final
 from ..delivery.probe import Probe
 from ..delivery.protocols import Channel
 from ..model.alert import Alert, AlertEvent
-from ..model.metric import LatencyMetric, OperationStatus, OperationType, Severity
+from ..model.metric import LatencyMetric
+from ..model.operation import OperationStatus, OperationType, Severity
 
 __all__ = ["running", "send_test"]
 

@@ -5,7 +5,8 @@ from typing import Final, NamedTuple
 
 from ..base.text import one_line
 from ..model.alert import Alert, AlertEvent, Language
-from ..model.metric import LatencyMetric, OperationStatus
+from ..model.metric import LatencyMetric
+from ..model.operation import OperationStatus
 from .display import UNNAMED, display_id, display_text, shown_url
 from .translations import say
 

@@ -12,17 +12,17 @@ from typing import Final
 from ..base.internal_errors import RateLimiter, call_safely
 from ..delivery.protocols import Channel, Notifier
 from ..model.alert import Alert, AlertEvent
-from ..model.metric import LatencyMetric, OperationStatus, Severity
+from ..model.metric import LatencyMetric
+from ..model.operation import OperationStatus, Severity
 from ..model.thresholds import Thresholds
 from ..semconv import LOGGER_ALERT_POLICY
-from .burst import Burst, stands_for
-from .outbox import Outbox
-from .rows import AlertState, AlertStates, Cooldown
+from .throttling import AlertState, AlertStates, Burst, Cooldown, stands_for
 
-__all__ = ["HEALTHY_IN_A_ROW", "AlertPolicy"]
+__all__ = ["HEALTHY_IN_A_ROW", "AlertPolicy", "Outbox"]
 
 HEALTHY_IN_A_ROW: Final = 5
 """So many operations in a row under the warning threshold end a row of slow ones."""
+LONGEST_WAIT_S: Final = 0.1
 CLOSE_WAIT_S: Final = 0.25
 """How long the end waits for whoever decides at that moment, which takes microseconds."""
 
@@ -291,3 +291,44 @@ class AlertPolicy:
         missing = [name for name in alert.channels or () if name not in there]
         if missing and self._tell_nobody():
             _log.warning("rule %s names channels that are not set up: %s", alert.rule, ", ".join(missing))
+
+
+class Outbox:
+    """Alerts for lanes, handed over in the order in which they were put in, by whichever thread comes by.
+
+    A fault there is logged, and a handler of the log may hang: so whoever decides what is told holds no lock meanwhile,
+    and a thread that finds another one at it leaves what it has to that one.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[Callable[[Alert], object], Alert]] = deque()
+        self._turn = threading.Lock()
+
+    def put(self, notify: Callable[[Alert], object], alert: Alert) -> None:
+        """Have `notify(alert)` called; does nothing else."""
+        self._waiting.append((notify, alert))
+
+    def flush(self) -> None:
+        """Call what waits, unless another thread does."""
+        while self._waiting and self._turn.acquire(blocking=False):
+            try:
+                self._empty()
+            finally:
+                self._turn.release()
+
+    def close(self) -> None:
+        """Call what waits, whatever another thread hangs in."""
+        has_turn = self._turn.acquire(timeout=LONGEST_WAIT_S)
+        try:
+            self._empty()
+        finally:
+            if has_turn:
+                self._turn.release()
+
+    def _empty(self) -> None:
+        while self._waiting:
+            try:
+                notify, alert = self._waiting.popleft()
+            except IndexError:  # the end of the session was faster
+                return
+            call_safely(notify, alert)

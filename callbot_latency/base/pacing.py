@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from time import monotonic, sleep
 from typing import Final, TypeVar
 
-from .greenlets import is_patched
+from .concurrency import is_patched
 
 __all__ = ["Pace", "set_hurry_check", "yielding"]
 

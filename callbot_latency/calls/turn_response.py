@@ -1,16 +1,16 @@
 """From what happened in a turn to its numbers: the response, and the parts that sum to it."""
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from opentelemetry.trace import Span, format_span_id, format_trace_id
 
 from .. import semconv
 from ..measuring.event_loop_lag import BlockedInterval, blocked_since, waits_held_up
-from ..measuring.measurement import NS_PER_MS, Measurement
-from ..model.metric import OperationType
+from ..measuring.measurement import Measurement
+from ..model.operation import OperationType
 from ..model.turn_metric import TurnMetric
+from ..model.units import NS_PER_MS, at
 from ..tracing.context import Binding
 from .critical_path import Interval, Parts, parts_of
 from .turn_state import SpeechEnd, Turn
@@ -19,7 +19,6 @@ __all__ = ["MAX_WAIT_NS", "attributes_of", "measured"]
 
 MAX_WAIT_NS: Final = 60 * 1_000_000_000
 """An end of speech that is older than this when the bot answers belongs to something else."""
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _PARTS: Final = {
     OperationType.STT: semconv.PART_STT,
     OperationType.TTS: semconv.PART_TTS,
@@ -45,7 +44,7 @@ def measured(turn: Turn, binding: Binding, span: Span, end_wall_ns: int) -> Turn
     return TurnMetric(
         call_sid=binding.call_sid,
         turn=turn.number,
-        timestamp=_EPOCH + timedelta(microseconds=end_wall_ns // 1000),
+        timestamp=at(end_wall_ns),
         stream_sid=binding.stream_sid,
         outcome=_outcome(turn),
         response_ms=_between_ms(from_ns, heard_ns),

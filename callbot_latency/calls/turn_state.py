@@ -5,7 +5,8 @@ from time import perf_counter_ns
 from typing import Any, Final, NamedTuple
 
 from ..measuring.event_loop_lag import AwaitTimes, LoopLag, current_loop_lag
-from ..measuring.measurement import NS_PER_MS, Measurement
+from ..measuring.measurement import Measurement
+from ..model.units import NS_PER_MS
 from ..timeline import Anchor, BargeIn, Timeline
 
 __all__ = ["SpeechEnd", "Turn"]

@@ -16,14 +16,11 @@ from ..base.internal_errors import RateLimiter, raise_internal_errors, try_call
 from ..base.pacing import set_hurry_check
 from ..model.metric import LatencyMetric
 from ..model.turn_metric import TurnMetric
+from .accounting import DeliveryCounts, ReporterStatus
+from .attempt import ReporterCalls, Retry, Work
 from .buffer import Batch, Buffer, are_turns
-from .callee import ReporterCalls
 from .errors import PermanentError, TransientError, error_text
 from .probe import Probe
-from .retry import Retry
-from .status import ReporterStatus
-from .tally import DeliveryCounts
-from .task import Work
 
 if TYPE_CHECKING:
     from ..model.alert import Alert

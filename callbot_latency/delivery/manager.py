@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..base.internal_errors import call_safely
 from ..model.metric import LatencyMetric
+from .accounting import ReporterStatus
+from .attempt import Retry
 from .lane import CAPACITY, Lane
-from .retry import Retry
-from .status import ReporterStatus
 
 if TYPE_CHECKING:
     from ..model.alert import Alert

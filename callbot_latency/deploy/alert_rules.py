@@ -3,9 +3,21 @@
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from ..model.metric import Severity, ThresholdsMs
-from .promql import DURATION, OPERATIONS_ACTIVE, Rule, over
-from .recording_rules import BAD, BREACHED, FAILED, SLOW, TELEMETRY_DROPPED, TOTAL, TOTAL_OF_TYPE, Thresholds
+from ..model.operation import Severity, ThresholdsMs
+from .recording_rules import (
+    BAD,
+    BREACHED,
+    DURATION,
+    FAILED,
+    OPERATIONS_ACTIVE,
+    SLOW,
+    TELEMETRY_DROPPED,
+    TOTAL,
+    TOTAL_OF_TYPE,
+    Rule,
+    Thresholds,
+    over,
+)
 
 __all__ = ["TIERS", "Tier", "budget_alerts", "latency_alerts", "telemetry_alerts", "tiers"]
 

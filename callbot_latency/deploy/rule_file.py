@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ..model.metric import ThresholdsMs
+from ..model.operation import ThresholdsMs
 from ..model.thresholds import Thresholds
 from .alert_rules import budget_alerts, latency_alerts, telemetry_alerts, tiers
 from .recording_rules import budget_rules, count_rules, duration_rules, loss_rules, share_rules

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from opentelemetry.instrumentation.dependencies import DependencyConflictError, get_dependency_conflicts
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined] # mypy: ignored there
 
-from .measured_call import Patches, Target
+from .patching import Patches, Target
 
 __all__ = ["ClientInstrumentor"]
 

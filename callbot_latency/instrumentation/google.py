@@ -7,9 +7,10 @@ from typing import Any, ClassVar, Final
 from ..measuring.active_session import ActiveSession
 from ..measuring.measurement import Measurement
 from ..measuring.returned_streams import StreamSpec
-from ..model.metric import OperationType
+from ..model.operation import OperationType
 from .base import ClientInstrumentor
-from .measured_call import CallPlan, Planner, Target, measured, measured_async, operation
+from .measured_call import CallPlan, Planner, measured, measured_async, operation
+from .patching import Target
 from .streamed_requests import measure_streamed_requests, measure_streamed_requests_async
 
 __all__ = ["GoogleInstrumentor"]

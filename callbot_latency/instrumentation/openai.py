@@ -7,9 +7,10 @@ from typing import Any, ClassVar, Final
 from ..measuring.active_session import ActiveSession
 from ..measuring.measurement import Measurement, Operation
 from ..measuring.returned_streams import DEFAULT_SPEC, ReturnedStream, StreamSpec, is_stream, wrap_stream
-from ..model.metric import OperationType
+from ..model.operation import OperationType
 from .base import ClientInstrumentor
-from .measured_call import CallPlan, Planner, ReportedError, Target, body_measured, measured, measured_async, operation
+from .measured_call import CallPlan, Planner, ReportedError, body_measured, measured, measured_async, operation
+from .patching import Target
 
 __all__ = ["OpenAIInstrumentor"]
 

@@ -6,11 +6,12 @@ from typing import Any, ClassVar
 from ..config import ConfigError
 from ..measuring.active_session import ActiveSession
 from ..measuring.measurement import Measurement
-from ..model.metric import OperationType
+from ..model.operation import OperationType
 from ..runtime.lifecycle import effective_config
 from . import checked_urls
 from .base import ClientInstrumentor
-from .measured_call import CallPlan, Planner, ReportedError, Target, body_measured, measured, measured_async, operation
+from .measured_call import CallPlan, Planner, ReportedError, body_measured, measured, measured_async, operation
+from .patching import Target
 
 __all__ = ["RagInstrumentor"]
 

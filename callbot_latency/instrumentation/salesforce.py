@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Final
 
-from ..model.metric import OperationType
+from ..model.operation import OperationType
 from .base import ClientInstrumentor
-from .measured_call import CallPlan, Planner, Target, measured, operation
+from .measured_call import CallPlan, Planner, measured, operation
+from .patching import Target
 
 __all__ = ["SalesforceInstrumentor"]
 

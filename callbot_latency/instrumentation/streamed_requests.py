@@ -14,7 +14,7 @@ from ..base.internal_errors import call_safely
 from ..measuring.active_session import ActiveSession, active
 from ..measuring.measurement import Measurement, Operation
 from ..measuring.returned_streams import ReturnedStream, StreamSpec, wrap_stream
-from ..model.metric import OperationType
+from ..model.operation import OperationType
 from .measured_call import is_suppressed
 
 __all__ = ["measure_streamed_requests", "measure_streamed_requests_async"]

@@ -14,8 +14,9 @@ from opentelemetry.trace import format_span_id, format_trace_id
 
 from .. import semconv
 from ..base.scrubbing import scrub
-from ..measuring.measurement import NS_PER_MS, at
-from ..model.metric import LatencyMetric, OperationStatus, OperationType
+from ..model.metric import LatencyMetric
+from ..model.operation import OperationStatus, OperationType
+from ..model.units import NS_PER_MS, at
 
 __all__ = ["TABLE", "ForeignSpan", "Row", "call_sid_of", "is_measured", "match_span", "metric_of", "turn_of", "type_of"]
 

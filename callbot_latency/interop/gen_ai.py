@@ -10,7 +10,8 @@ from .. import semconv
 from ..base.internal_errors import call_safely
 from ..measuring.measurement import Measurement
 from ..measuring.session import Session
-from ..model.metric import OperationType
+from ..model.operation import OperationType
+from ..model.units import NS_PER_S
 from .framework_spans import LLM, TOOL
 
 __all__ = ["OPERATIONS", "GenAISession"]
@@ -24,7 +25,6 @@ OPERATIONS: Final[Mapping[str, str]] = {
 }
 """``gen_ai.operation.name`` of an operation type; what is none of these is no generative AI, and gets no such name."""
 _MODEL: Final = "model"
-_NS_PER_S: Final = 1_000_000_000
 
 
 class GenAISession(Session):
@@ -59,5 +59,5 @@ def _known(measurement: Measurement) -> dict[str, Any]:
 def _complete(measurement: Measurement) -> None:
     known = _known(measurement)
     if known and measurement.first_output_ns is not None:
-        known[semconv.GEN_AI_TIME_TO_FIRST_CHUNK] = measurement.first_output_ns / _NS_PER_S
+        known[semconv.GEN_AI_TIME_TO_FIRST_CHUNK] = measurement.first_output_ns / NS_PER_S
     measurement.span.set_attributes(known)

@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 from opentelemetry.context import Context, get_current
 
 from ..measuring.measurement import Measurement
-from ..model.metric import OperationType
+from ..model.operation import OperationType
 from ..tracing.context import BINDING, OPERATION
 from .framework_spans import ForeignSpan, call_sid_of, is_measured, match_span, turn_of
 

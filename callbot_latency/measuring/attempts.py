@@ -22,11 +22,12 @@ from opentelemetry.context import Context, get_current
 from .. import semconv
 from ..base.internal_errors import RateLimiter, call_safely
 from ..base.text import text_of_any
-from ..model.metric import OperationStatus, OperationType
+from ..model.operation import OperationStatus, OperationType
+from ..model.units import NS_PER_MS
 from ..tracing.context import OPERATION, attach, detach, detach_abandoned
 from ..tracing.span_status import error_message, status_of, type_name
 from .active_session import ActiveSession, NotStartedSession, active
-from .measurement import NS_PER_MS, Handle, Measurement, Operation, checked_metadata, checked_text
+from .measurement import Handle, Measurement, Operation, checked_metadata, checked_text
 
 __all__ = ["AttemptHandle", "attempt"]
 

@@ -1,38 +1,29 @@
-"""`@measure_latency` and `measure_latency_context`: what the code that is measured calls."""
+"""`@measure_latency`: measures every run of a function."""
 
 import functools
 import inspect
 from collections.abc import Callable, Coroutine, Mapping
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar, overload
 
-from opentelemetry.context import get_current
-
 from ..base.internal_errors import call_safely
-from ..model.audio import checked_rate
-from ..model.metric import OperationType
+from ..model.audio import size_of
+from ..model.operation import OperationType
 from .active_session import ActiveSession, active
 from .generators import measured_async_generator, measured_generator
-from .measurement import (
-    Handle,
-    Measurement,
-    Operation,
-    cached_operation_of,
-    checked_metadata,
-    checked_text,
-    operation_of,
-)
+from .measurement import Measurement, Operation, operation_of
 
 if TYPE_CHECKING:
     from ..model.alert import Alert
 
-__all__ = ["measure_latency", "measure_latency_context"]
-
+__all__ = ["measure_latency"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 S = TypeVar("S")
 T = TypeVar("T")
+
+OnResult = Callable[[ActiveSession, Measurement, Any], Any]
+"""Ends the measurement of a call that returned, now or later; returns what the caller gets."""
 
 _MISUSE: Final = (
     "@measure_latency needs the operation's type: write @measure_latency(OperationType.STT) "
@@ -145,36 +136,32 @@ def _wrap(function: Callable[..., Any], make: Callable[..., Operation], streams:
         wrapper: Callable[..., Any] = measured_async_generator(function, make(is_awaited=True))
     elif inspect.iscoroutinefunction(kind) or _is_awaitable_generator(kind):
         operation = make(is_awaited=True)
-        wrapper = (_returned().measured_coroutine_of_stream if streams else _measured_coroutine)(
-            _with_result_size(function, operation), operation
-        )
+        wrapper = _measured_coroutine(function, operation, _on_result(operation, streams))
     elif inspect.isgeneratorfunction(kind):
         wrapper = measured_generator(function, make())
     else:
         operation = make()
-        wrapper = (_returned().measured_function_of_stream if streams else _wrap_function)(
-            _with_result_size(function, operation), operation
-        )
+        wrapper = _measured_function(function, operation, _on_result(operation, streams))
     return functools.wraps(function)(wrapper)
 
 
-def _with_result_size(function: Callable[..., Any], operation: Operation) -> Callable[..., Any]:
-    """The function, which tells how large its result is where that says how long the audio lasts."""
-    if operation.audio_bytes_per_s is None:
-        return function
-    from .results import record_awaited_result_size, record_result_size
+def _on_result(operation: Operation, streams: bool) -> OnResult | None:
+    """What is done with a result, besides ending the measurement; None where nothing is."""
+    if streams:
+        from .returned_streams import wrap_result  # here, since it loads wrapt
 
-    return (record_awaited_result_size if operation.is_awaited else record_result_size)(function, operation)
-
-
-def _returned() -> Any:
-    """The room of returned streams, which loads wrapt."""
-    from . import returned_streams as returned
-
-    return returned
+        return wrap_result
+    return None if operation.audio_bytes_per_s is None else _record_size
 
 
-def _wrap_function(function: Callable[P, R], operation: Operation) -> Callable[P, R]:
+def _record_size(session: ActiveSession, measurement: Measurement, result: T) -> T:
+    """Record how many bytes of audio were returned, and end the measurement."""
+    call_safely(lambda: measurement.set_audio(size_bytes=size_of(result)))
+    session.close(measurement, None)
+    return result
+
+
+def _measured_function(function: Callable[P, R], operation: Operation, on_result: OnResult | None) -> Callable[P, R]:
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         session = active.session
         if session is None:
@@ -187,14 +174,17 @@ def _wrap_function(function: Callable[P, R], operation: Operation) -> Callable[P
         except BaseException as exc:
             call_safely(session.close, measurement, exc)
             raise
-        call_safely(session.close, measurement, None)
-        return result
+        if on_result is None:
+            call_safely(session.close, measurement, None)
+            return result
+        returned: R | None = call_safely(on_result, session, measurement, result)
+        return result if returned is None else returned
 
     return wrapper
 
 
 def _measured_coroutine(
-    function: Callable[P, Coroutine[S, T, R]], operation: Operation
+    function: Callable[P, Coroutine[S, T, R]], operation: Operation, on_result: OnResult | None
 ) -> Callable[P, Coroutine[S, T, R]]:
     async def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         session = active.session
@@ -211,106 +201,10 @@ def _measured_coroutine(
         except BaseException as exc:
             call_safely(session.close, measurement, exc)
             raise
-        call_safely(session.close, measurement, None)
-        return result
+        if on_result is None:
+            call_safely(session.close, measurement, None)
+            return result
+        returned: R | None = call_safely(on_result, session, measurement, result)
+        return result if returned is None else returned
 
     return wrapper
-
-
-class measure_latency_context:  # noqa: N801 - used as a verb, like contextlib.suppress
-    """Measure a block, with ``with`` or ``async with``; yields a handle.
-
-    ``handle.set_provider(name)`` names who answered, ``handle.set_metadata(key=value)`` adds facts, and
-    ``handle.mark_first_output()`` marks the first output, ``handle.set_audio(duration_ms=...)`` says how long the audio
-    lasts that was heard or spoken.
-
-    Args:
-        operation_type: an OperationType or its value; sets the thresholds.
-        operation_name: keep it of low cardinality.
-        provider: who answers.
-        call_sid: the call; where None, the one bound by `call()`.
-        stream_sid: the media stream; where None, the one bound by `call()`.
-        metadata: facts for this run.
-        audio_bytes_per_s: how many bytes one second of the audio has, such as 8000 for Twilio's mu-law, so that
-            ``handle.set_audio(size_bytes=...)`` tells how long it lasts.
-
-    Raises:
-        TypeError, ValueError: for an unknown type or a wrong argument.
-
-    """
-
-    __slots__ = ("_call_sid", "_measurement", "_metadata", "_operation", "_session", "_stream_sid")
-
-    _session: ActiveSession
-
-    def __init__(
-        self,
-        operation_type: OperationType | str,
-        operation_name: str,
-        *,
-        provider: str | None = None,
-        call_sid: str | None = None,
-        stream_sid: str | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        audio_bytes_per_s: float | None = None,
-    ) -> None:
-        rate = audio_bytes_per_s if audio_bytes_per_s is None else checked_rate(audio_bytes_per_s)
-        try:
-            self._operation = cached_operation_of(operation_type, operation_name, provider, rate)
-        except TypeError:  # what cannot be looked up is no string either: this says which
-            self._operation = operation_of(operation_type, operation_name, provider=provider)
-        self._call_sid = call_sid if call_sid is None else checked_text("call_sid", call_sid)
-        self._stream_sid = stream_sid if stream_sid is None else checked_text("stream_sid", stream_sid)
-        self._metadata = metadata if metadata is None else checked_metadata(metadata)
-        self._measurement: Measurement | None = None
-
-    def __enter__(self) -> Handle:
-        session = active.session
-        if session is None:
-            return _NOOP_HANDLE
-        measurement: Measurement | None = call_safely(
-            session.open, self._operation, None, self._call_sid, self._stream_sid, self._metadata or _NO_METADATA
-        )
-        if measurement is None:
-            return _NOOP_HANDLE
-        if self._measurement is not None:
-            measurement.outer = self._measurement
-        self._session, self._measurement = session, measurement
-        return measurement
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        measurement = self._measurement
-        if measurement is None:
-            return
-        if measurement.outer is None:
-            self._measurement = None
-        else:
-            measurement = self._own(measurement)
-        call_safely(self._session.close, measurement, exc)
-
-    def _own(self, measurement: Measurement) -> Measurement:
-        """The one that this task entered last; others entered the same object too."""
-        chain = [measurement]
-        while chain[-1].outer is not None:
-            chain.append(chain[-1].outer)
-        here = get_current()
-        own = next((each for each in chain if each.context is here), measurement)
-        chain.remove(own)
-        for each, outer in zip(chain, [*chain[1:], None], strict=True):
-            each.outer = outer
-        self._measurement = chain[0]
-        return own
-
-    async def __aenter__(self) -> Handle:
-        return self.__enter__()
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.__exit__(exc_type, exc, traceback)
-
-
-_NOOP_HANDLE: Final = Handle()
-_NO_METADATA: Final[Mapping[str, Any]] = {}

@@ -14,7 +14,7 @@ from time import perf_counter_ns
 from types import coroutine
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from ..base.loops import running_loop
+from ..base.concurrency import running_loop
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from contextvars import Token
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from enum import Enum
 from functools import lru_cache
 from math import isfinite
@@ -19,7 +18,8 @@ from .. import semconv
 from ..base.internal_errors import call_safely
 from ..base.text import text_of_any, well_formed
 from ..model.audio import checked_rate, duration_of, said_duration_ms, said_size
-from ..model.metric import OperationStatus, OperationType, Severity
+from ..model.operation import OperationStatus, OperationType, Severity
+from ..model.units import NS_PER_MS
 from ..tracing.span_status import error_message, metadata_attributes, snapshot_metadata
 from .active_session import active
 
@@ -29,12 +29,10 @@ if TYPE_CHECKING:
     from .event_loop_lag import AwaitTimes
 
 __all__ = [
-    "NS_PER_MS",
     "DeadlineState",
     "Handle",
     "Measurement",
     "Operation",
-    "at",
     "cached_operation_of",
     "checked_metadata",
     "checked_name",
@@ -42,16 +40,8 @@ __all__ = [
     "operation_of",
 ]
 
-NS_PER_MS: Final = 1_000_000
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _SUCCESS: Final = OperationStatus.SUCCESS
 _CANCELLED: Final = OperationStatus.CANCELLED
-
-
-def at(ns: int) -> datetime:
-    """The time of so many nanoseconds since the epoch, to the microsecond."""
-    return _EPOCH + timedelta(microseconds=ns // 1000)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ An OpenAI stream, a gRPC stream, the body of an HTTP answer, a generator that a 
 under the operation's context, as with generators; between two steps it is the consumer's time.
 """
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter_ns
@@ -15,16 +15,15 @@ import wrapt
 from ..base.internal_errors import call_safely
 from ..model.audio import size_of
 from ..tracing.context import detach
-from .active_session import ActiveSession, active
+from .active_session import ActiveSession
 from .generators import Stream
-from .measurement import Measurement, Operation
+from .measurement import Measurement
 
 __all__ = [
     "ReturnedStream",
     "StreamSpec",
     "is_stream",
-    "measured_coroutine_of_stream",
-    "measured_function_of_stream",
+    "wrap_result",
     "wrap_stream",
 ]
 
@@ -196,54 +195,9 @@ class _AsyncProxy(_Proxy):
 def wrap_result(session: ActiveSession, measurement: Measurement, value: T) -> T:
     """What a measured call returns: a stream goes on being measured, anything else is the end."""
     if not is_stream(value):
+        if measurement.operation.audio_bytes_per_s is not None:
+            call_safely(lambda: measurement.set_audio(size_bytes=size_of(value)))
         session.close(measurement, None)
         return value
     detach(measurement.token, measurement.context)
     return wrap_stream(ReturnedStream(session, measurement, DEFAULT_SPEC), value)
-
-
-def measured_function_of_stream(function: Callable[P, R], operation: Operation) -> Callable[P, R]:
-    """Wrap a function; a stream that it returns is timed until it ends."""
-
-    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        session = active.session
-        if session is None:
-            return function(*args, **kwargs)
-        measurement = call_safely(session.open, operation, args[0] if args else None)
-        if measurement is None:
-            return function(*args, **kwargs)
-        try:
-            result = function(*args, **kwargs)
-        except BaseException as exc:
-            call_safely(session.close, measurement, exc)
-            raise
-        over = call_safely(wrap_result, session, measurement, result)
-        return result if over is None else over
-
-    return wrapper
-
-
-def measured_coroutine_of_stream(
-    function: Callable[P, Awaitable[R]], operation: Operation
-) -> Callable[P, Coroutine[Any, Any, R]]:
-    """Wrap a coroutine function; a stream that it returns is timed until it ends."""
-
-    async def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        session = active.session
-        if session is None:
-            return await function(*args, **kwargs)
-        measurement = call_safely(session.open, operation, args[0] if args else None)
-        if measurement is None:
-            return await function(*args, **kwargs)
-        try:
-            if measurement.await_times is None:
-                result = await function(*args, **kwargs)
-            else:
-                result = await measurement.await_times.trace(function(*args, **kwargs))
-        except BaseException as exc:
-            call_safely(session.close, measurement, exc)
-            raise
-        over = call_safely(wrap_result, session, measurement, result)
-        return result if over is None else over
-
-    return wrapper

@@ -11,16 +11,18 @@ from opentelemetry.trace import INVALID_SPAN, get_current_span
 
 from .. import semconv
 from ..base.bounded import TurnNumbers
+from ..base.concurrency import running_loop
 from ..base.internal_errors import call_safely
-from ..base.loops import running_loop
 from ..base.text import text_of_any, well_formed
-from ..model.metric import LatencyMetric, OperationStatus, Severity
+from ..model.metric import LatencyMetric
+from ..model.operation import OperationStatus, Severity
 from ..model.thresholds import Thresholds
+from ..model.units import NS_PER_MS
 from ..tracing.context import BINDING, OPERATION, SPAN, BoundTimeline, BoundTurn, attach, detach, detach_abandoned
 from ..tracing.span_status import mark_failed, metadata_attributes, snapshot_metadata, status_of
 from ..tracing.spans import SpanFactory
 from .active_session import active
-from .measurement import NS_PER_MS, Measurement, Operation
+from .measurement import Measurement, Operation
 
 if TYPE_CHECKING:
     from ..base.phone_numbers import PhoneNumbers

@@ -5,7 +5,8 @@ from datetime import datetime
 from enum import Enum
 from typing import Literal
 
-from .metric import LatencyMetric, Severity
+from .metric import LatencyMetric
+from .operation import Severity
 
 __all__ = ["Alert", "AlertEvent", "Language"]
 
@@ -62,3 +63,7 @@ class Alert:
     """The rule fires since it was told before, and no other time: a reminder, once a cooldown."""
     recovered: int = 0
     """Of a recovery that sums up several: how many kinds of operations, or rules, recovered; 0 of a single one."""
+
+    def is_wanted(self, severity: Severity) -> bool:
+        """Whether a channel that asks for `severity` takes this; an alert that names its channels always passes."""
+        return self.channels is not None or severity is not Severity.CRITICAL or self.severity is Severity.CRITICAL

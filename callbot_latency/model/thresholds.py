@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from .metric import OperationType, Severity, ThresholdsMs
+from .operation import OperationType, Severity, ThresholdsMs
 
 __all__ = ["DEFAULT_THRESHOLDS", "Thresholds"]
 

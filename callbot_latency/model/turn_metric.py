@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from .. import semconv
-from ..base.plain import plain
+from ..base.text import plain
 from ..timeline import Anchor, BargeIn
 
 __all__ = ["TurnMetric"]

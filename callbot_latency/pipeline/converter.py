@@ -10,9 +10,11 @@ from .. import semconv
 from ..base.phone_numbers import REDACT, PhoneNumbers
 from ..base.scrubbing import scrub
 from ..interop.framework_spans import ForeignSpan, metric_of
-from ..measuring.measurement import NS_PER_MS, DeadlineState, Measurement, at
-from ..model.metric import LatencyMetric, OperationStatus, Severity, known_metric
+from ..measuring.measurement import DeadlineState, Measurement
+from ..model.metric import LatencyMetric, known_metric
+from ..model.operation import OperationStatus, Severity
 from ..model.thresholds import Thresholds
+from ..model.units import NS_PER_MS, at
 from ..tracing.span_status import snapshot_metadata
 
 __all__ = ["claim_deadline_report", "running_metric", "to_metric"]

@@ -5,7 +5,7 @@ from collections import Counter
 from .. import semconv
 from ..base.drop_counters import dropped
 from ..measuring.active_session import active
-from ..model.metric import OperationType
+from ..model.operation import OperationType
 
 __all__ = ["NameLabels", "running_by_type"]
 

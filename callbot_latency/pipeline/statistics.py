@@ -5,7 +5,8 @@ from datetime import datetime
 from typing import Any, Final
 
 from .. import semconv
-from ..model.metric import LatencyMetric, OperationStatus
+from ..model.metric import LatencyMetric
+from ..model.operation import OperationStatus
 
 __all__ = ["MAX_KEYS", "Table", "percentile"]
 

@@ -1,5 +1,7 @@
 """The newest measurements in memory, with statistics on demand."""
 
+import csv
+import json
 import logging
 import threading
 from collections import deque
@@ -12,12 +14,12 @@ from .. import semconv
 from ..alerting.callbacks import add_alert_callback
 from ..measuring.active_session import active
 from ..model.alert import Alert
-from ..model.metric import LatencyMetric, OperationStatus, OperationType, Severity
+from ..model.metric import LatencyMetric
+from ..model.operation import OperationStatus, OperationType, Severity
 from ..model.turn_metric import TurnMetric
-from .exports import EXPORTS
 from .statistics import Table
 
-__all__ = ["KEPT", "KeptMetrics", "LatencyTracker", "latency_tracker"]
+__all__ = ["EXPORTS", "KEPT", "KeptMetrics", "LatencyTracker", "latency_tracker"]
 
 _log = logging.getLogger(semconv.LOGGER_TRACKER)
 
@@ -26,8 +28,31 @@ KEPT: Final = 10_000
 KEPT_TURNS: Final = 2_000
 """How many turns are kept."""
 _MOST_MINUTES: Final = 100 * 366 * 24 * 60
+
 # An Enum's member is slow to get at by its class, and this one is asked for ten thousand times at once.
 _CANCELLED: Final = OperationStatus.CANCELLED
+
+
+_CSV_COLUMNS: Final = tuple(LatencyMetric.__dataclass_fields__)
+
+
+def _write_json(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+def _write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, _CSV_COLUMNS)
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({**row, semconv.METADATA: json.dumps(row[semconv.METADATA])})
+
+
+EXPORTS: Final = {"json": _write_json, "jsonl": _write_jsonl, "csv": _write_csv}
 
 
 class KeptMetrics(Sequence[LatencyMetric]):

@@ -1,8 +1,8 @@
 """The one extension point: whatever consumes finished measurements."""
 
+from ..delivery.accounting import ReporterStatus
 from ..delivery.errors import PermanentError, TransientError
 from ..delivery.protocols import Buffered, Channel, Consumer, LatencyReporter, Notifier, Ticking, TurnReporter
-from ..delivery.status import ReporterStatus
 
 __all__ = [
     "Buffered",

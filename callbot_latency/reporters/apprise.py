@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from pydantic import SecretStr
 
@@ -11,15 +11,10 @@ from ..alerting.message import message_fields, title_of
 from ..alerting.translations import checked, say
 from ..delivery.errors import TransientError
 from ..model.alert import Alert, AlertEvent, Language
-from ..model.metric import Severity
-from ..semconv import ENV_APPRISE_SEVERITY, ENV_APPRISE_URLS
+from ..model.operation import Severity
 from .http import unlogged
-from .settings import checked_severity, explained, is_wanted
 
-if TYPE_CHECKING:
-    from ..config import LatencyConfig
-
-__all__ = ["AppriseReporter", "apprise_reporter"]
+__all__ = ["AppriseReporter"]
 
 _TYPES: Final = {Severity.WARNING: "warning", Severity.CRITICAL: "failure"}
 _URLS: Final = "expected URLs of Apprise such as mailto://... or msteams://..., separated by blanks or commas"
@@ -53,7 +48,7 @@ class AppriseReporter:
         severity: Severity | str = Severity.CRITICAL,
         language: Language | str = "en",
     ) -> None:
-        self._severity = checked_severity(severity)
+        self._severity = Severity.of(severity)
         self._language = checked(language)
         self._services = _services(urls)
         self.target: SecretStr = SecretStr(" ".join(sorted(service[0].url() for service in self._services)))
@@ -71,7 +66,7 @@ class AppriseReporter:
             TransientError: a service did not take it; Apprise does not tell whether it ever would.
 
         """
-        if not is_wanted(alert, self._severity):
+        if not alert.is_wanted(self._severity):
             return
         if alert is not self._alert:
             self._alert, self._left = alert, list(self._services)
@@ -94,21 +89,6 @@ class AppriseReporter:
             "notify_type": "success" if alert.event is AlertEvent.RECOVERY else _TYPES[alert.severity],
             "body_format": "text",
         }
-
-
-def apprise_reporter(config: "LatencyConfig") -> AppriseReporter | None:
-    """The services that the settings name; None where they name none.
-
-    Raises:
-        ConfigError: an URL that Apprise does not know, or the extra ``apprise`` is missing.
-
-    """
-    if config.apprise_urls is None:
-        return None
-    with explained(urls=ENV_APPRISE_URLS, severity=ENV_APPRISE_SEVERITY, needs=ENV_APPRISE_URLS):
-        return AppriseReporter(
-            config.apprise_urls.get_secret_value(), severity=config.apprise_severity, language=config.language
-        )
 
 
 def _services(urls: str | Sequence[str]) -> tuple[Any, ...]:

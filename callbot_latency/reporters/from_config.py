@@ -1,18 +1,53 @@
-"""The direct reporters that the settings name; what they need loads only then."""
+"""Every reporter that the settings name; what it needs is loaded only then."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from ..config import ConfigError, LatencyConfig
-from ..semconv import ENV_INFLUXDB_URL, ENV_PUSHGATEWAY_URL
+from ..delivery.protocols import LatencyReporter, Notifier
+from ..semconv import (
+    ENV_APPRISE_SEVERITY,
+    ENV_APPRISE_URLS,
+    ENV_INFLUXDB_URL,
+    ENV_PUSHGATEWAY_URL,
+    ENV_SLACK_CHANNEL,
+    ENV_SLACK_WEBHOOK_URL,
+)
+from .jsonl import JsonlReporter
 
 if TYPE_CHECKING:
+    from .apprise import AppriseReporter
     from .influxdb import InfluxDBReporter
     from .pushgateway import PrometheusReporter
+    from .slack import SlackReporter
 
-__all__ = ["influxdb_reporter", "pushgateway_reporter"]
+__all__ = ["apprise_reporter", "influxdb_reporter", "pushgateway_reporter", "reporters_of", "slack_reporter"]
 
 DEFAULT_JOB: Final = "callbot"
 _UNKNOWN: Final = "unknown_service"
+
+
+def reporters_of(config: LatencyConfig) -> list[LatencyReporter | Notifier]:
+    """The reporters that the settings name.
+
+    Raises:
+        ConfigError: one that cannot be made, or whose extra is not installed.
+
+    """
+    file = None
+    if config.file_logging_enabled:
+        file = JsonlReporter(
+            config.metrics_file_path, max_mb=config.metrics_file_max_mb, backups=config.metrics_file_backups
+        )
+    reporters = (
+        file,
+        slack_reporter(config),
+        apprise_reporter(config),
+        pushgateway_reporter(config),
+        influxdb_reporter(config),
+    )
+    return [reporter for reporter in reporters if reporter is not None]
 
 
 def pushgateway_reporter(config: LatencyConfig) -> "PrometheusReporter | None":
@@ -63,9 +98,64 @@ def influxdb_reporter(config: LatencyConfig) -> "InfluxDBReporter | None":
         raise ConfigError(f"{ENV_INFLUXDB_URL}: {error}") from None
 
 
+def slack_reporter(config: LatencyConfig) -> "SlackReporter | None":
+    """The Slack channel that the settings name; None where they name none.
+
+    Raises:
+        ConfigError: a setting that Slack cannot be reached with, or the extra ``slack`` is missing.
+
+    """
+    if config.slack_webhook_url is None:
+        return None
+    from .slack import SlackReporter
+
+    with _explained(webhook_url=ENV_SLACK_WEBHOOK_URL, channel=ENV_SLACK_CHANNEL, needs=ENV_SLACK_WEBHOOK_URL):
+        return SlackReporter(
+            config.slack_webhook_url.get_secret_value(),
+            config.slack_channel,
+            severity=config.slack_severity,
+            language=config.language,
+        )
+
+
+def apprise_reporter(config: LatencyConfig) -> "AppriseReporter | None":
+    """The services that the settings name; None where they name none.
+
+    Raises:
+        ConfigError: an URL that Apprise does not know, or the extra ``apprise`` is missing.
+
+    """
+    if config.apprise_urls is None:
+        return None
+    from .apprise import AppriseReporter
+
+    with _explained(urls=ENV_APPRISE_URLS, severity=ENV_APPRISE_SEVERITY, needs=ENV_APPRISE_URLS):
+        return AppriseReporter(
+            config.apprise_urls.get_secret_value(), severity=config.apprise_severity, language=config.language
+        )
+
+
 def _service_name() -> str | None:
     """What OTEL_SERVICE_NAME or OTEL_RESOURCE_ATTRIBUTES say, as the SDK reads them."""
     from opentelemetry.sdk.resources import Resource
 
     name = str(Resource.create().attributes.get("service.name", ""))
     return None if name.startswith(_UNKNOWN) else name or None
+
+
+@contextmanager
+def _explained(*, needs: str, **variables: str) -> Iterator[None]:
+    """What a reporter says of an argument becomes a `ConfigError` that names its environment variable.
+
+    Args:
+        needs: the variable that asks for the reporter, named where its extra is not installed.
+        variables: the variable of each argument.
+
+    """
+    try:
+        yield
+    except ImportError as missing:
+        raise ConfigError(f"{needs}: {missing}") from missing
+    except ValueError as wrong:
+        argument, _, what = str(wrong).partition(":")
+        raise ConfigError(f"{variables.get(argument, argument)}:{what}") from None

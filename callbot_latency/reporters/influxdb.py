@@ -13,7 +13,8 @@ from ..delivery.errors import PermanentError, TransientError
 from ..model.metric import LatencyMetric
 from ..model.turn_metric import TurnMetric
 from ..semconv import LOGGER_INFLUXDB
-from .http import HttpClient, HttpStatusError, address_of
+from .http import HttpStatusError, address_of
+from .http_client import HttpClient
 from .influxdb_points import LineWriter
 
 __all__ = ["InfluxDBReporter"]

@@ -6,12 +6,13 @@ import re
 import socket
 import zlib
 from collections import OrderedDict
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from .. import semconv
 from ..model.metric import LatencyMetric
 from ..model.turn_metric import TurnMetric
+from ..model.units import EPOCH
 from ..pipeline.instruments import NameLabels
 
 __all__ = ["ATTEMPT_MEASUREMENT", "MEASUREMENT", "TURN_MEASUREMENT", "LineWriter"]
@@ -26,7 +27,6 @@ MAX_INSTANTS: Final = 16_384
 
 _APART_NS: Final = 250
 """How far from the numbers of an instant's points those are, at least, that it has when it comes again."""
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _MAX_NS: Final = 2**63 - 2
 _MAX_INT: Final = 2**63 - 1
@@ -90,7 +90,7 @@ class LineWriter:
         return {name: tag for name, tag in tags.items() if tag}
 
     def _time_ns(self, tags: dict[str, str], timestamp: datetime) -> int:
-        series, microsecond = tuple(tags.values()), (timestamp - _EPOCH) // _MICROSECOND
+        series, microsecond = tuple(tags.values()), (timestamp - EPOCH) // _MICROSECOND
         while (known := self._instants.get((series, microsecond))) is not None and known[1] >= 1000:
             microsecond += 1
         is_new = microsecond > self._newest_forgotten_us

@@ -10,14 +10,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar, Final
 
+from ..base.fork_safe_files import open_fork_safe
 from ..base.internal_errors import RateLimiter
 from ..base.pacing import yielding
+from ..delivery.attempt import Retry
 from ..delivery.errors import PermanentError, TransientError
-from ..delivery.retry import Retry
 from ..model.metric import LatencyMetric
 from ..model.turn_metric import TurnMetric
 from ..semconv import LOGGER_JSONL
-from .fork_safe_files import open_fork_safe
 from .rotation import Rotation, locked
 
 __all__ = ["JsonlReporter"]

@@ -19,7 +19,8 @@ from ..model.metric import LatencyMetric
 from ..model.thresholds import Thresholds
 from ..model.turn_metric import TurnMetric
 from ..pipeline.prometheus_exposition import Counts
-from .http import Basic, HttpClient, HttpStatusError, address_of
+from .http import Basic, HttpStatusError, address_of
+from .http_client import HttpClient
 
 __all__ = ["PrometheusReporter"]
 

@@ -25,9 +25,9 @@ from tempfile import TemporaryFile
 from time import monotonic, time
 from typing import Final, NamedTuple
 
+from ..base.fork_safe_files import open_fork_safe
 from ..base.internal_errors import RateLimiter, call_safely
 from ..semconv import LOGGER_ROTATION
-from .fork_safe_files import open_fork_safe
 
 __all__ = ["Backup", "Backups", "Rotation", "backups_of", "locked"]
 

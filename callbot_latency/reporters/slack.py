@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
@@ -14,15 +14,11 @@ from ..alerting.display import display_text
 from ..alerting.translations import checked
 from ..delivery.errors import PermanentError, TransientError
 from ..model.alert import Alert, Language
-from ..model.metric import Severity
-from ..semconv import ENV_SLACK_CHANNEL, ENV_SLACK_WEBHOOK_URL
-from .http import HttpClient, HttpResponse
-from .settings import checked_severity, explained, is_wanted
+from ..model.operation import Severity
+from .http import HttpResponse
+from .http_client import HttpClient
 
-if TYPE_CHECKING:
-    from ..config import LatencyConfig
-
-__all__ = ["SlackReporter", "slack_reporter"]
+__all__ = ["SlackReporter"]
 
 _ADVICE: Final[Mapping[str, str]] = {
     "action_prohibited": "an administrator restricts posting: ask for this webhook to be allowed in the channel",
@@ -87,7 +83,7 @@ class SlackReporter:
     ) -> None:
         self._webhook_url, self._host = _checked_url(webhook_url)
         self._channel = _checked_channel(channel)
-        self._severity = checked_severity(severity)
+        self._severity = Severity.of(severity)
         self._language = checked(language)
         if not 0 < timeout_s <= 60:
             raise ValueError(f"timeout_s: expected seconds above 0 and at most 60, got {timeout_s!r}")
@@ -116,7 +112,7 @@ class SlackReporter:
             PermanentError: Slack refuses; the message says what to do.
 
         """
-        if not is_wanted(alert, self._severity):
+        if not alert.is_wanted(self._severity):
             return
         message = self._message(alert, self._language)
         if self._channel is not None:
@@ -146,24 +142,6 @@ class SlackReporter:
         if answer.status == 400 and "blocks" in message and code.startswith("invalid_blocks"):
             raise _BlocksRefusedError(str(_refusal(answer, code)))
         raise _refusal(answer, code)
-
-
-def slack_reporter(config: "LatencyConfig") -> SlackReporter | None:
-    """The Slack channel that the settings name; None where they name none.
-
-    Raises:
-        ConfigError: a setting that Slack cannot be reached with, or the extra ``slack`` is missing.
-
-    """
-    if config.slack_webhook_url is None:
-        return None
-    with explained(webhook_url=ENV_SLACK_WEBHOOK_URL, channel=ENV_SLACK_CHANNEL, needs=ENV_SLACK_WEBHOOK_URL):
-        return SlackReporter(
-            config.slack_webhook_url.get_secret_value(),
-            config.slack_channel,
-            severity=config.slack_severity,
-            language=config.language,
-        )
 
 
 def _code_in(answer: bytes) -> str:

@@ -21,23 +21,19 @@ from ..base.scrubbing import custom_patterns
 from ..config import ConfigError, LatencyConfig, load_config, load_otel_from_dotenv
 from ..delivery.lane import Lane
 from ..delivery.manager import report_manager
-from ..delivery.protocols import Consumer, LatencyReporter, Notifier
+from ..delivery.protocols import Consumer
 from ..interop.gen_ai import GenAISession
 from ..measuring.active_session import active
 from ..measuring.session import Session
-from ..pipeline.deadlines import Deadlines
+from ..pipeline.deadlines import Deadlines, OnDeadline
 from ..pipeline.histograms import Histograms
-from ..pipeline.on_deadline import OnDeadline
 from ..pipeline.tracker import latency_tracker
 from ..pipeline.worker import Pipeline
-from ..reporters.apprise import apprise_reporter
-from ..reporters.from_config import influxdb_reporter, pushgateway_reporter
-from ..reporters.jsonl import JsonlReporter
-from ..reporters.slack import slack_reporter
+from ..reporters.from_config import reporters_of
+from ..reporters.log import LogReporter
 from ..semconv import LOGGER_RUNTIME, SCOPE
 from ..tracing.headers import Hosts
 from ..tracing.spans import SpanFactory
-from .app_logging import LogReporter
 from .otel_providers import Providers, open_providers
 from .process_exit import Exits
 from .scrub_patterns import load_patterns
@@ -61,7 +57,7 @@ class _Runtime:
         # What is wrong in a file of rules or about a reporter stops here, before anything is opened.
         rules = () if config.alert_rules_file is None else load_rules(config.alert_rules_file)
         patterns = () if config.scrub_patterns_file is None else load_patterns(config.scrub_patterns_file)
-        self._from_environment = _from_environment(config)
+        self._from_environment = reporters_of(config)
         self.providers: Providers = open_providers(config)
         custom_patterns.patterns = patterns
         key = _hash_key(config.trace_key.get_secret_value().encode())
@@ -136,28 +132,6 @@ class _Runtime:
 def _hash_key(secret: bytes) -> bytes:
     """`secret` as a key of BLAKE2, which takes up to 64 bytes (RFC 7693); a longer one is hashed, as HMAC does."""
     return secret if len(secret) <= 64 else hashlib.blake2b(secret).digest()
-
-
-def _from_environment(config: LatencyConfig) -> list[LatencyReporter | Notifier]:
-    """The reporters that the settings name.
-
-    Raises:
-        ConfigError: one that cannot be made, or whose extra is not installed.
-
-    """
-    file = None
-    if config.file_logging_enabled:
-        file = JsonlReporter(
-            config.metrics_file_path, max_mb=config.metrics_file_max_mb, backups=config.metrics_file_backups
-        )
-    reporters = (
-        file,
-        slack_reporter(config),
-        apprise_reporter(config),
-        pushgateway_reporter(config),
-        influxdb_reporter(config),
-    )
-    return [reporter for reporter in reporters if reporter is not None]
 
 
 _lifecycle = threading.Lock()

@@ -12,7 +12,7 @@ from time import sleep
 from types import FrameType
 from typing import Any, Final
 
-from ..base.greenlets import is_in_hub, is_patched
+from ..base.concurrency import is_in_hub, is_patched
 from ..base.internal_errors import call_safely
 
 __all__ = ["Exits"]

@@ -9,10 +9,9 @@ from typing import Any, Final
 from opentelemetry.trace import Span, Status, StatusCode
 
 from .. import semconv
-from ..base.plain import plain
 from ..base.scrubbing import scrub
-from ..base.text import text_of_any
-from ..model.metric import OperationStatus
+from ..base.text import plain, text_of_any
+from ..model.operation import OperationStatus
 
 __all__ = ["error_message", "mark_failed", "metadata_attributes", "snapshot_metadata", "status_of", "type_name"]
 

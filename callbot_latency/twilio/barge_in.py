@@ -2,17 +2,16 @@
 
 from typing import Final
 
+from ..model.units import NS_PER_MS
 from ..timeline import BargeIn
 from . import reasons
-from .playback import Cleared, Playback
+from .playback import Cleared, Playback, Utterance
 from .timeline_notifier import TimelineNotifier
-from .utterance import Utterance
 
 __all__ = ["Interruptions"]
 
 CLEARED_BEFORE_NS: Final = 1_000_000_000
 """A bot may send ``clear`` and only then say that speech began: so long before, the two belong together."""
-_NS_PER_MS: Final = 1_000_000
 
 
 class _Interruption:
@@ -115,4 +114,4 @@ def _told(interruption: _Interruption) -> BargeIn:
 
 
 def _between_ms(from_ns: int, until_ns: int | None) -> float | None:
-    return None if until_ns is None or until_ns < from_ns else (until_ns - from_ns) / _NS_PER_MS
+    return None if until_ns is None or until_ns < from_ns else (until_ns - from_ns) / NS_PER_MS

@@ -3,6 +3,7 @@
 import math
 from typing import Final
 
+from ..model.units import NS_PER_MS
 from ..timeline import Anchor
 from . import reasons
 from .media_clock import MediaClock
@@ -13,7 +14,6 @@ __all__ = ["DEFAULT_UNCERTAINTY_MS", "Caller"]
 STALE_NS: Final = 60_000_000_000
 FRESH_NS: Final = 100_000_000
 """Audio comes every 20 ms: what came longer ago is not what a detector hears now."""
-_NS_PER_MS: Final = 1_000_000
 
 DEFAULT_UNCERTAINTY_MS: Final = {
     Anchor.VAD_MINUS_HANGOVER: 20.0,
@@ -70,7 +70,7 @@ class Caller:
             arrived_ns = self.clock.arrived_ns
             return None if arrived_ns is None else self._instant(arrived_ns, hangover_ms, None)
         if audio_ms is None and source in _IN_THE_AUDIO:
-            audio_ms = self.clock.position_ns / _NS_PER_MS
+            audio_ms = self.clock.position_ns / NS_PER_MS
         return self._instant(at_ns, hangover_ms, audio_ms)
 
     def _heard_ns(self, at_ns: int) -> int:
@@ -90,8 +90,8 @@ class Caller:
             return None
         from_ns: int | None = at_ns
         if audio_ms is not None:
-            from_ns = self.clock.instant_of(round(audio_ms * _NS_PER_MS)) if _is_length(audio_ms) else None
-        return None if from_ns is None else from_ns - round(before_ms * _NS_PER_MS)
+            from_ns = self.clock.instant_of(round(audio_ms * NS_PER_MS)) if _is_length(audio_ms) else None
+        return None if from_ns is None else from_ns - round(before_ms * NS_PER_MS)
 
     def _fault(self, ended_ns: int | None, at_ns: int) -> str | None:
         if ended_ns is None or ended_ns > at_ns:

@@ -10,11 +10,11 @@ is in it, though the caller did not wait for that, so that the true beginning is
 from collections import deque
 from typing import Final
 
+from ..model.units import NS_PER_MS
 from . import reasons
 from .timeline_notifier import TimelineNotifier
-from .utterance import Mark, Utterance
 
-__all__ = ["Cleared", "Playback"]
+__all__ = ["Cleared", "Mark", "Playback", "Utterance"]
 
 PACKET_NS: Final = 20_000_000
 """Twilio plays packets of 20 ms, and a mark comes back with one: how exact a mark can be, at best."""
@@ -28,7 +28,71 @@ CLEARED_LOST_AFTER_NS: Final = 2_000_000_000
 """A mark that has not come back so long after ``clear`` is lost."""
 MAX_MARKS: Final = 1_000
 _MAX_OVERTAKEN: Final = 64
-_NS_PER_MS: Final = 1_000_000
+
+
+class Utterance:
+    """Audio that the bot sends without a pause in between; instants and durations in nanoseconds."""
+
+    __slots__ = (
+        "acked_at_ns",
+        "acked_ns",
+        "audible",
+        "audio_ns",
+        "is_ended",
+        "is_filler",
+        "is_started",
+        "marked_ns",
+        "scheduled_ns",
+        "sent_ns",
+        "silence_ns",
+    )
+
+    def __init__(self, sent_ns: int, scheduled_ns: int, is_filler: bool) -> None:
+        self.sent_ns: int = sent_ns
+        """When its first audio was sent."""
+        self.scheduled_ns: int = scheduled_ns
+        """When that would be played, if nothing took time: at once, or after the audio before it."""
+        self.is_filler: bool = is_filler
+        self.audio_ns: int = 0
+        """How much of it was sent."""
+        self.silence_ns: int = 0
+        """How much of it was inaudible before the first audible sample."""
+        self.audible: bool = False
+        self.marked_ns: int = 0
+        """How much of it lies before its last mark."""
+        self.acked_ns: int = 0
+        """How much of it was played, as its marks tell."""
+        self.acked_at_ns: int = 0
+        self.is_started: bool = False
+        self.is_ended: bool = False
+
+    @property
+    def is_played(self) -> bool:
+        """Whether its marks tell that all that was sent of it was played."""
+        return self.acked_ns == self.audio_ns
+
+
+class Mark:
+    """A mark that was sent and is to come back."""
+
+    __slots__ = ("name", "played_ns", "scheduled_ns", "sent_ns", "utterance")
+
+    def __init__(self, name: str, utterance: Utterance | None, sent_ns: int, scheduled_ns: int) -> None:
+        self.name: str = name
+        self.utterance: Utterance | None = utterance
+        """None where nothing was left to be played: such a mark comes back at once."""
+        self.sent_ns: int = sent_ns
+        self.scheduled_ns: int = scheduled_ns
+        """When it would come back, if nothing but the playing took time."""
+        self.played_ns: int = utterance.audio_ns if utterance is not None else 0
+        """How much of its utterance lies before it."""
+
+    @property
+    def pauses_ns(self) -> int:
+        """How long the bot kept Twilio waiting for audio, between the utterance's beginning and this mark."""
+        if self.utterance is None:
+            return 0
+        return max(0, self.scheduled_ns - self.utterance.scheduled_ns - self.played_ns)
 
 
 class Cleared:
@@ -201,7 +265,7 @@ class Playback:
         # Not before what was said before it ended, and not after the mark itself.
         started_ns = min(at_ns, max(utterance.scheduled_ns + delay_ns, self._told_ns))
         self._told_ns = started_ns
-        self._tell.playback_started(started_ns, uncertainty_ms=uncertainty_ns / _NS_PER_MS, sent_ns=utterance.sent_ns)
+        self._tell.playback_started(started_ns, uncertainty_ms=uncertainty_ns / NS_PER_MS, sent_ns=utterance.sent_ns)
 
     def _end_at(self, at_ns: int) -> None:
         self._told_ns = max(self._told_ns, at_ns)

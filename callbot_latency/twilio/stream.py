@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from ..base.internal_errors import call_safely
+from ..model.units import NS_PER_MS, NS_PER_S
 from ..timeline import Anchor, Timeline
 from . import reasons
 from .barge_in import Interruptions
@@ -21,8 +22,6 @@ __all__ = ["Filler", "TwilioMediaStream"]
 
 Message = Mapping[str, Any] | str | bytes | bytearray
 
-_NS_PER_MS: Final = 1_000_000
-_NS_PER_SECOND: Final = 1_000_000_000
 _RATE: Final = 8_000
 _MULAW: Final = "audio/x-mulaw"
 _NOTHING: Final[Mapping[str, Any]] = {}
@@ -53,7 +52,7 @@ class TwilioMediaStream:
         self._caller = Caller(at_ns, self._tell)
         self._playback = Playback(self._tell)
         self._interruptions = Interruptions(self._playback, self._tell)
-        self._sample_ns = _NS_PER_SECOND // _RATE
+        self._sample_ns = NS_PER_S // _RATE
         self._is_mulaw = True
 
     @property
@@ -86,7 +85,7 @@ class TwilioMediaStream:
 
         Note it where you begin to feed a recogniser, and add it to the times that this gives its words.
         """
-        return self._caller.clock.position_ns / _NS_PER_MS
+        return self._caller.clock.position_ns / NS_PER_MS
 
     # -- the messages -----------------------------------------------------------------------------------------------
 
@@ -151,7 +150,7 @@ class TwilioMediaStream:
         self._parameters = custom_parameters(message)
         media_format = _part(start, "mediaFormat")
         rate = media_format.get("sampleRate", _RATE)
-        self._sample_ns = _NS_PER_SECOND // (rate if type(rate) is int and 1_000 <= rate <= 192_000 else _RATE)
+        self._sample_ns = NS_PER_S // (rate if type(rate) is int and 1_000 <= rate <= 192_000 else _RATE)
         self._is_mulaw = media_format.get("encoding", _MULAW) == _MULAW
 
     def _begin_anew(self, at_ns: int, call_sid: str | None) -> None:

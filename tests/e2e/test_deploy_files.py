@@ -25,7 +25,8 @@ from prometheus_client.utils import floatToGoString
 
 from callbot_latency import semconv
 from callbot_latency.deploy.rule_file import rule_file, yaml_text
-from callbot_latency.model.metric import LatencyMetric, OperationStatus, OperationType, ThresholdsMs
+from callbot_latency.model.metric import LatencyMetric
+from callbot_latency.model.operation import OperationStatus, OperationType, ThresholdsMs
 from callbot_latency.model.thresholds import Thresholds
 from callbot_latency.reporters.jsonl import JsonlReporter
 from deploy import servers

@@ -7,8 +7,8 @@ from time import monotonic
 
 import pytest
 
+from callbot_latency.delivery.attempt import Retry
 from callbot_latency.delivery.lane import Lane
-from callbot_latency.delivery.retry import Retry
 from callbot_latency.reporters.apprise import AppriseReporter
 from callbot_latency.reporters.slack import SlackReporter
 from tests.faults.scripted import HANG, RESET, Answer, webhook

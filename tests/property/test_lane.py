@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from callbot_latency import LatencyMetric, PermanentError, ReporterStatus, TransientError, TurnMetric
+from callbot_latency.delivery.attempt import Retry
 from callbot_latency.delivery.lane import Lane
-from callbot_latency.delivery.retry import Retry
 from tests import measured
 
 PARTS = st.integers(min_value=-1, max_value=12)

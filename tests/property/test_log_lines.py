@@ -19,7 +19,7 @@ from callbot_latency import Alert, LatencyMetric, PermanentError, TransientError
 from callbot_latency.alerting.callback_runner import run_callback
 from callbot_latency.delivery.errors import error_text
 from callbot_latency.reporters.jsonl import JsonlReporter
-from callbot_latency.runtime.app_logging import LogReporter
+from callbot_latency.reporters.log import LogReporter
 from tests.property.test_messages import alerts, metrics, texts
 
 LIVE = {"Cc", "Cf", "Cs", "Zl", "Zp"}

@@ -12,7 +12,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from callbot_latency import LatencyMetric, LatencyTracker, Severity, Thresholds
-from callbot_latency.model.metric import ThresholdsMs
+from callbot_latency.model.operation import ThresholdsMs
 from callbot_latency.pipeline.histograms import Histograms, bucket_bounds_s, views
 from callbot_latency.pipeline.statistics import percentile
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 
-from ...model.metric import LatencyMetric, OperationStatus, OperationType
+from ...model.metric import LatencyMetric
+from ...model.operation import OperationStatus, OperationType
 from ..policy import HEALTHY_IN_A_ROW
 from . import schema as rules
 from .text import in_words

@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, field_validator, model_validator
 
-from ...model.metric import OperationType, Severity
+from ...model.operation import OperationType, Severity
 from .business_hours import DAYS, MINUTES_A_DAY, BusinessHours
 from .text import COMMON_FIELDS, RuleText, guess
 
