@@ -38,7 +38,7 @@ demo: $(VENV)/.example ## one phone call, answered and measured; needs no server
 	@$(BIN)/python -m examples.callbot.demo $(ARGS)
 
 test: $(VENV)/.test ## every test; says by name which servers are missing and what was therefore not tested
-	@$(BIN)/python -m deploy.stack --build-only $(if $(CALLBOT_REQUIRE_SERVERS),,--lenient)
+	@$(BIN)/python -m devservers.stack --build-only $(if $(CALLBOT_REQUIRE_SERVERS),,--lenient)
 	@$(PYTEST) $(ARGS)
 
 test-fast: WORKERS = $(CORES)
@@ -51,7 +51,7 @@ test-matrix: $(VENV)/.test ## the unit tests on each Python that is found here, 
 check: $(VENV)/.test ## lint, formatting, layers of imports, types, and what bandit finds
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/bandit --quiet -c pyproject.toml -r callbot_latency deploy examples
+	@$(BIN)/bandit --quiet -c pyproject.toml -r callbot_latency devservers examples
 	@mkdir -p .mypy_cache
 	@$(BIN)/lint-imports > .mypy_cache/imports || { cat .mypy_cache/imports; exit 1; }
 	@grep ^Contracts: .mypy_cache/imports
@@ -70,7 +70,7 @@ format: $(VENV)/.test ## put the code in form
 	@$(BIN)/ruff format .
 
 stack: $(VENV)/.test ## Collector, Jaeger, Prometheus and InfluxDB on this machine, without Docker, until Ctrl-C
-	@$(BIN)/python -m deploy.stack $(ARGS)
+	@$(BIN)/python -m devservers.stack $(ARGS)
 
 demo-stack: $(VENV)/.test ## the call of the demo, to be seen in those servers, until Ctrl-C
 	@$(BIN)/python -m examples.callbot.demo_stack $(ARGS)
@@ -88,7 +88,7 @@ bench: $(BENCH_VENV)/.bench ## what measuring costs, as ratios within one run
 	@$(BENCH_VENV)/bin/python -m benchmarks $(ARGS)
 
 bench-stack: $(VENV)/.test ## 2,000 measurements a second through the real Collector, and the highest rate
-	@$(BIN)/python -m benchmarks.sustained $(ARGS)
+	@$(BIN)/python -m benchmarks.figures.sustained $(ARGS)
 
 soak: $(VENV)/.test ## 10 minutes in which everything goes wrong at random, and a verdict on what became of each measurement
 	@$(BIN)/python -m tests.chaos $(ARGS)

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from .docs import write_docs
-from .harness import ROUNDS, machine, say, table
+from .tools.docs import write_docs
+from .tools.harness import ROUNDS, machine, say, table
 
 FAMILIES: Final = (
     "caller",
@@ -29,7 +29,7 @@ PROFILE: Final = "profile"
 
 def figures_of(family: str) -> list[dict[str, Any]]:
     """Those of one family; its process inherits standard error for its progress."""
-    command = [sys.executable, "-m", f"benchmarks.{family}", "--json"]
+    command = [sys.executable, "-m", f"benchmarks.figures.{family}", "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     rows: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
     return rows
@@ -40,7 +40,9 @@ def run(family: str, folder: Path, about: dict[str, Any]) -> None:
     say(f"{family} ...")
     started_s = time.monotonic()
     if family == PROFILE:
-        subprocess.run([sys.executable, "-m", "benchmarks.profile", f"--json={folder}/profile.json"], check=True)
+        subprocess.run(
+            [sys.executable, "-m", "benchmarks.figures.profile", f"--json={folder}/profile.json"], check=True
+        )
     else:
         rows = figures_of(family)
         if rows:

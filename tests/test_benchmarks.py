@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks import docs
 from benchmarks.__main__ import FAMILIES
-from benchmarks.harness import Figure, interleaved, ratio, table
-from benchmarks.profile import PARTS, Part, resolve
+from benchmarks.figures.profile import PARTS, Part, resolve
+from benchmarks.tools import docs
+from benchmarks.tools.harness import Figure, interleaved, ratio, table
 
 PAGE = (Path(__file__).parent.parent / docs.PAGE).read_text()
 

@@ -14,7 +14,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from callbot_latency import init, shutdown
-from deploy.stack import Stack, command, missing_servers, until_told_to_end
+from devservers.stack import Stack, command, missing_servers, until_told_to_end
 
 from .demo import make_calls, prepare_alerts
 from .run import CallResult

@@ -4,7 +4,7 @@ import argparse
 import secrets
 import sys
 
-from deploy.stack import command
+from devservers.stack import command
 from tests.chaos.run import Run, say
 
 

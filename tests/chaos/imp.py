@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import httpx
 
-from deploy.processes import StackError
-from deploy.stack import Stack
+from devservers.processes import StackError
+from devservers.stack import Stack
 from tests.chaos.disk import SmallDisk
 from tests.chaos.plan import Event
 from tests.chaos.process import BotProcess

@@ -13,7 +13,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from callbot_latency.reporters.rotation import backups_of
-from deploy.stack import Stack
+from devservers.stack import Stack
 
 BOT = "bot"
 _CHILD = re.compile(r"load_(c\d+)$")

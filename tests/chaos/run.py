@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from deploy.stack import DATABASE, Stack, missing_servers
+from devservers.stack import DATABASE, Stack, missing_servers
 from tests.chaos import slack as slack_
 from tests.chaos.callers import Callers
 from tests.chaos.control import Control

@@ -5,7 +5,7 @@ import secrets
 
 import pytest
 
-from deploy.stack import missing_servers
+from devservers.stack import missing_servers
 from tests.chaos.plan import SERVERS
 from tests.chaos.run import Run, say
 

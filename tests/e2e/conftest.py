@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy import servers
-from deploy.stack import Stack, missing_servers
+from devservers import servers
+from devservers.stack import Stack, missing_servers
 
 REQUIRED = os.environ.get("CALLBOT_REQUIRE_SERVERS") == "1"
 

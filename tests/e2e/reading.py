@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from deploy.stack import Stack
+from devservers.stack import Stack
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from deploy.stack import Stack
+from devservers.stack import Stack
 from tests.e2e.reading import (
     Span,
     counted_by_influxdb,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.stack import Stack
+from devservers.stack import Stack
 from tests.e2e.reading import counted_by_prometheus, counted_in_file, eventually, operations, search_spans
 from tests.subprocesses import clean_environment, command
 

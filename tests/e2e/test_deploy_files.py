@@ -29,8 +29,8 @@ from callbot_latency.model.metric import LatencyMetric
 from callbot_latency.model.operation import OperationStatus, OperationType, ThresholdsMs
 from callbot_latency.model.thresholds import Thresholds
 from callbot_latency.reporters.jsonl import JsonlReporter
-from deploy import servers
-from deploy.processes import free_ports
+from devservers import servers
+from devservers.processes import free_ports
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

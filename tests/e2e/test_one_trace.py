@@ -13,7 +13,7 @@ import httpx
 import websockets
 
 from callbot_latency.tracing.spans import CallIdGenerator
-from deploy.stack import Stack
+from devservers.stack import Stack
 from tests.e2e.reading import Span, eventually, spans_of
 from tests.subprocesses import clean_environment, command
 

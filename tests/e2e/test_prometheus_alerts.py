@@ -20,9 +20,9 @@ from prometheus_client import CollectorRegistry, Histogram, push_to_gateway
 from callbot_latency.deploy import rule_file
 from callbot_latency.model.thresholds import Thresholds
 from callbot_latency.pipeline.histograms import bucket_bounds_s
-from deploy.processes import ServerProcess, free_ports
-from deploy.servers import binary as path_of
-from deploy.stack import Stack, missing_servers
+from devservers.processes import ServerProcess, free_ports
+from devservers.servers import binary as path_of
+from devservers.stack import Stack, missing_servers
 from tests.e2e.conftest import _without
 from tests.e2e.reading import eventually, prometheus_query
 from tests.subprocesses import ROOT, clean_environment

@@ -10,9 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from deploy import servers
-from deploy.processes import StackError
-from deploy.stack import NAMES, Stack, main, missing_servers
+from devservers import servers
+from devservers.processes import StackError
+from devservers.stack import NAMES, Stack, main, missing_servers
 from tests.subprocesses import ROOT, clean_environment
 
 Binary = Callable[[str], Path]
@@ -42,9 +42,9 @@ def _gone(pids: list[int]) -> bool:
 
 
 def _started(folder: Path, names: str) -> "subprocess.Popen[str]":
-    """`python -m deploy.stack` in a process of its own, once all of its servers are ready."""
+    """`python -m devservers.stack` in a process of its own, once all of its servers are ready."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "deploy.stack", f"--servers={names}"],
+        [sys.executable, "-m", "devservers.stack", f"--servers={names}"],
         cwd=ROOT,
         env=clean_environment({"TMPDIR": str(folder)}),
         stdout=subprocess.PIPE,

@@ -26,7 +26,7 @@ from callbot_latency.base.drop_counters import dropped, unmeasured
 from callbot_latency.pipeline.histograms import Histograms, views
 from callbot_latency.reporters import PermanentError, TransientError
 from callbot_latency.timeline import BargeIn
-from deploy.stack import DATABASE, USER, Stack
+from devservers.stack import DATABASE, USER, Stack
 from tests import measured as one
 from tests.e2e.reading import eventually, prometheus_query
 from tests.subprocesses import facts_of, run_python

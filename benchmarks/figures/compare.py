@@ -14,8 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from typing import Any, Final
 
-from .harness import ROUNDS, Figure, run_alone, say
-from .rivals import RIVALS
+from ..tools.harness import ROUNDS, Figure, run_alone, say
+from ..tools.rivals import RIVALS
 
 MODULES: Final = {
     "logfire": "logfire",
@@ -59,7 +59,7 @@ def agent() -> Iterator[str]:
 
 def started(name: str, environment: dict[str, str]) -> "subprocess.Popen[str]":
     """A process of one, which waits to be asked."""
-    command = [sys.executable, "-m", "benchmarks.rivals", name]
+    command = [sys.executable, "-m", "benchmarks.tools.rivals", name]
     return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from callbot_latency import OperationType, call, latency_tracker, measure_latency
 
+from ..tools.harness import Figure, amount, run_alone, say
+from ..tools.setup import ATTRIBUTES, SPAN_NAME, bare_tracer, flush, measuring
 from .caller import measured, measured_block
-from .harness import Figure, amount, run_alone, say
-from .setup import ATTRIBUTES, SPAN_NAME, bare_tracer, flush, measuring
 
 ROUNDS: Final = 7
 OPEN: Final = 2_000

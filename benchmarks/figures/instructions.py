@@ -6,10 +6,10 @@ from typing import Any, Final
 
 from callbot_latency import call
 
+from ..tools.callgrind import counted, missing
+from ..tools.harness import Figure, driven, ratio, run_alone, say
+from ..tools.setup import bare_tracer, flush, measuring
 from . import caller, cpu
-from .callgrind import counted, missing
-from .harness import Figure, driven, ratio, run_alone, say
-from .setup import bare_tracer, flush, measuring
 
 CALLS: Final = 100
 ROUNDS: Final = 7
@@ -86,8 +86,8 @@ def figures() -> Sequence[Figure]:
     if why_not is not None:
         say(f"  no instructions are counted: {why_not}")
         return []
-    alone = counted("benchmarks.instructions", "caller", one_thread=True)
-    whole = counted("benchmarks.instructions", "all", one_thread=False)
+    alone = counted("benchmarks.figures.instructions", "caller", one_thread=True)
+    whole = counted("benchmarks.figures.instructions", "all", one_thread=False)
 
     def on_main(name: str) -> list[float]:
         return [(alone[f"{name} {n}"] - alone[f"loop {n}"]) / CALLS for n in range(ROUNDS)]

@@ -1,4 +1,4 @@
-module callbot_latency/deploy/build/alertmanager
+module callbot_latency/devservers/build/alertmanager
 
 go 1.26.0
 

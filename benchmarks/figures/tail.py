@@ -13,9 +13,9 @@ from typing import Final
 
 from callbot_latency import LatencyMetric, call, report_manager
 
+from ..tools.harness import ROUNDS, Figure, difference, run_alone
+from ..tools.setup import bare_tracer, flush, measuring
 from .caller import bare_functions, measured
-from .harness import ROUNDS, Figure, difference, run_alone
-from .setup import bare_tracer, flush, measuring
 
 CHUNKS: Final = 10
 BURSTS: Final = 25

@@ -1,7 +1,7 @@
 """The same work, done with others: a span with the same attributes, a histogram, and whether a threshold was reached.
 
-Each runs in a process of its own, with the bare span beside it: ``python -m benchmarks.rivals NAME`` answers every
-line of its standard input with a line of microseconds a call, one round.
+Each runs in a process of its own, with the bare span beside it: ``python -m benchmarks.tools.rivals NAME`` answers
+every line of its standard input with a line of microseconds a call, one round.
 """
 
 import json
@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from callbot_latency import call
 
-from . import caller
+from ..figures import caller
 from .harness import CALLS, pin, timed
 from .setup import (
     ATTRIBUTES,

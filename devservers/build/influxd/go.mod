@@ -1,4 +1,4 @@
-module callbot_latency/deploy/build/influxd
+module callbot_latency/devservers/build/influxd
 
 go 1.26.0
 

@@ -310,8 +310,8 @@ def _say(text: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m deploy.stack`: start the servers, say where they are, and end them at Ctrl-C."""
-    parser = argparse.ArgumentParser(prog="python -m deploy.stack", description=main.__doc__)
+    """`python -m devservers.stack`: start the servers, say where they are, and end them at Ctrl-C."""
+    parser = argparse.ArgumentParser(prog="python -m devservers.stack", description=main.__doc__)
     parser.add_argument("--servers", default=",".join(NAMES), help="comma-separated, of: %(default)s")
     parser.add_argument("--build-only", action="store_true", help="get the servers and what tests them, start none")
     parser.add_argument("--lenient", action="store_true", help="a server that cannot be had is said, and no failure")

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from .harness import ROUNDS, Figure, pin, ratio, run_alone
+from ..tools.harness import ROUNDS, Figure, pin, ratio, run_alone
 
 OURS = "callbot_latency"
 WITH_DECORATOR = "callbot_latency; callbot_latency.measure_latency"

@@ -21,10 +21,10 @@ from callbot_latency import call
 from callbot_latency.measuring.active_session import active
 from callbot_latency.runtime import otel_providers as providers
 
+from ..tools.callgrind import counted, missing
+from ..tools.harness import say
+from ..tools.setup import bare_tracer, flush, measuring
 from . import caller
-from .callgrind import counted, missing
-from .harness import say
-from .setup import bare_tracer, flush, measuring
 
 CALLS: Final = 100
 SOURCE: Final = Path(__file__).with_name("parts.toml")
@@ -138,7 +138,7 @@ class Row:
 
 def rows() -> list[Row]:
     """The whole first, then its parts."""
-    counts = counted("benchmarks.profile", "--inside", one_thread=True, from_start=False)
+    counts = counted("benchmarks.figures.profile", "--inside", one_thread=True, from_start=False)
 
     def of(path: str, name: str) -> float:
         return counts.get(f"{path} {name}", 0) / CALLS
@@ -194,7 +194,7 @@ def markdown(made: Sequence[Row]) -> str:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.profile", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.figures.profile", description=__doc__)
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path, default=Path("outputs/bench/profile.json"), help="(%(default)s)")
     options = parser.parse_args()

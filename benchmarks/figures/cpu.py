@@ -10,9 +10,9 @@ from typing import Any
 
 from callbot_latency import call
 
+from ..tools.harness import Figure, interleaved, pin, ratio, run_alone
+from ..tools.setup import ATTRIBUTES, SPAN_NAME, bare_histogram, bare_meter, bare_provider, flush, measuring
 from .caller import measured
-from .harness import Figure, interleaved, pin, ratio, run_alone
-from .setup import ATTRIBUTES, SPAN_NAME, bare_histogram, bare_meter, bare_provider, flush, measuring
 
 MEASUREMENTS = 400
 """At once before a flush: less than a batch of the SDK's, and what comes in 0.2 s at 2,000 a second."""

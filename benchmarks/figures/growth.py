@@ -19,9 +19,9 @@ from callbot_latency import (
     record,
 )
 
+from ..tools.harness import Chunk, Figure, interleaved, pin, ratio, run_alone, say, timed
+from ..tools.setup import bare_tracer, flush, measuring
 from . import caller
-from .harness import Chunk, Figure, interleaved, pin, ratio, run_alone, say, timed
-from .setup import bare_tracer, flush, measuring
 
 ROUNDS: Final = 7
 CHUNKS: Final = 10

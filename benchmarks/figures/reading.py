@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from callbot_latency import OperationType, latency_tracker, measure_latency_context
 from callbot_latency.pipeline.tracker import KEPT
 
+from ..tools.harness import ROUNDS, Figure, amount, pin, run_alone
+from ..tools.setup import flush, measuring
 from .caller import measured
-from .harness import ROUNDS, Figure, amount, pin, run_alone
-from .setup import flush, measuring
 
 NAMES = ("transcribe", "answer", "speak", "look_up", "log_call")
 

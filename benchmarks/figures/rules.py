@@ -1,7 +1,7 @@
 """What ten alert rules cost the worker: its own CPU time, at 2,000 measurements a second.
 
 Batches come as the worker gets them, ten a second, on a clock that is moved by hand; every rule matches every
-measurement of its type, and one measurement in a hundred is slow or fails. Run: ``python -m benchmarks.rules``.
+measurement of its type, and one measurement in a hundred is slow or fails. Run: ``python -m benchmarks.figures.rules``.
 """
 
 import argparse

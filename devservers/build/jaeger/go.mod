@@ -1,4 +1,4 @@
-module callbot_latency/deploy/build/jaeger
+module callbot_latency/devservers/build/jaeger
 
 go 1.26.0
 

@@ -13,8 +13,8 @@ from opentelemetry.trace import Tracer
 
 from callbot_latency import OperationType, call, measure_latency, measure_latency_context, turn
 
-from .harness import Chunk, Figure, difference, interleaved, pin, ratio, run_alone, say, timed, timed_async
-from .setup import ATTRIBUTES, SPAN_NAME, bare_tracer, measuring
+from ..tools.harness import Chunk, Figure, difference, interleaved, pin, ratio, run_alone, say, timed, timed_async
+from ..tools.setup import ATTRIBUTES, SPAN_NAME, bare_tracer, measuring
 
 ITEMS: Final = (50, 500)
 """Of a short stream, and of a long one, whose span is shared by more."""

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from callbot_latency import latency_tracker
 
+from ..tools.harness import Figure, difference, interleaved, pin, run_alone, timed, timed_async
+from ..tools.setup import measuring
 from .caller import measured, measured_async, measured_block, plain, plain_async
-from .harness import Figure, difference, interleaved, pin, run_alone, timed, timed_async
-from .setup import measuring
 
 
 def figures() -> Sequence[Figure]:

@@ -21,9 +21,9 @@ import httpx
 from callbot_latency import call, init, latency_tracker, measure_latency_context, shutdown
 from callbot_latency.base.drop_counters import dropped
 from callbot_latency.pipeline.tracker import KEPT
-from deploy.stack import Stack, missing_servers
+from devservers.stack import Stack, missing_servers
 
-from .harness import Figure, amount, machine, say, table
+from ..tools.harness import Figure, amount, machine, say, table
 
 SERVERS: Final = ("collector", "jaeger", "prometheus", "influxdb")
 TICK_S: Final = 0.01
@@ -98,7 +98,14 @@ def run(stack: Stack, rate: int, seconds: float) -> dict[str, Any]:
     before = accepted_spans(stack)
     with tempfile.TemporaryDirectory() as folder:
         settings = {"LATENCY_METRICS_FILE_PATH": f"{folder}/metrics.jsonl", "OTEL_SERVICE_NAME": "sustained"}
-        command = [sys.executable, "-m", "benchmarks.sustained", "--measure", f"--rate={rate}", f"--seconds={seconds}"]
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.figures.sustained",
+            "--measure",
+            f"--rate={rate}",
+            f"--seconds={seconds}",
+        ]
         say(f"measuring {rate:,} operations a second for {seconds:g} s ...")
         environment = {**os.environ, **stack.environment(), "OTEL_METRIC_EXPORT_INTERVAL": "5000", **settings}
         done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
@@ -163,7 +170,7 @@ def figures(report: dict[str, Any], runs: list[dict[str, Any]], rate: int, secon
 
 def main() -> None:
     """`make bench-stack`."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.sustained", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.figures.sustained", description=__doc__)
     parser.add_argument("--rate", type=int, default=2000, help="measurements a second (%(default)s)")
     parser.add_argument("--seconds", type=float, default=60, help="for how long (%(default)s)")
     parser.add_argument(

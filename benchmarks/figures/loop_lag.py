@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from callbot_latency import OperationType, call, measure_latency
 
-from .harness import ROUNDS, Figure, amount, difference, run_alone, say
-from .setup import ATTRIBUTES, SPAN_NAME, bare_tracer, flush, measuring
+from ..tools.harness import ROUNDS, Figure, amount, difference, run_alone, say
+from ..tools.setup import ATTRIBUTES, SPAN_NAME, bare_tracer, flush, measuring
 
 TASKS: Final = 1_000
 RATE: Final = 2_000
