@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from callbot_latency import LatencyConfig, call, init, latency_tracker, shutdown
 from callbot_latency.alerting.callbacks import callbacks
 from callbot_latency.base.internal_errors import raise_internal_errors
-from callbot_latency.model.metric import _registered
+from callbot_latency.model.operation import _registered
 from callbot_latency.runtime import lifecycle as runtime_module
 from callbot_latency.semconv import ENVIRONMENT
 
@@ -72,7 +72,7 @@ def _faults_raise(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def call_safely(_faults_raise: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def faults_contained(_faults_raise: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """As for users: a fault of ours, or of a reporter, is held and counted."""
     monkeypatch.setattr(raise_internal_errors, "enabled", False)
 

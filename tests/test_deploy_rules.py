@@ -12,7 +12,7 @@ from callbot_latency.deploy import Options, rule_file
 from callbot_latency.deploy.__main__ import main
 from callbot_latency.deploy.alert_rules import tiers
 from callbot_latency.deploy.recording_rules import edge
-from callbot_latency.model import metric
+from callbot_latency.model import operation
 from callbot_latency.model.operation import ThresholdsMs
 from tests.subprocesses import ROOT, run_python
 
@@ -31,7 +31,7 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     """A type of the user's own, gone afterwards."""
-    monkeypatch.setattr(metric, "_registered", {})
+    monkeypatch.setattr(operation, "_registered", {})
     OperationType.register("crm_lookup", warning_ms=800, critical_ms=1000)
 
 

@@ -47,7 +47,7 @@ def test_influxdb_keeps_the_contract_of_a_reporter() -> None:
         check_reporter_contract(make)
 
 
-@pytest.mark.usefixtures("call_safely")
+@pytest.mark.usefixtures("faults_contained")
 def test_the_pushgateway_is_told_every_count_once_it_is_back() -> None:
     """Ten pushes, every second one refused or broken: the last one carries all, and the lane keeps nothing back."""
     with scripted(*[Answer(503), Answer(200)] * 5) as server:
@@ -66,7 +66,7 @@ def test_the_pushgateway_is_told_every_count_once_it_is_back() -> None:
         assert "503" in status.last_error
 
 
-@pytest.mark.usefixtures("call_safely")
+@pytest.mark.usefixtures("faults_contained")
 def test_a_bot_that_measures_nothing_goes_on_pushing() -> None:
     """After a push that failed the next one carries its counts within the interval, with no new measurement."""
     arrived = threading.Event()
@@ -92,7 +92,7 @@ def test_a_bot_that_measures_nothing_goes_on_pushing() -> None:
     assert (status.accepted, status.delivered, dict(status.dropped)) == (3, 3, {})
 
 
-@pytest.mark.usefixtures("call_safely")
+@pytest.mark.usefixtures("faults_contained")
 def test_influxdb_loses_nothing_while_it_is_busy() -> None:
     """429 for a moment: no request before the moment named, every point once, in as many requests as needed."""
     asked: list[float] = []
@@ -156,7 +156,7 @@ def test_the_end_of_the_process_waits_for_neither(kind: str, tmp_path: Path) -> 
         assert "s3cret" not in done.stdout + done.stderr
 
 
-@pytest.mark.usefixtures("call_safely")
+@pytest.mark.usefixtures("faults_contained")
 def test_a_million_measurements_into_a_server_that_hangs_are_bounded() -> None:
     """What the lane keeps is its capacity; the reporter keeps one batch."""
     with scripted(HANG) as server:

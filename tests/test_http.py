@@ -52,7 +52,6 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Impatient]:
 
     def begin() -> Impatient:
         clock = Impatient(10)
-        monkeypatch.setattr("callbot_latency.reporters.http.monotonic", clock)
         monkeypatch.setattr("callbot_latency.reporters.http_client.monotonic", clock)
         return clock
 
@@ -77,7 +76,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Impatient]:
 )
 def test_a_busy_server_is_left_alone_as_long_as_it_asks(headers: dict[str, str], seconds: float | None) -> None:
     """In seconds or until a date, by the server's own clock; what makes no sense asks for nothing."""
-    with play.webhook(play.HttpResponse(429, b"rate_limited", headers)) as server:
+    with play.webhook(play.Answer(429, b"rate_limited", headers)) as server:
         error = ask(server).as_error("Server", "rate_limited", "wait")
     assert isinstance(error, TransientError)
     assert str(error) == "Server answers 429 (rate_limited)"
@@ -87,7 +86,7 @@ def test_a_busy_server_is_left_alone_as_long_as_it_asks(headers: dict[str, str],
 def test_a_date_without_the_servers_clock_is_measured_by_ours(server: play.Server) -> None:
     """Within a minute."""
     server.answers(
-        play.HttpResponse(503, b"", {"Retry-After": format_datetime(datetime.now(UTC) + timedelta(hours=1))})
+        play.Answer(503, b"", {"Retry-After": format_datetime(datetime.now(UTC) + timedelta(hours=1))})
     )
     error = ask(server).as_error("Server", "", None)
     assert isinstance(error, TransientError)
@@ -96,18 +95,18 @@ def test_a_date_without_the_servers_clock_is_measured_by_ours(server: play.Serve
 
 def test_at_most_64_kb_of_an_answer_are_read(server: play.Server) -> None:
     """Of a megabyte, compressed or not; and nobody is asked to compress, whatever a client's headers say."""
-    packed = play.HttpResponse(500, b"\x1f\x8b" * 500_000, {"Content-Encoding": "gzip"})
-    server.answers(play.HttpResponse(500, b"x" * 1_000_000), packed)
+    packed = play.Answer(500, b"\x1f\x8b" * 500_000, {"Content-Encoding": "gzip"})
+    server.answers(play.Answer(500, b"x" * 1_000_000), packed)
     answers = [ask(server, headers={"accept-encoding": "gzip"}) for _ in range(2)]
     assert [len(answer.body) for answer in answers] == [MAX_RESPONSE_BYTES, MAX_RESPONSE_BYTES] == [65_536, 65_536]
     assert {request.headers["accept-encoding"] for request in server.requests} == {"identity"}
 
 
 @pytest.mark.parametrize(
-    "answer", [play.DRIP, play.HttpResponse(200, b"x", breaks_off=True)], ids=["drips", "breaks off"]
+    "answer", [play.DRIP, play.Answer(200, b"x", breaks_off=True)], ids=["drips", "breaks off"]
 )
 def test_the_status_counts_once_it_came(
-    server: play.Server, answer: play.HttpResponse, impatient: Callable[[], Impatient]
+    server: play.Server, answer: play.Answer, impatient: Callable[[], Impatient]
 ) -> None:
     """A body that drips is left in time, one that breaks off changes nothing."""
     server.answers(answer)
@@ -122,7 +121,7 @@ def test_one_attempt_ends_in_time_even_if_the_head_drips(
 ) -> None:
     """A byte every 20 ms of status line and headers is no answer, on a connection that served before neither."""
     attempts = HttpClient("Server", server.url, 60)
-    server.answers(*[play.OK] * kept, play.HttpResponse(drips_head=True))
+    server.answers(*[play.OK] * kept, play.Answer(drips_head=True))
     if kept:
         assert attempts.request_once("POST", server.url, b"{}", {}).status == 200
     clock = impatient()
@@ -139,7 +138,7 @@ def test_no_answer_leaves_nothing_to_the_garbage_collector(
     class Headers(dict[str, str]):
         """May be looked for without being held."""
 
-    server.answers(play.HttpResponse(drips_head=True))
+    server.answers(play.Answer(drips_head=True))
     headers = Headers()
     alive = weakref.ref(headers)
     impatient()
@@ -167,7 +166,7 @@ def test_what_was_handled_before_is_left_alone(server: play.Server, impatient: C
 
     running = suspended()
     next(running)
-    server.answers(play.HttpResponse(drips_head=True))
+    server.answers(play.Answer(drips_head=True))
     impatient()
     try:
         raise kept[0]
@@ -195,7 +194,7 @@ def test_a_proxy_that_drips_is_left_in_time(
     server: play.Server, monkeypatch: pytest.MonkeyPatch, impatient: Callable[[], Impatient]
 ) -> None:
     """Also while it makes the tunnel to an https address."""
-    server.answers(play.HttpResponse(drips_head=True))
+    server.answers(play.Answer(drips_head=True))
     monkeypatch.setenv("https_proxy", server.root)
     monkeypatch.setenv("no_proxy", "")
     clock = impatient()

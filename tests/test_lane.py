@@ -871,7 +871,7 @@ def test_measurements_keep_the_beat(lane_of: LaneOf) -> None:
     assert idle.sizes == [2]
 
 
-@pytest.mark.usefixtures("call_safely")
+@pytest.mark.usefixtures("faults_contained")
 @pytest.mark.parametrize("error", [TransientError("503", delivered=0), PermanentError("404"), OSError("broken")])
 def test_after_a_failure_the_next_batch_follows_without_a_measurement(error: Exception, lane_of: LaneOf) -> None:
     """Within its interval, and once: no attempt besides; the failure is told."""

@@ -219,7 +219,7 @@ def test_a_dripping_answer_is_left_in_time(slack: Server, monkeypatch: pytest.Mo
     slack.answers(Answer(200, b"o", drips=True))
     # After the status, each look at the clock is 25 s later than the last.
     looks = count()
-    monkeypatch.setattr("callbot_latency.reporters.http.monotonic", lambda: monotonic() + 25 * next(looks))
+    monkeypatch.setattr("callbot_latency.reporters.http_client.monotonic", lambda: monotonic() + 25 * next(looks))
     began_s = monotonic()
     SlackReporter(slack.url, timeout_s=60).notify(an_alert())
     assert monotonic() - began_s < 20

@@ -54,7 +54,7 @@ def test_a_server_that_ails_gets_it_when_it_is_well() -> None:
     assert all(one == other for one, other in pairwise(slack.messages()))
 
 
-@pytest.mark.usefixtures("call_safely")
+@pytest.mark.usefixtures("faults_contained")
 def test_tries_are_bounded() -> None:
     """A server that never gets well is given up, and counted; the next alert is tried anew."""
     with webhook(*[Answer(500)] * 5) as slack, lane_to(SlackReporter(slack.url), attempts=5) as lane:
@@ -66,7 +66,7 @@ def test_tries_are_bounded() -> None:
     assert (status.delivered, dict(status.dropped)) == (1, {"slack_gave_up": 1})
 
 
-@pytest.mark.usefixtures("call_safely")
+@pytest.mark.usefixtures("faults_contained")
 @pytest.mark.parametrize("answer", [Answer(404, b"no_service"), Answer(302, b"", {"Location": "http://evil.test"})])
 def test_a_refusal_is_not_tried_again(answer: Answer, caplog: pytest.LogCaptureFixture) -> None:
     """It is one line of the log that says what to do."""
