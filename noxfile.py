@@ -14,7 +14,7 @@ nox.options.download_python = "never"
 
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 # Those need servers, packages in environments of their own, or a machine that does nothing else.
-LEFT_OUT = [f"--ignore=tests/{name}" for name in ("chaos", "e2e", "faults", "frameworks", "truth")]
+LEFT_OUT = [f"--ignore=tests/{name}" for name in ("accuracy", "chaos", "e2e", "recordings", "resilience")]
 
 
 def oldest_claimed() -> list[str]:

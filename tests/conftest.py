@@ -20,14 +20,13 @@ from callbot_latency.base.internal_errors import raise_internal_errors
 from callbot_latency.model.operation import _registered
 from callbot_latency.runtime import lifecycle as runtime_module
 from callbot_latency.semconv import ENVIRONMENT
-
-from .clock import Clock
+from tests.support.clock import Clock
 
 # Where the suite runs in the background of a shell, SIGINT is ignored, by the processes that it starts too.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-REAL_TIME_FOLDERS = {"e2e", "faults", "truth"}
+REAL_TIME_FOLDERS = {"accuracy", "e2e", "resilience"}
 # How hard the tests of properties look: without a deadline, since a machine may be busy with something else.
 settings.register_profile(
     "callbot_latency", max_examples=60, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
@@ -52,7 +51,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if "stack" in getattr(item, "fixturenames", ()):
                 item.add_marker(pytest.mark.xdist_group("stack"))
             elif item.get_closest_marker("real_time") is None:
-                item.add_marker(pytest.mark.xdist_group(item.path.stem))
+                item.add_marker(pytest.mark.xdist_group(str(item.path)))
     items.sort(key=_start_rank)
 
 

@@ -9,9 +9,8 @@ import pytest
 from callbot_latency import ConfigError, LatencyConfig, OperationType, init, latency_config, shutdown
 from callbot_latency.config import load_config, load_otel_from_dotenv
 from callbot_latency.semconv import ENVIRONMENT
-
-from .conftest import Start
-from .subprocesses import facts_of, run_python
+from tests.conftest import Start
+from tests.support.subprocesses import facts_of, run_python
 
 SETTINGS: dict[str, tuple[str, str, Any]] = {
     "LATENCY_TRACKING_ENABLED": ("false", "tracking_enabled", False),

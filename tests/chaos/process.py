@@ -8,7 +8,7 @@ from pathlib import Path
 from queue import Queue
 from typing import Any
 
-from tests.subprocesses import clean_environment
+from tests.support.subprocesses import clean_environment
 
 _CODE = "from tests.chaos.clock import wall; wall.inject(); from tests.chaos.bot import main; main()"
 PATIENCE_S = 300.0

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.faults.scripted import HANG, OK, RESET, Answer, Request, Server, webhook
+from tests.support.scripted_http import HANG, OK, RESET, Answer, Request, Server, webhook
 
 _TAG = re.compile(r"load_(c\d+)")
 _ANSWERS: dict[str, Answer | str] = {

@@ -25,7 +25,7 @@ from tests.e2e.reading import (
     turns_by_prometheus,
     turns_in_file,
 )
-from tests.subprocesses import ROOT, clean_environment
+from tests.support.subprocesses import ROOT, clean_environment
 
 CALLS = 2
 CODE = f"""

@@ -9,7 +9,7 @@ import pytest
 
 from devservers.stack import Stack
 from tests.e2e.reading import counted_by_prometheus, counted_in_file, eventually, operations, search_spans
-from tests.subprocesses import clean_environment, command
+from tests.support.subprocesses import clean_environment, command
 
 # Each line on stdin is a phase: so many operations, sent as far as a server takes them.
 CODE = """

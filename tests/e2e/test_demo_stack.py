@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from examples.callbot import demo_stack
-from tests.subprocesses import ROOT, clean_environment
+from tests.support.subprocesses import ROOT, clean_environment
 
 
 def test_the_call_is_shown_as_read_back_from_each_server(tmp_path: Path, binary: Callable[[str], Path]) -> None:

@@ -15,7 +15,7 @@ import websockets
 from callbot_latency.tracing.spans import CallIdGenerator
 from devservers.stack import Stack
 from tests.e2e.reading import Span, eventually, spans_of
-from tests.subprocesses import clean_environment, command
+from tests.support.subprocesses import clean_environment, command
 
 KEY = "key of this test"
 

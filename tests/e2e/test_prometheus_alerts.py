@@ -25,7 +25,7 @@ from devservers.servers import binary as path_of
 from devservers.stack import Stack, missing_servers
 from tests.e2e.conftest import _without
 from tests.e2e.reading import eventually, prometheus_query
-from tests.subprocesses import ROOT, clean_environment
+from tests.support.subprocesses import ROOT, clean_environment
 
 # Servers of their own: these tests wait beside those that use the other ones.
 pytestmark = pytest.mark.xdist_group("alerts")

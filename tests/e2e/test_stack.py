@@ -13,7 +13,7 @@ import pytest
 from devservers import servers
 from devservers.processes import StackError
 from devservers.stack import NAMES, Stack, main, missing_servers
-from tests.subprocesses import ROOT, clean_environment
+from tests.support.subprocesses import ROOT, clean_environment
 
 Binary = Callable[[str], Path]
 

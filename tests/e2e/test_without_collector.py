@@ -27,9 +27,9 @@ from callbot_latency.pipeline.histograms import Histograms, views
 from callbot_latency.reporters import PermanentError, TransientError
 from callbot_latency.timeline import BargeIn
 from devservers.stack import DATABASE, USER, Stack
-from tests import measured as one
 from tests.e2e.reading import eventually, prometheus_query
-from tests.subprocesses import facts_of, run_python
+from tests.support import measured as one
+from tests.support.subprocesses import facts_of, run_python
 
 ROOT = Path(__file__).parents[2]
 BUCKET = f"{DATABASE}/autogen"

@@ -6,8 +6,7 @@ from time import perf_counter_ns
 import pytest
 
 from callbot_latency import uninstrument
-
-from .http_server import Server, serving
+from tests.support.scripted_api import Server, serving
 
 
 @pytest.fixture

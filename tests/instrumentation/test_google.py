@@ -21,9 +21,8 @@ from google.cloud.texttospeech_v1.services.text_to_speech import transports as t
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
 from callbot_latency import OperationStatus, OperationType, instrument, latency_tracker, uninstrument
-
-from ..conftest import FinishedSpans
-from .http_server import Noted
+from tests.conftest import FinishedSpans
+from tests.support.scripted_api import Noted
 
 WORDS = "Jeanne Moreau owes us 12 euros"
 MULAW = speech.RecognitionConfig(

@@ -13,7 +13,7 @@ from opentelemetry.instrumentation.dependencies import DependencyConflictError
 
 from callbot_latency import instrument, uninstrument
 from callbot_latency.instrumentation.openai import OpenAIInstrumentor
-from tests.subprocesses import ROOT, clean_environment, facts_of, run_python, written
+from tests.support.subprocesses import ROOT, clean_environment, facts_of, run_python, written
 
 pytestmark = pytest.mark.real_time
 

@@ -26,10 +26,9 @@ from callbot_latency import (
     measure_latency_context,
     uninstrument,
 )
-
-from ..conftest import FinishedSpans
-from ..counted import counted
-from .http_server import Answer, Noted, Server, events, whole
+from tests.conftest import FinishedSpans
+from tests.support.counted import counted
+from tests.support.scripted_api import Answer, Noted, Server, events, whole
 
 KEY = "sk-verysecretkey1234567890"
 PROMPT = "What does Jeanne Moreau owe us?"

@@ -11,9 +11,8 @@ from openai import OpenAI
 
 from callbot_latency import LatencyConfig, OperationStatus, OperationType, instrument, latency_tracker, uninstrument
 from callbot_latency.instrumentation.rag import RagInstrumentor
-
-from ..conftest import FinishedSpans
-from .http_server import Answer, Noted, Server, whole
+from tests.conftest import FinishedSpans
+from tests.support.scripted_api import Answer, Noted, Server, whole
 
 QUESTION = "what-does-jeanne-owe"
 STREAM = Answer(((0.04, b"first"), (0.05, b"second")), headers_after_s=0.02)

@@ -11,9 +11,8 @@ from simple_salesforce.api import SFType
 from simple_salesforce.exceptions import SalesforceMalformedRequest, SalesforceResourceNotFound
 
 from callbot_latency import OperationStatus, OperationType, instrument, latency_tracker, uninstrument
-
-from ..conftest import FinishedSpans
-from .http_server import Answer, Server, whole
+from tests.conftest import FinishedSpans
+from tests.support.scripted_api import Answer, Server, whole
 
 SOQL = "SELECT Id FROM Contact WHERE Phone = '+33612345678'"
 SESSION = "00Dxx0000001gPL!AQ4verysecret"
