@@ -140,7 +140,7 @@ def _breach(alert: Alert, language: Language) -> str:
         language,
         running if alert.in_flight else done,
         severity=_severity(alert, language),
-        describe=describe(alert.metric, language),
+        said=describe(alert.metric, language),
         ms=_ms(alert.threshold_ms),
         alike=_alike(alert, language),
     )
@@ -174,7 +174,7 @@ def _last_recovered(alert: Alert, language: Language) -> str:
 def _summary(alert: Alert, language: Language) -> str:
     words = "{severity}: {count} more slow operations, not told one by one; the last: {said}"
     last = _last(alert, language)
-    return say(language, words, severity=_severity(alert, language), count=alert.held_back, describe=last)
+    return say(language, words, severity=_severity(alert, language), count=alert.held_back, said=last)
 
 
 def _test(_: Alert, language: Language) -> str:

@@ -181,8 +181,6 @@ def _refusal(answer: HttpResponse, code: str) -> TransientError | PermanentError
 
 def _load() -> Callable[[Alert, Language], dict[str, Any]]:
     try:
-        import urllib3  # noqa: F401 - here rather than at the first alert
-
         from .slack_blocks import slack_message
     except ImportError as missing:
         raise ImportError(

@@ -6,7 +6,7 @@ from time import perf_counter_ns
 import pytest
 
 from callbot_latency import uninstrument
-from tests.support.scripted_api import Server, serving
+from tests.support.scripted_http import Server, serving
 
 
 @pytest.fixture

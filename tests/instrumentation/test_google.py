@@ -22,7 +22,7 @@ from opentelemetry.instrumentation.utils import suppress_instrumentation
 
 from callbot_latency import OperationStatus, OperationType, instrument, latency_tracker, uninstrument
 from tests.conftest import FinishedSpans
-from tests.support.scripted_api import Noted
+from tests.support.noted import Noted
 
 WORDS = "Jeanne Moreau owes us 12 euros"
 MULAW = speech.RecognitionConfig(

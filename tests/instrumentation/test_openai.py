@@ -28,7 +28,8 @@ from callbot_latency import (
 )
 from tests.conftest import FinishedSpans
 from tests.support.counted import counted
-from tests.support.scripted_api import Answer, Noted, Server, events, whole
+from tests.support.noted import Noted
+from tests.support.scripted_http import Answer, Server, events, streamed, whole
 
 KEY = "sk-verysecretkey1234567890"
 PROMPT = "What does Jeanne Moreau owe us?"
@@ -136,7 +137,7 @@ def test_an_async_transcription_is_one_measurement(
 def test_speech_is_measured_until_its_audio_is_there(wrapped: FinishedSpans, server: Server, client: OpenAI) -> None:
     """With how many bytes came, and for PCM how long they last."""
     audio = bytes(48_000)
-    server.answers(Answer(((0.02, audio[:100]), (0.05, audio[100:])), content_type="audio/pcm"))
+    server.answers(streamed((0.02, audio[:100]), (0.05, audio[100:]), content_type="audio/pcm"))
     with client:
         answer = client.audio.speech.create(model="tts-1", voice="alloy", input=PROMPT, response_format="pcm")
     assert answer.content == audio
@@ -333,7 +334,7 @@ def test_a_transcription_stream_is_timed_to_its_first_text(
     assert 50 <= metric.time_to_first_output_ms <= noted.until_ms(0)
 
 
-SPEECH = Answer(((0.04, bytes(4800)), (0.05, bytes(4800))), content_type="audio/pcm", headers_after_s=0.02)
+SPEECH = streamed((0.04, bytes(4800)), (0.05, bytes(4800)), content_type="audio/pcm", head_after_s=0.02)
 
 
 def test_streamed_speech_is_timed_to_its_first_byte(
@@ -387,7 +388,7 @@ def test_streamed_speech_of_the_async_client(wrapped: FinishedSpans, server: Ser
 
 SPOKEN = b64encode(bytes(4800)).decode()
 EVENTS = events((0, json.dumps({"type": "speech.audio.delta", "audio": SPOKEN})))
-PACKED = replace(whole(gzip.compress(bytes(9600)), content_type="audio/pcm"), encoding="gzip")
+PACKED = replace(whole(gzip.compress(bytes(9600))), headers={"Content-Type": "audio/pcm", "Content-Encoding": "gzip"})
 
 
 @pytest.mark.parametrize(
@@ -471,13 +472,13 @@ def test_no_key_and_no_content_on_any_span(wrapped: FinishedSpans, server: Serve
         assert secret not in told
 
 
-@pytest.mark.parametrize("streamed", [False, True])
-def test_a_timeout_is_a_timeout(wrapped: FinishedSpans, server: Server, client: OpenAI, streamed: bool) -> None:
+@pytest.mark.parametrize("is_streamed", [False, True])
+def test_a_timeout_is_a_timeout(wrapped: FinishedSpans, server: Server, client: OpenAI, is_streamed: bool) -> None:
     """Before the answer and in the middle of its stream."""
-    server.answers(Answer(CHAT.pieces[:2], content_type="text/event-stream", hangs=True))
+    server.answers(streamed(*(CHAT.pieces or ())[:2], content_type="text/event-stream", hangs=True))
     with client, pytest.raises((openai.APITimeoutError, httpx.ReadTimeout)):  # of a stream the latter, before 3
         bounded = client.with_options(timeout=0.2)
-        if streamed:
+        if is_streamed:
             text_of(talk(bounded))
         else:
             bounded.chat.completions.create(model="gpt-4o", messages=MESSAGES)
@@ -486,7 +487,7 @@ def test_a_timeout_is_a_timeout(wrapped: FinishedSpans, server: Server, client: 
 
 def test_a_stream_that_breaks_off_is_an_error(wrapped: FinishedSpans, server: Server, client: OpenAI) -> None:
     """With what came until then."""
-    server.answers(Answer(CHAT.pieces[:2], content_type="text/event-stream", breaks_off=True))
+    server.answers(streamed(*(CHAT.pieces or ())[:2], content_type="text/event-stream", breaks_off=True))
     with client, pytest.raises((openai.APIConnectionError, httpx.RemoteProtocolError)):
         text_of(talk(client))
     metric = only()
@@ -495,7 +496,7 @@ def test_a_stream_that_breaks_off_is_an_error(wrapped: FinishedSpans, server: Se
 
 def test_a_cancelled_task_is_cancelled(wrapped: FinishedSpans, server: Server, aclient: AsyncOpenAI) -> None:
     """In the middle of a stream."""
-    server.answers(Answer(CHAT.pieces[:2], content_type="text/event-stream", hangs=True))
+    server.answers(streamed(*(CHAT.pieces or ())[:2], content_type="text/event-stream", hangs=True))
 
     async def main() -> None:
         async with aclient:

@@ -12,10 +12,11 @@ from openai import OpenAI
 from callbot_latency import LatencyConfig, OperationStatus, OperationType, instrument, latency_tracker, uninstrument
 from callbot_latency.instrumentation.rag import RagInstrumentor
 from tests.conftest import FinishedSpans
-from tests.support.scripted_api import Answer, Noted, Server, whole
+from tests.support.noted import Noted
+from tests.support.scripted_http import Server, streamed, whole
 
 QUESTION = "what-does-jeanne-owe"
-STREAM = Answer(((0.04, b"first"), (0.05, b"second")), headers_after_s=0.02)
+STREAM = streamed((0.04, b"first"), (0.05, b"second"), head_after_s=0.02)
 
 
 @pytest.fixture
@@ -149,10 +150,10 @@ def test_a_stream_that_is_left_is_cancelled(wrapped: FinishedSpans, server: Serv
     assert only().status is OperationStatus.CANCELLED
 
 
-@pytest.mark.parametrize("streamed", [False, True])
-def test_a_timeout_is_a_timeout(wrapped: FinishedSpans, server: Server, streamed: bool) -> None:
+@pytest.mark.parametrize("is_streamed", [False, True])
+def test_a_timeout_is_a_timeout(wrapped: FinishedSpans, server: Server, is_streamed: bool) -> None:
     """Before the answer and in the middle of its body; the exception is httpx's own."""
-    server.answers(Answer(STREAM.pieces, hangs=True) if streamed else Answer((), headers_after_s=20))
+    server.answers(streamed(*(STREAM.pieces or ()), hangs=True) if is_streamed else streamed(head_after_s=20))
     with httpx.Client(timeout=0.15) as client, pytest.raises(httpx.ReadTimeout):
         client.get(f"{server.url}/rag/search")
     assert (only().status, only().error_message) == (OperationStatus.TIMEOUT, "ReadTimeout")

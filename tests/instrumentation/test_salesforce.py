@@ -12,7 +12,7 @@ from simple_salesforce.exceptions import SalesforceMalformedRequest, SalesforceR
 
 from callbot_latency import OperationStatus, OperationType, instrument, latency_tracker, uninstrument
 from tests.conftest import FinishedSpans
-from tests.support.scripted_api import Answer, Server, whole
+from tests.support.scripted_http import Answer, Server, streamed, whole
 
 SOQL = "SELECT Id FROM Contact WHERE Phone = '+33612345678'"
 SESSION = "00Dxx0000001gPL!AQ4verysecret"
@@ -138,7 +138,7 @@ def test_an_error_reaches_the_caller_and_tells_no_query(
 
 def test_a_timeout_is_a_timeout(wrapped: FinishedSpans, server: Server) -> None:
     """Requests' own exception reaches the caller."""
-    server.answers(Answer((), headers_after_s=20))
+    server.answers(streamed(head_after_s=20))
     client = client_of(server, Bounded())
     with client.session, pytest.raises(requests.ReadTimeout):
         client.query(SOQL)

@@ -339,12 +339,11 @@ def test_a_setting_that_is_no_use_is_named() -> None:
         slack_reporter(LatencyConfig(slack_webhook_url=SecretStr("https://x.test/y"), slack_channel="a b"))
 
 
-@pytest.mark.parametrize("missing", ["slack_sdk", "urllib3"])
-def test_without_the_extra_one_line_says_what_to_install(missing: str) -> None:
+def test_without_the_extra_one_line_says_what_to_install() -> None:
     """At construction, not at the first alert."""
-    code = f"""
+    code = """
 import sys
-sys.modules["{missing}"] = None
+sys.modules["slack_sdk"] = None
 from callbot_latency.reporters.slack import SlackReporter
 try:
     SlackReporter("https://hooks.slack.com/services/x")
@@ -352,7 +351,7 @@ except ImportError as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == f"SlackReporter needs {missing}: pip install callbot-latency[slack]"
+    assert done.stdout.strip() == "SlackReporter needs slack_sdk: pip install callbot-latency[slack]"
 
 
 def fault_of(reporter: SlackReporter) -> Exception | None:

@@ -24,8 +24,6 @@ def test_whatever_a_hundred_threads_do_nothing_raises_hangs_or_stays_behind(tmp_
         f"from tests.resilience.lifecycle import run; tell(**run({SEED!r}, {SECONDS}))",
         tmp_path,
         timeout_s=SECONDS + 400,
-        tmp_path,
-        timeout_s=SECONDS + 400,
     )
     facts = facts_of(done)
     print(facts["done"], facts["dropped"])  # noqa: T201 - shown by -rP

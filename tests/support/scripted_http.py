@@ -1,4 +1,4 @@
-"""A web server that answers as a script says: what Slack, Pushgateway and InfluxDB do on a bad day."""
+"""The HTTP server of the tests: it answers as a script says, with delays, errors, streams and broken connections."""
 
 import contextlib
 import gzip
@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from time import monotonic
+from time import monotonic, perf_counter
 from typing import Any
 
 LOCALHOST = "127.0.0.1"
@@ -34,9 +34,17 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What is said; more than the body is announced where it breaks off, and where a byte a moment follows it.
+    """What the server says to one request.
 
-    Where the head drips, a header comes that never ends.
+    Attributes:
+        body: sent at once, with its length.
+        breaks_off: a longer body is announced than is sent.
+        drips: after the body a byte follows every 20 ms without end.
+        drips_head: a header comes, byte by byte, that never ends.
+        head_after_s: seconds before the status is sent.
+        pieces: instead of a body, pieces in chunked encoding, each sent so many seconds after the one before.
+        hangs: after the pieces nothing follows until the test ends.
+
     """
 
     status: int = 200
@@ -45,6 +53,37 @@ class Answer:
     breaks_off: bool = False
     drips: bool = False
     drips_head: bool = False
+    head_after_s: float = 0.0
+    pieces: tuple[tuple[float, bytes], ...] | None = None
+    hangs: bool = False
+
+
+def streamed(
+    *pieces: tuple[float, bytes],
+    content_type: str = "application/json",
+    head_after_s: float = 0.0,
+    hangs: bool = False,
+    breaks_off: bool = False,
+) -> Answer:
+    """A body that comes in pieces, each after its delay in seconds."""
+    return Answer(
+        headers={"Content-Type": content_type},
+        head_after_s=head_after_s,
+        pieces=pieces,
+        hangs=hangs,
+        breaks_off=breaks_off,
+    )
+
+
+def whole(body: bytes, *, after_s: float = 0.0, status: int = 200, content_type: str = "application/json") -> Answer:
+    """A body that comes at once, after a while."""
+    return Answer(status, headers={"Content-Type": content_type}, head_after_s=after_s, pieces=((0.0, body),))
+
+
+def events(*pieces: tuple[float, str]) -> Answer:
+    """Server-sent events, each after its delay in seconds."""
+    sent = [(delay_s, f"data: {data}\n\n".encode()) for delay_s, data in pieces]
+    return streamed(*sent, content_type="text/event-stream")
 
 
 OK = Answer(200, b"ok")
@@ -56,12 +95,17 @@ Step = Answer | str | Callable[[Request], Answer]
 
 
 class Server:
-    """Where it is, what it was asked, and what it says next; once the script is over, its `rest` for ever."""
+    """Where it is, what it was asked, and what it says next.
 
-    def __init__(self, root: str, path: str, script: Sequence[Step], rest: Step) -> None:
+    Once the script is over, `rest` answers for ever; without one the last step of the script does.
+    """
+
+    def __init__(self, root: str, path: str, script: Sequence[Step], rest: Step | None) -> None:
         self.root = root
         self.url = root + path
         self.requests: list[Request] = []
+        self.sent_s: list[float] = []
+        """When each piece was about to leave, on the clock of perf_counter."""
         self.ending = threading.Event()
         self._script = deque(script)
         self._rest = rest
@@ -84,6 +128,8 @@ class Server:
         """One step a request."""
         with self._lock:
             self.requests.append(request)
+            if self._rest is None:
+                return self._script.popleft() if len(self._script) > 1 else self._script[0]
             return self._script.popleft() if self._script else self._rest
 
 
@@ -105,9 +151,13 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 {HANG: self._hang, RESET: self._reset, ECHO: self._echo}[step](request)
 
-    do_POST = do_PUT = do_DELETE = do_GET = do_CONNECT = _answer
+    do_POST = do_PUT = do_PATCH = do_DELETE = do_GET = do_CONNECT = _answer
 
     def _say(self, answer: Answer) -> None:
+        self.server.told.ending.wait(answer.head_after_s)
+        if answer.pieces is not None:
+            self._send_pieces(answer, answer.pieces)
+            return
         if answer.drips_head:
             self._drip(b"HTTP/1.1 200 OK\r\nX-Slow: ")
         more = answer.drips or answer.breaks_off
@@ -120,6 +170,25 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(answer.body)
         if answer.drips:
             self._drip()
+
+    def _send_pieces(self, answer: Answer, pieces: Sequence[tuple[float, bytes]]) -> None:
+        server = self.server.told
+        self.send_response_only(answer.status)
+        for name, value in {"Transfer-Encoding": "chunked", **answer.headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.flush()
+        for delay_s, piece in pieces:
+            server.ending.wait(delay_s)
+            server.sent_s.append(perf_counter())
+            self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece) if piece else b"")
+            self.wfile.flush()
+        if answer.hangs:
+            server.ending.wait()
+        if answer.hangs or answer.breaks_off:
+            self.close_connection = True
+        else:
+            self.wfile.write(b"0\r\n\r\n")
 
     def _drip(self, head: bytes = b"") -> None:
         self.close_connection = True
@@ -162,7 +231,7 @@ class _Http(ThreadingHTTPServer):
 
 
 @contextlib.contextmanager
-def _running(path: str, script: Sequence[Step], rest: Step) -> Iterator[Server]:
+def _running(path: str, script: Sequence[Step], rest: Step | None) -> Iterator[Server]:
     http = _Http((LOCALHOST, 0), _Handler)
     http.told = Server(f"http://{LOCALHOST}:{http.server_port}", path, script, rest)
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
@@ -179,6 +248,11 @@ def _running(path: str, script: Sequence[Step], rest: Step) -> Iterator[Server]:
 def scripted(*steps: Step) -> contextlib.AbstractContextManager[Server]:
     """A server that takes one step a request, and the last of them for all that follow."""
     return _running("", steps[:-1], steps[-1])
+
+
+def serving() -> contextlib.AbstractContextManager[Server]:
+    """A server whose script the test gives it with `answers()`; the last step answers for ever."""
+    return _running("", (), None)
 
 
 def webhook(*steps: Step) -> contextlib.AbstractContextManager[Server]:
