@@ -969,7 +969,7 @@ def _contained(monkeypatch: pytest.MonkeyPatch) -> None:
         (session_module.Session, "attributes_of"),
         (session_module, "detach"),
         (session_module, "mark_failed"),
-        (spans_module.SpanFactory, "open"),
+        (spans_module.SpanFactory, "start"),
     ],
 )
 def test_a_fault_of_ours_reaches_nobody(
