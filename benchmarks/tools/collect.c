@@ -1,5 +1,5 @@
 /* Tells callgrind what to count: all from zero() to dump(), or of that what runs inside of one Python function.
-   Built by benchmarks/instructions.py; does nothing outside of valgrind. */
+   Built by benchmarks/tools/callgrind.py; does nothing outside of valgrind. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <structmember.h>
