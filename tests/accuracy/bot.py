@@ -18,7 +18,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from callbot_latency import Anchor, OperationType, call, measure_latency, turn
 from callbot_latency.twilio import TwilioMediaStream, measured_websocket
 from examples.callbot.servers import serving
-from tests.accuracy.far_side import FRAME_S, HANGOVER_FRAMES, SPEECH_FRAMES, Line
+from tests.support.twilio_caller import FRAME_S, HANGOVER_FRAMES, SPEECH_FRAMES, Line
 from tests.support.twilio_script import LOUD, SILENT, payload
 
 LEADING_SILENCE_MS = 5

@@ -11,9 +11,9 @@ import pytest
 from callbot_latency import LatencyMetric, OperationStatus, TurnMetric, attempt, latency_tracker
 from callbot_latency.base.drop_counters import unmeasured
 from tests.accuracy.bot import Bot, Engine, Machine, Truth, answered, hold_up_the_loop
-from tests.accuracy.far_side import Line
 from tests.accuracy.test_turns import MEDIAN_MS, PROVIDERS, errors_of, share, true_parts
 from tests.conftest import FinishedSpans
+from tests.support.twilio_caller import Line
 
 pytestmark = pytest.mark.usefixtures("measuring")
 

@@ -10,7 +10,7 @@ import pytest
 
 from callbot_latency import TurnMetric, latency_tracker
 from tests.accuracy.bot import LEADING_SILENCE_MS, Bot, Machine, answered
-from tests.accuracy.far_side import Line
+from tests.support.twilio_caller import Line
 
 MEDIAN_MS, WORST_MS = 2.0, 5.0
 CALLS, TURNS = 2, 100

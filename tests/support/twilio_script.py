@@ -9,6 +9,8 @@ from callbot_latency.twilio import TwilioMediaStream
 
 MS = 1_000_000
 SILENT, LOUD = b"\xff", b"\x10"
+CONNECTED = {"event": "connected", "protocol": "Call", "version": "1.0.0"}
+STOP = {"event": "stop", "streamSid": "MZ1", "stop": {"callSid": "CA1"}}
 
 
 @dataclass
@@ -131,3 +133,9 @@ class Script:
 def payload(sample: bytes, length_ms: int) -> str:
     """So many milliseconds of one sample."""
     return base64.b64encode(sample * (8 * length_ms)).decode()
+
+
+def frame_message(number: int, sample: bytes) -> dict[str, Any]:
+    """20 ms of the caller's audio."""
+    media = {"track": "inbound", "timestamp": str(20 * number), "payload": payload(sample, 20)}
+    return {"event": "media", "streamSid": "MZ1", "media": media}

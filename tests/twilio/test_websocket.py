@@ -23,7 +23,17 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from callbot_latency.twilio import TwilioMediaStream, measured_websocket
 from examples.callbot.servers import serving
 from tests.support.clock import Clock
-from tests.support.twilio_script import LOUD, MS, SILENT, Remembered, payload, start_message
+from tests.support.twilio_script import (
+    CONNECTED,
+    LOUD,
+    MS,
+    SILENT,
+    STOP,
+    Remembered,
+    frame_message,
+    payload,
+    start_message,
+)
 
 HANGOVER_FRAMES = 5
 TURNS = 6
@@ -122,15 +132,6 @@ class Bot:
             name = f"{self._turns} {mark}"
             await socket.send_text(json.dumps({"event": "mark", "streamSid": "MZ1", "mark": {"name": name}}))
 
-
-def frame_message(number: int, sample: bytes) -> dict[str, Any]:
-    """20 ms of the caller's audio."""
-    media = {"track": "inbound", "timestamp": str(20 * number), "payload": payload(sample, 20)}
-    return {"event": "media", "streamSid": "MZ1", "media": media}
-
-
-CONNECTED = {"event": "connected", "protocol": "Call", "version": "1.0.0"}
-STOP = {"event": "stop", "streamSid": "MZ1", "stop": {"callSid": "CA1"}}
 
 Act = Callable[[], Awaitable[None]]
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import websockets
 
-from tests.support.twilio_script import LOUD, SILENT, start_message
+from tests.support.twilio_script import CONNECTED, LOUD, SILENT, start_message
 
 FRAME_S = 0.02
 SPEECH_FRAMES = 2
@@ -64,12 +64,12 @@ class Line:
 
     def call(self, url: str) -> threading.Thread:
         """Make the call, in a thread."""
-        thread = threading.Thread(target=lambda: asyncio.run(_FarSide(self).run(url)), name="far side")
+        thread = threading.Thread(target=lambda: asyncio.run(_Caller(self).run(url)), name="caller")
         thread.start()
         return thread
 
 
-class _FarSide:
+class _Caller:
     def __init__(self, line: Line) -> None:
         self._line = line
         self._random = random.Random(line.call_sid)
@@ -87,7 +87,7 @@ class _FarSide:
 
     async def run(self, url: str) -> None:
         async with websockets.connect(url) as self._socket:
-            await self._send({"event": "connected", "protocol": "Call", "version": "1.0.0"})
+            await self._send(CONNECTED)
             await self._start()
             tasks = [asyncio.create_task(each) for each in (self._speak_on(), self._listen(), self._return_marks())]
             try:
