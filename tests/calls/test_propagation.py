@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx
@@ -26,6 +24,7 @@ from callbot_latency.calls.turn import turn
 from callbot_latency.runtime import lifecycle as runtime_module
 from callbot_latency.tracing.context import bound
 from tests.conftest import FinishedSpans, Start
+from tests.support.scripted_http import Answer, Request, Server, scripted
 from tests.support.subprocesses import facts_of, run_python
 
 OURS = {"x-callbot-call-sid": "CA1", "x-callbot-stream-sid": "MZ1", "x-callbot-turn": "1"}
@@ -44,39 +43,21 @@ def telling(start: Start) -> None:
 class Service:
     """Answers with the headers that it was sent; ``/to/<address>`` redirects there."""
 
-    def __init__(self) -> None:
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                redirected = self.path.startswith("/to/")
-                self.send_response(307 if redirected else 200)
-                if redirected:
-                    self.send_header("Location", self.path.removeprefix("/to/"))
-                body = b"" if redirected else json.dumps({k.lower(): v for k, v in self.headers.items()}).encode()
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
+    def __init__(self, server: Server) -> None:
+        self.url = server.root
+        self.same_by_another_name = server.root.replace("127.0.0.1", "localhost")
 
-            def log_message(self, *_: Any) -> None: ...
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self.same_by_another_name = f"http://localhost:{self._server.server_port}"
-
-    def __enter__(self) -> "Service":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+    @staticmethod
+    def answer(request: Request) -> Answer:
+        if request.path.startswith("/to/"):
+            return Answer(307, headers={"Location": request.path.removeprefix("/to/")})
+        return Answer(200, json.dumps(request.headers).encode())
 
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[Service]:
-    with Service() as running:
-        yield running
+    with scripted(Service.answer) as server:
+        yield Service(server)
 
 
 # -- going out ------------------------------------------------------------------------------------------------------

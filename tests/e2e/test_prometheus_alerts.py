@@ -4,10 +4,8 @@ import json
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from queue import Empty, Queue
 from time import monotonic
@@ -25,6 +23,7 @@ from devservers.servers import binary as path_of
 from devservers.stack import Stack, missing_servers
 from tests.e2e.conftest import _without
 from tests.e2e.reading import eventually, prometheus_query
+from tests.support.scripted_http import OK, Answer, Request, scripted
 from tests.support.subprocesses import ROOT, clean_environment
 
 # Servers of their own: these tests wait beside those that use the other ones.
@@ -47,61 +46,42 @@ assert callbot_latency.shutdown(10)
 Message = dict[str, Any]
 
 
-class Web:
-    """A server on loopback that keeps what is posted to it; its answer has one status, and "ok" as Slack's has."""
+class Slack:
+    """What Alertmanager posts to Slack."""
 
-    def __init__(self, status: int) -> None:
-        self.posted: Queue[tuple[str, Any]] = Queue()
-        posted = self.posted
+    def __init__(self) -> None:
+        self.url = ""
+        self._posted: Queue[Request] = Queue()
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                posted.put((self.path, body))
-                self.send_response(status)
-                self.send_header("Content-Length", "2")
-                self.end_headers()
-                self.wfile.write(b"ok")
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self) -> "Web":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+    def answer(self, request: Request) -> Answer:
+        self._posted.put(request)
+        return OK
 
     def message(self, wanted: Callable[[Message], bool], timeout_s: float) -> Message:
         """The first Slack message that is wanted; awaited, not polled."""
         deadline_s, others = monotonic() + timeout_s, []
         while True:
             try:
-                path, body = self.posted.get(timeout=max(0.0, deadline_s - monotonic()))
+                request = self._posted.get(timeout=max(0.0, deadline_s - monotonic()))
             except Empty:
                 pytest.fail(f"no such message; others: {others}")
-            assert path == "/services/T0/B0/secret"
-            (attachment,) = json.loads(body)["attachments"]
+            assert request.path == "/services/T0/B0/secret"
+            (attachment,) = request.json["attachments"]
             if wanted(attachment):
                 return dict(attachment)
             others.append(attachment["title"])
 
 
 @pytest.fixture(scope="module")
-def slack() -> Iterator[Web]:
-    with Web(200) as web:
-        yield web
+def slack() -> Iterator[Slack]:
+    slack = Slack()
+    with scripted(slack.answer) as server:
+        slack.url = server.url
+        yield slack
 
 
 @pytest.fixture(scope="module")
-def stack(slack: Web, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def stack(slack: Slack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The servers between a bot and Slack, with the files of docker-compose.yml."""
     missing = missing_servers(NEEDED)
     if missing:
@@ -122,7 +102,7 @@ def _slow_call(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.mark.usefixtures("_slow_call")
-def test_one_slow_call_is_one_message_that_says_what_to_do(stack: Stack, slack: Web) -> None:
+def test_one_slow_call_is_one_message_that_says_what_to_do(stack: Stack, slack: Slack) -> None:
     """What, how bad, how long with its unit, and where to look; with no more than Alertmanager's 10 s of grouping."""
     message = slack.message(lambda m: "salesforce_api" in m["title"], timeout_s=1000)
     assert message["title"] == ":rotating_light: critical: salesforce_api (salesforce) took critically long"
@@ -214,7 +194,7 @@ def test_critical_silences_the_warning_of_the_same_provider(stack: Stack) -> Non
 
 
 @pytest.mark.usefixtures("impatient")
-def test_what_a_label_holds_is_no_mention_and_no_link(stack: Stack, slack: Web) -> None:
+def test_what_a_label_holds_is_no_mention_and_no_link(stack: Stack, slack: Slack) -> None:
     """A provider's name is shown as it is; that it is over is a message too."""
     api, hostile = f"{stack.url('alertmanager')}/api/v2/alerts", "<!channel> & <http://x|y>"
     httpx.post(api, json=[_alert(hostile, "critical")]).raise_for_status()
@@ -235,7 +215,7 @@ def test_the_rules_call_the_collectors_counters_by_their_names(tmp_path: Path, s
     read = set(re.findall(r"(?<![:\w])otelcol_\w+", expressions))
     assert len(read) == 8
     ports = free_ports("grpc", "http", "exporter", "health", "telemetry", "jaeger")
-    with Web(401) as influxdb:
+    with scripted(Answer(401)) as influxdb:
         collector = _failing_collector(ports, influxdb.url, tmp_path)
         collector.start()
         try:

@@ -1,21 +1,19 @@
 """Collectors, good and bad, that run in the test's own process."""
 
 import contextlib
-import gzip
 import random
 import socket
 import threading
 from collections.abc import Iterator
 from concurrent import futures
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import grpc
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
-LOCALHOST = "127.0.0.1"
+from tests.support.scripted_http import LOCALHOST, Answer, Request, scripted
 
 
 def free_port() -> int:
@@ -103,34 +101,17 @@ def http_collector() -> Iterator[Received]:
     """A Collector that takes OTLP by HTTP and protobuf."""
     received = Received()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            if self.headers.get("Content-Encoding") == "gzip":
-                body = gzip.decompress(body)
-            received.headers.append({name.lower(): value for name, value in self.headers.items()})
-            if self.path == "/v1/traces":
-                received.traces.append(trace_service_pb2.ExportTraceServiceRequest.FromString(body))
-            elif self.path == "/v1/metrics":
-                received.metrics.append(metrics_service_pb2.ExportMetricsServiceRequest.FromString(body))
-            self.send_response(200)
-            self.send_header("Content-Type", "application/x-protobuf")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+    def take(request: Request) -> Answer:
+        received.headers.append(request.headers)
+        if request.path == "/v1/traces":
+            received.traces.append(trace_service_pb2.ExportTraceServiceRequest.FromString(request.body))
+        elif request.path == "/v1/metrics":
+            received.metrics.append(metrics_service_pb2.ExportMetricsServiceRequest.FromString(request.body))
+        return Answer(200, headers={"Content-Type": "application/x-protobuf"})
 
-        def log_message(self, *_: Any) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer((LOCALHOST, 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    received.url = f"http://{LOCALHOST}:{server.server_port}"
-    try:
+    with scripted(take) as server:
+        received.url = server.url
         yield received
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 @contextlib.contextmanager
