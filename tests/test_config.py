@@ -147,6 +147,7 @@ def test_the_dotenv_file_names_the_service_of_our_resource(tmp_path: Path) -> No
     assert facts_of(run_python(code, tmp_path, timeout_s=100)) == {"service": "bot", "where": "test"}
 
 
+@pytest.mark.promise("wrong-settings")
 @pytest.mark.usefixtures("isolated")
 @pytest.mark.parametrize(
     ("name", "given", "says"),
@@ -213,6 +214,7 @@ def test_phone_numbers_are_not_hashed_without_a_key(key: str, monkeypatch: pytes
     assert "hidden-key" not in str(raised.value)
 
 
+@pytest.mark.promise("wrong-settings")
 @pytest.mark.usefixtures("isolated")
 def test_every_bad_value_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A line each."""
@@ -320,6 +322,7 @@ def test_latency_config_while_measuring_shows_what_is_in_force(start: Start, mon
     assert latency_config.stt_warning_ms == 1234
 
 
+@pytest.mark.promise("secrets")
 @pytest.mark.usefixtures("isolated")
 def test_secrets_are_hidden_in_repr(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that are marked, and credentials within URLs."""

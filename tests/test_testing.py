@@ -107,6 +107,7 @@ class OfAll(OfTurnsToo):
         self.report([alert.metric])
 
 
+@pytest.mark.promise("busy-servers")
 @pytest.mark.parametrize("make", [Whole, OneByOne, OfTurnsToo, KeepingTurns, OfAlerts, OfAll])
 def test_a_right_reporter_passes(make: Callable[[Server], LatencyReporter]) -> None:
     """In every scenario, whether it sends a batch at once or one by one."""
@@ -174,18 +175,21 @@ class Channels:
         return AppriseReporter(self.url_of(server).replace("http://", "json://") + "/?cto=60&rto=60")
 
 
+@pytest.mark.promise("busy-servers")
 def test_slack_keeps_the_contract() -> None:
     """60 alerts a scenario, with real requests: none lost unsaid, none posted twice."""
     with ExitStack() as servers:
         check_reporter_contract(Channels(servers).slack)
 
 
+@pytest.mark.promise("busy-servers")
 def test_apprise_keeps_the_contract() -> None:
     """It does not tell a refusal, so what is refused for ever is given up after all its attempts, and counted."""
     with ExitStack() as servers:
         check_reporter_contract(Channels(servers).apprise, knows_refusals=False)
 
 
+@pytest.mark.promise("busy-servers")
 def test_the_file_keeps_the_contract(tmp_path: Path) -> None:
     """Measurements and turns, on a disk that is full, in a folder that is closed, with a folder in the file's place.
 
@@ -309,6 +313,7 @@ class Deaf:
         pass
 
 
+@pytest.mark.promise("busy-servers")
 @pytest.mark.parametrize(
     ("make", "told"),
     [

@@ -78,6 +78,7 @@ async def one_call(number: int, pool: ThreadPoolExecutor, traces: dict[str, str 
                 current.playback_started()
 
 
+@pytest.mark.promise("no-mixed-calls")
 def test_of_16000_operations_none_has_another_calls_ids_trace_or_turn(kept: Kept) -> None:
     """200 calls of 20 turns of 4 operations, interleaved; each says itself whose it is."""
     traces: dict[str, str | None] = {}
@@ -104,6 +105,7 @@ def test_of_16000_operations_none_has_another_calls_ids_trace_or_turn(kept: Kept
     assert len(latency_tracker.get_turns()) == 2_000
 
 
+@pytest.mark.promise("no-mixed-calls")
 def test_each_span_of_many_calls_hangs_beneath_its_own_turn(spans: FinishedSpans) -> None:
     """No orphan, and no parent of another call."""
     traces: dict[str, str | None] = {}

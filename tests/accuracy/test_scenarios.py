@@ -87,6 +87,7 @@ def test_a_speech_that_is_broken_into_while_it_is_made_is_cancelled() -> None:
     assert stats["max_ms"] == stats["min_ms"]
 
 
+@pytest.mark.promise("cancellation")
 def test_who_hangs_up_in_the_middle_leaves_no_number_that_is_wrong() -> None:
     """The turn is told as hung up; what still ran is cancelled; nothing stays open."""
     bot, line, counted = Bot(rag=Engine("rag", 5_000, 5_000)), Line(turns=1, hangs_up_s=0.2), Counted()
@@ -215,6 +216,7 @@ def test_a_long_way_back_lies_within_the_uncertainty(machine: Machine) -> None:
     assert 28 <= statistics.median(late_ms) <= 30 + machine.allows(NEAR_MS, line.turns)
 
 
+@pytest.mark.promise("wall-clock")
 @pytest.mark.parametrize("jump_s", [-3600, 3600])
 def test_a_clock_that_is_set_changes_no_duration(
     jump_s: int, spans: FinishedSpans, monkeypatch: pytest.MonkeyPatch, machine: Machine

@@ -61,6 +61,7 @@ def share(values: Sequence[float], percent: int) -> float:
     return statistics.quantiles(values, n=100)[percent - 1]
 
 
+@pytest.mark.promise("kinds-of-functions")
 @pytest.mark.usefixtures("measuring")
 def test_every_part_is_true_to_two_milliseconds() -> None:
     """Of 200 turns on an idle loop: within 2 ms at the median, and 5 ms in 98 of 100; and they sum exactly.

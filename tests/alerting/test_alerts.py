@@ -81,6 +81,7 @@ def test_callbacks_by_severity_given_as_enum_or_word() -> None:
     assert heard == [("all", "warning"), ("word", "warning"), ("all", "critical"), ("enum", "critical")]
 
 
+@pytest.mark.promise("internal-fault")
 @pytest.mark.parametrize("fault", [ValueError, SystemExit, KeyboardInterrupt])
 def test_a_callback_that_raises_hurts_no_other(fault: type[BaseException], caplog: pytest.LogCaptureFixture) -> None:
     """It is logged with its traceback, since it is the application's own."""

@@ -112,6 +112,7 @@ def test_without_a_cooldown_every_breach_is_told() -> None:
     assert [alert.held_back for alert in scene.log.alerts] == [0] * 5
 
 
+@pytest.mark.promise("alert-flood")
 def test_it_is_said_when_it_is_over() -> None:
     """After enough healthy operations in a row: how long it was, how many were slow, the worst."""
     scene = Scene()
@@ -159,6 +160,7 @@ def test_what_was_never_told_needs_no_end() -> None:
     assert scene.log.told(AlertEvent.RECOVERY) == []
 
 
+@pytest.mark.promise("alert-flood")
 def test_a_flood_of_kinds_is_one_summary() -> None:
     """At most so many messages a minute; the others are counted exactly."""
     scene = Scene(burst=20)
@@ -221,6 +223,7 @@ def test_recoveries_take_no_place_of_a_breach() -> None:
     assert one_line_message(scene.log.alerts[-1]).startswith("recovered: salesforce_api b back under 1000 ms")
 
 
+@pytest.mark.promise("alert-flood")
 def test_ten_thousand_breaches_in_a_minute_are_one_message_a_cooldown() -> None:
     """No count is lost: what the messages stand for adds up."""
     scene = Scene()
@@ -234,6 +237,7 @@ def test_ten_thousand_breaches_in_a_minute_are_one_message_a_cooldown() -> None:
     assert len(scene.callbacks.alerts) == 10_000
 
 
+@pytest.mark.promise("alert-flood")
 def test_state_is_bounded() -> None:
     """Kinds without end share one row."""
     scene = Scene()
@@ -316,6 +320,7 @@ class Hanging:
         return True
 
 
+@pytest.mark.promise("hanging-consumer")
 @pytest.mark.parametrize("place", ["channel", "log"])
 def test_nothing_that_hangs_is_waited_for_under_the_lock(place: str) -> None:
     """The other threads go on, their alerts are heard, and `close()` ends with what was held back."""
@@ -426,6 +431,7 @@ _STEPS = st.lists(
 )
 
 
+@pytest.mark.promise("alert-flood")
 @given(_STEPS, st.sampled_from([0, 60, 300]), st.integers(1, 4))
 def test_messages_stand_for_exactly_the_breaches_there_were(
     steps: list[tuple[str, float, str]], cooldown_s: float, burst: int

@@ -8,6 +8,7 @@ import pytest
 from callbot_latency.base import fork_safe_files as held
 
 
+@pytest.mark.promise("fork")
 @pytest.mark.parametrize(("begun", "over"), [(1, 0), (0, 1)])
 def test_a_hook_that_was_cut_short_holds_up_one_opening(
     begun: int, over: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -33,6 +33,7 @@ def test_result_passes() -> None:
     assert call_safely(max, 1, 2) == 2
 
 
+@pytest.mark.promise("internal-fault")
 @pytest.mark.usefixtures("contained_for_real")
 @pytest.mark.parametrize("fault", [RuntimeError, RecursionError, MemoryError, UnicodeError])
 def test_fault_is_counted_and_logged_once(fault: type[Exception], caplog: pytest.LogCaptureFixture) -> None:
@@ -49,6 +50,7 @@ def test_fault_is_counted_and_logged_once(fault: type[Exception], caplog: pytest
     assert "secret" not in caplog.text
 
 
+@pytest.mark.promise("callers-exception")
 @pytest.mark.usefixtures("contained_for_real")
 @pytest.mark.parametrize("passing", [KeyboardInterrupt, SystemExit, asyncio.CancelledError, GeneratorExit])
 def test_what_is_the_applications_passes(passing: type[BaseException]) -> None:

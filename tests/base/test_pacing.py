@@ -51,6 +51,7 @@ def test_paced_does_twice_as_much_where_others_keep_the_lock(monkeypatch: pytest
     assert [given.count(at_s) for at_s in dict.fromkeys(given)] == [5, 10, 20, 40, 25]
 
 
+@pytest.mark.promise("busy-threads")
 def test_paced_hurries_where_somebody_waits_for_its_thread(sleeps: list[float]) -> None:
     """As a lane says while it is flushed or closed; asked again and again, since that may begin in the middle."""
     hurry = iter([False, True])

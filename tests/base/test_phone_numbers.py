@@ -340,6 +340,7 @@ class Unreadable(dict[str, Any]):
         raise RuntimeError("dictionary changed size during iteration")
 
 
+@pytest.mark.promise("hostile-values")
 def test_metadata_that_cannot_be_read_takes_no_measurement_along(start: Start, tmp_path: Path) -> None:
     """It is counted, without its metadata."""
     recorded = Recorded(start, tmp_path)

@@ -471,6 +471,7 @@ def test_bind_carries_other_context_variables_too() -> None:
     assert variable.get() == "mine"
 
 
+@pytest.mark.promise("no-mixed-calls")
 def test_two_hundred_calls_at_once_never_mix_their_ids(measuring: LatencyConfig) -> None:
     """Tasks, `to_thread` and bound executor threads, interleaved at random: each metric and span has its call's ids."""
     calls, turns = 200, 3

@@ -12,6 +12,7 @@ from tests.chaos.run import Run, say
 SECONDS = float(os.environ.get("CHAOS_SECONDS", "60"))
 
 
+@pytest.mark.promise("chaos")
 @pytest.mark.servers
 @pytest.mark.timeout(SECONDS + 900)
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])

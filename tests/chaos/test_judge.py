@@ -147,6 +147,7 @@ BREAKS = {
 }
 
 
+@pytest.mark.promise("chaos")
 @pytest.mark.parametrize("what", BREAKS)
 def test_each_breach_is_found(what: str) -> None:
     """One change to such a run, and the verdict is another."""

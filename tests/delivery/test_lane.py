@@ -102,6 +102,7 @@ def test_reports_in_order_and_closes(reporter: Reporter) -> None:
     assert reporter.events == ["start", "close"]
 
 
+@pytest.mark.promise("busy-threads")
 @pytest.mark.parametrize("end", ["close", "flush"])
 def test_a_reporter_hurries_while_somebody_waits(end: str, sleeps: list[float]) -> None:
     """Also one that is in the middle of its batch: it gives way to no event loop any more."""
@@ -538,6 +539,7 @@ def test_partly_arrived_partly_refused_and_the_rest_again(lane_of: LaneOf) -> No
     assert lane.status().dropped == {"mixed_refused": 1}
 
 
+@pytest.mark.promise("http-errors")
 def test_attempts_that_bring_nothing_forward_are_bounded(lane_of: LaneOf) -> None:
     """After 16 in a row the work is given up and the next has its turn; progress begins to count anew."""
     before = dropped.by_reason()
@@ -564,6 +566,7 @@ def test_an_alert_is_tried_again_as_often(lane_of: LaneOf) -> None:
     assert _new_drops(before) == {"alerts_gave_up": 1}
 
 
+@pytest.mark.promise("http-errors")
 def test_the_waits_grow_with_full_jitter_up_to_their_cap() -> None:
     """Each wait is anything from 0 to a bound that doubles from 0.5 s to 30 s."""
     retry = Retry()
@@ -573,6 +576,7 @@ def test_the_waits_grow_with_full_jitter_up_to_their_cap() -> None:
         assert max(waits) > bound_s / 2 > min(waits)
 
 
+@pytest.mark.promise("http-errors")
 @pytest.mark.parametrize(
     ("asked_s", "waited_s"), [(7.0, 7.0), (0.0, 0.0), (-1.0, 0.0), (1e9, 600.0), (float("nan"), None), (None, None)]
 )
@@ -581,6 +585,7 @@ def test_what_a_server_may_ask_for_is_bounded(asked_s: float | None, waited_s: f
     assert Retry().asked_s(TransientError("busy", retry_after_s=asked_s)) == waited_s
 
 
+@pytest.mark.promise("http-errors")
 def test_nothing_is_sent_before_the_time_that_the_server_named(lane_of: LaneOf) -> None:
     """Neither the work that was put off, nor an alert that comes meanwhile."""
     reporter = Alerted(TransientError("429", retry_after_s=0.3))
@@ -745,6 +750,7 @@ def test_each_delivery_retry_and_drop_stands_in_the_log(lane_of: LaneOf, caplog:
     assert lane.status().last_error == "no_service at [slack-webhook] - make a new webhook"
 
 
+@pytest.mark.promise("secrets")
 def test_the_text_of_a_fault_is_nowhere(
     lane_of: LaneOf, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -759,6 +765,7 @@ def test_the_text_of_a_fault_is_nowhere(
     assert "4970" not in caplog.text
 
 
+@pytest.mark.promise("overload")
 def test_the_log_says_a_loss_once_a_minute(lane_of: LaneOf, caplog: pytest.LogCaptureFixture) -> None:
     """Of a thousand refusals there is one line at WARNING, and at the end one for those that it did not know of yet."""
     lane = lane_of(Answering(*[PermanentError("unauthorized, set INFLUXDB_TOKEN") for _ in range(1000)]), "once")
@@ -772,6 +779,7 @@ def test_the_log_says_a_loss_once_a_minute(lane_of: LaneOf, caplog: pytest.LogCa
     assert "once_refused: 999 " in caplog.text
 
 
+@pytest.mark.promise("chaos")
 def test_the_log_says_at_the_end_what_was_not_confirmed(lane_of: LaneOf, caplog: pytest.LogCaptureFixture) -> None:
     """Also within the minute of the line before; then nothing is counted that no line told."""
     lane = lane_of(Answering(PermanentError("no"), *[TransientError("away") for _ in range(50)]), "away", retry=SLOW)
@@ -783,6 +791,7 @@ def test_the_log_says_at_the_end_what_was_not_confirmed(lane_of: LaneOf, caplog:
     assert [line.partition(": ")[2] for line in lines] == ["away_refused: 1 (no)", "away_unconfirmed: 3 (away)"]
 
 
+@pytest.mark.promise("self-observation")
 @pytest.mark.parametrize("suppressed", [True, False])
 def test_instrumentation_is_off_on_the_thread_unless_the_applications_code_runs_there(
     suppressed: bool, lane_of: LaneOf
@@ -1058,6 +1067,7 @@ class Slow:
                 raise self._answer
 
 
+@pytest.mark.promise("fork")
 @pytest.mark.parametrize(
     "answer",
     [None, TransientError("busy"), TransientError("busy", delivered=2), PermanentError("never"), OSError()],

@@ -228,6 +228,7 @@ def test_the_environments_own_added_by_hand_stays(manager: ReportManager) -> Non
     assert manager.reporters == (reporter,)
 
 
+@pytest.mark.promise("lifecycle")
 def test_from_twenty_threads_at_once(manager: ReportManager) -> None:
     """Each reporter has its own name and lane, and gets everything that comes after."""
     reporters, together = [Kept() for _ in range(20)], threading.Barrier(20)
@@ -362,6 +363,7 @@ def test_what_is_no_reporter_is_told_at_once(reporter: Any, told: str, manager: 
 # -- isolation ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.promise("hanging-consumer")
 def test_a_slow_one_delays_none_of_the_others(manager: ReportManager) -> None:
     """While one hangs, one fails and one is refused, the fourth has everything; `status` tells each one's numbers."""
 
@@ -412,6 +414,7 @@ def test_a_reporter_may_be_more_patient_than_others(manager: ReportManager, retr
     assert (status.retried, status.dropped) == (tries - 1, {"away_gave_up": 1})
 
 
+@pytest.mark.promise("end-in-time")
 def test_ten_that_hang_end_within_the_one_time_out(manager: ReportManager) -> None:
     """They are waited for at the same time, and what each had is counted."""
     reporters = [Hanging() for _ in range(10)]

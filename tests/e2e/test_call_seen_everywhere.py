@@ -214,6 +214,7 @@ def test_the_four_counts_agree(stack: Stack, run: Run, spans: list[Span]) -> Non
     eventually(agreed)
 
 
+@pytest.mark.promise("cardinality")
 def test_ids_are_no_labels(stack: Stack, run: Run) -> None:
     """A call's ids are on spans and in the file, and never multiply the series."""
     eventually(lambda: counted_by_prometheus(stack, run.service))

@@ -65,6 +65,7 @@ def bot(stack: Stack, tmp_path: Path) -> Iterator[Bot]:
         running.process.kill()
 
 
+@pytest.mark.promise("outage")
 def test_what_the_collector_had_on_disk_arrives_after_it_was_killed(stack: Stack, bot: Bot) -> None:
     """Before, during and after the outage: every span in Jaeger, every count in Prometheus, every line in the file."""
     stack.kill("jaeger")

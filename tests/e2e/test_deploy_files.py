@@ -440,6 +440,7 @@ def lines_of(folder: Path) -> Iterator[Any]:
             yield json.loads(line)
 
 
+@pytest.mark.promise("shared-file")
 @pytest.mark.parametrize("name", ["latency_metrics.conf", "latency_metrics_copytruncate.conf"])
 def test_logrotate_under_writers_loses_no_line(name: str, tmp_path: Path, binary: Binary) -> None:
     """Four rotations while three processes write as fast as they can; what they wrote is there once and whole."""

@@ -193,6 +193,7 @@ def test_critical_silences_the_warning_of_the_same_provider(stack: Stack) -> Non
     }
 
 
+@pytest.mark.promise("injection")
 @pytest.mark.usefixtures("impatient")
 def test_what_a_label_holds_is_no_mention_and_no_link(stack: Stack, slack: Slack) -> None:
     """A provider's name is shown as it is; that it is over is a message too."""

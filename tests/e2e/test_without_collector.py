@@ -395,6 +395,7 @@ def test_ids_are_no_tags(stack: Stack, provider: str) -> None:
     assert {row["trace_id"] for row in rows(stack, provider)} == {"0af7651916cd43dd8448eb211c80319c"}
 
 
+@pytest.mark.promise("injection")
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.text(min_size=1, max_size=40), st.text(max_size=40)), min_size=1, max_size=30))
 def test_any_text_is_a_point_on_the_real_server(stack: Stack, texts: list[tuple[str, str]]) -> None:
@@ -461,6 +462,7 @@ def test_of_a_batch_only_a_line_that_cannot_be_read_is_lost(
     assert len(rows(stack, provider)) == 19
 
 
+@pytest.mark.promise("outage")
 def test_an_outage_is_no_loss(stack: Stack, provider: str) -> None:
     """A server that is killed and comes back: handed over again, every point is there once."""
     reporter, batch = influx(stack, timeout_ms=2000), of_provider(provider, 50)

@@ -281,6 +281,7 @@ def test_a_transcription_is_timed_from_the_end_of_its_audio(
     assert "Jeanne" not in span.to_json()
 
 
+@pytest.mark.promise("self-observation")
 def test_where_instrumentations_are_off_neither_kind_of_call_is_measured(
     wrapped: FinishedSpans, engines: Engines, hearing: speech.SpeechClient
 ) -> None:

@@ -458,6 +458,7 @@ def test_an_error_reaches_the_caller_and_tells_no_content(
     assert metric.error_message == "BadRequestError (400, context_length_exceeded)"
 
 
+@pytest.mark.promise("secrets")
 def test_no_key_and_no_content_on_any_span(wrapped: FinishedSpans, server: Server, client: OpenAI) -> None:
     """Neither in attributes nor in events, after success, failure and a stream."""
     server.answers(whole(COMPLETION), whole(ERROR, status=401), CHAT)
@@ -574,6 +575,7 @@ def test_tracking_off_returns_the_clients_own(
     assert not latency_tracker.metrics
 
 
+@pytest.mark.promise("cost-of-measuring")
 def test_a_wrapped_call_makes_few_calls_while_tracking_is_off(
     start: Callable[..., LatencyConfig], monkeypatch: Any
 ) -> None:

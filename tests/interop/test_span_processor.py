@@ -112,6 +112,7 @@ def sampled(argument: str) -> dict[str, str]:
     return {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": argument}
 
 
+@pytest.mark.promise("sampling")
 @pytest.mark.parametrize(
     ("before", "environment"),
     [
@@ -140,6 +141,7 @@ def test_counts_are_the_same(before: str, environment: dict[str, str], tmp_path:
     assert len(written(tmp_path)) == 4 * OPERATIONS
 
 
+@pytest.mark.promise("sampling")
 def test_counts_with_the_sdk_disabled(tmp_path: Path) -> None:
     """OTEL_SDK_DISABLED makes the instruments deaf; tracker, severities and file count as ever."""
     code = program(METER, "init()", WORK, "tell(**counts())")
@@ -150,6 +152,7 @@ def test_counts_with_the_sdk_disabled(tmp_path: Path) -> None:
     assert not any("span_id" in line for line in lines)
 
 
+@pytest.mark.promise("sampling")
 def test_a_ratio_samples_some_calls_and_counts_all(tmp_path: Path) -> None:
     """Of many calls some have spans, each with all of its operations; every call is counted."""
     code = program(
@@ -388,6 +391,7 @@ def test_a_calls_ids_stand_on_other_libraries_spans(provider: str, tmp_path: Pat
     assert told["metrics"] == [["CA1", "MZ1", 1]] * 2
 
 
+@pytest.mark.promise("cost-of-measuring")
 def test_ids_cost_no_span_of_ours_a_second_look(tmp_path: Path) -> None:
     """Our processor passes over what we open, so that attributes may still be written straight."""
     code = program(

@@ -706,6 +706,7 @@ def frames_of(exc: BaseException) -> list[str]:
     return [frame.name for frame in traceback.extract_tb(exc.__traceback__)]
 
 
+@pytest.mark.promise("callers-exception")
 @pytest.mark.parametrize("is_async", [False, True])
 def test_an_exception_is_the_users_own(is_async: bool, spans: FinishedSpans) -> None:
     """Same object, cause, context and frames below the wrapper; one scrubbed event, status error, error.type."""
@@ -741,6 +742,7 @@ def test_an_exception_is_the_users_own(is_async: bool, spans: FinishedSpans) -> 
     assert "612345678" not in span.to_json()
 
 
+@pytest.mark.promise("callers-exception")
 def test_an_exception_while_another_is_handled_keeps_its_context(measuring: LatencyConfig) -> None:
     """`__context__` is what the user's code made it, in what fails and in what follows."""
     first, second = KeyError("first"), ValueError("second")
@@ -779,6 +781,7 @@ def test_the_same_exception_raised_twice_is_told_twice(measuring: LatencyConfig)
     ]
 
 
+@pytest.mark.promise("cancellation")
 @pytest.mark.parametrize(
     ("exc", "status", "has_event"),
     [
@@ -809,6 +812,7 @@ def test_how_it_ended(exc: BaseException, status: OperationStatus, has_event: bo
     assert span.status.status_code is (StatusCode.ERROR if has_event else StatusCode.UNSET)
 
 
+@pytest.mark.promise("cancellation")
 def test_a_real_timeout_and_a_real_cancellation(measuring: LatencyConfig) -> None:
     """What `asyncio.timeout` does to the inside is a cancellation, and a time-out outside."""
 
@@ -830,6 +834,7 @@ def test_a_real_timeout_and_a_real_cancellation(measuring: LatencyConfig) -> Non
     assert still_open() == 0
 
 
+@pytest.mark.promise("cancellation")
 def test_a_cancelled_operation_breaches_nothing(start: Start) -> None:
     """However long it took: its length says nothing."""
     start(stt_warning_ms=1e-6, stt_critical_ms=1e-6)
@@ -846,6 +851,7 @@ class Suspended:
         yield
 
 
+@pytest.mark.promise("cancellation")
 def test_a_coroutine_that_is_broken_off_is_cancelled(measuring: LatencyConfig) -> None:
     """Closed in the middle, in whatever context: counted, and nothing stays current."""
 
@@ -863,6 +869,7 @@ def test_a_coroutine_that_is_broken_off_is_cancelled(measuring: LatencyConfig) -
 # -- time -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.promise("wall-clock")
 def test_a_wall_clock_that_jumps_changes_no_duration(spans: FinishedSpans, monkeypatch: pytest.MonkeyPatch) -> None:
     """Durations are those of the monotonic clock; the span ends at its start plus exactly that."""
     monotonic_ns, wall_ns = [7_000_000_000], [1_735_732_800_000_000_000]
@@ -885,6 +892,7 @@ def test_a_wall_clock_that_jumps_changes_no_duration(spans: FinishedSpans, monke
     assert last().severity is not None
 
 
+@pytest.mark.promise("kinds-of-functions")
 def test_the_metric_ends_when_its_span_ends(spans: FinishedSpans) -> None:
     """With the real clocks: latency and span agree to the nanosecond."""
     for _ in range(50):
@@ -959,6 +967,7 @@ def _contained(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("callbot_latency.base.internal_errors.raise_internal_errors.enabled", False)
 
 
+@pytest.mark.promise("internal-fault")
 @pytest.mark.usefixtures("_contained")
 @pytest.mark.parametrize(
     ("owner", "name"),
@@ -1001,6 +1010,7 @@ def test_a_fault_of_ours_reaches_nobody(
             token.var.reset(token)
 
 
+@pytest.mark.promise("hostile-values")
 @pytest.mark.usefixtures("_contained")
 def test_an_attribute_that_raises_costs_its_id_alone(measuring: LatencyConfig) -> None:
     """A property of the user's that fails is our fault to look at: the operation is measured without the id."""

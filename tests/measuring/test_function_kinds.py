@@ -239,6 +239,7 @@ RAISED = [
 ]  # fmt: skip
 
 
+@pytest.mark.promise("callers-exception")
 @pytest.mark.parametrize("kind", KINDS, ids=name_of)
 @pytest.mark.parametrize("raised", RAISED, ids=name_of)
 def test_what_is_raised_is_the_very_same_object(kind: Kind, raised: type[BaseException], spans: FinishedSpans) -> None:
@@ -259,6 +260,7 @@ def test_what_is_raised_is_the_very_same_object(kind: Kind, raised: type[BaseExc
     assert spans()
 
 
+@pytest.mark.promise("kinds-of-functions")
 @pytest.mark.parametrize("kind", OPERATIONS, ids=name_of)
 def test_each_kind_is_timed_to_the_nanosecond(
     kind: Kind, measuring: LatencyConfig, monkeypatch: pytest.MonkeyPatch

@@ -85,6 +85,7 @@ async def athree() -> AsyncIterator[int]:
 # -- timing ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.promise("kinds-of-functions")
 def test_generator_is_timed_from_its_first_step_to_its_end(clock: Clock, spans: FinishedSpans) -> None:
     """Waiting before the first step is not counted; first output, largest gap, items and busy time are exact."""
 
@@ -123,6 +124,7 @@ def test_generator_is_timed_from_its_first_step_to_its_end(clock: Clock, spans: 
     assert span.end_time - span.start_time == 196_000_000
 
 
+@pytest.mark.promise("kinds-of-functions")
 def test_async_generator_is_timed_from_its_first_step_to_its_end(clock: Clock, measuring: LatencyConfig) -> None:
     """The async twin: exact first output, largest gap, items and duration."""
 
@@ -349,6 +351,7 @@ async def aecho() -> AsyncGenerator[Any, Any]:
             received.append(got)
 
 
+@pytest.mark.promise("async-generators")
 def test_send_throw_and_return_value_reach_the_generator(measuring: LatencyConfig) -> None:
     """`send`, a `throw` that yields, and the value of `return` are those of the bare generator."""
     stream = measure_latency(TTS)(echo)()
@@ -362,6 +365,7 @@ def test_send_throw_and_return_value_reach_the_generator(measuring: LatencyConfi
     assert last().status is OperationStatus.SUCCESS
 
 
+@pytest.mark.promise("async-generators")
 def test_asend_and_athrow_reach_the_async_generator(measuring: LatencyConfig) -> None:
     """`asend`, an `athrow` that yields, and the end are those of the bare async generator."""
 
@@ -380,6 +384,7 @@ def test_asend_and_athrow_reach_the_async_generator(measuring: LatencyConfig) ->
     assert last().status is OperationStatus.SUCCESS
 
 
+@pytest.mark.promise("async-generators")
 def test_exception_thrown_in_and_not_caught_comes_back_itself(measuring: LatencyConfig) -> None:
     """Identity is kept both ways, and the measurement is an error."""
     stream, thrown = measure_latency(TTS)(echo)(), KeyError("x")
@@ -423,6 +428,7 @@ def test_throwing_generator_exit_that_is_answered_by_an_item(
         stream.close()
 
 
+@pytest.mark.promise("async-generators")
 def test_cleanup_runs_on_close_on_failure_and_on_early_end(measuring: LatencyConfig) -> None:
     """`finally` of the wrapped generator runs at once, with the stream's span current, and may await."""
     cleaned: list[bool] = []
@@ -452,6 +458,7 @@ def test_cleanup_runs_on_close_on_failure_and_on_early_end(measuring: LatencyCon
     assert [metric.status.value for metric in latency_tracker.metrics] == ["cancelled", "error"]
 
 
+@pytest.mark.promise("async-generators")
 def test_asynccontextmanager_on_top_of_a_measured_generator(measuring: LatencyConfig) -> None:
     """The block is what is timed, its exception passes through, and the span is not current inside of it."""
 
@@ -488,6 +495,7 @@ def test_contextmanager_on_top_of_a_measured_generator(measuring: LatencyConfig)
     assert last().status is OperationStatus.SUCCESS
 
 
+@pytest.mark.promise("async-generators")
 def test_cancelled_while_it_waits_for_its_next_item(measuring: LatencyConfig) -> None:
     """A task that is cancelled in the middle of a step: cancelled, and CancelledError goes on."""
 
@@ -607,6 +615,7 @@ def test_what_a_generator_holds_open_across_its_items_stays_current_inside_of_it
     assert [metric.call_sid for metric in latency_tracker.metrics] == ["CA1"] * 4 + [None]
 
 
+@pytest.mark.promise("abandoned-streams")
 @pytest.mark.parametrize("measured", [True, False], ids=["measured", "bare"])
 def test_each_step_in_a_task_of_its_own(measured: bool, spans: FinishedSpans) -> None:
     """`wait_for` around each step leaves no context behind, and what is open across the steps closes silently."""
@@ -676,6 +685,7 @@ def opened_and_ended(spans: FinishedSpans, count: int) -> None:
     assert sum(row["cancelled"] for row in stats.values()) == count
 
 
+@pytest.mark.promise("abandoned-streams")
 @pytest.mark.real_time
 def test_ten_thousand_streams_broken_off_leave_nothing(
     spans: FinishedSpans, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
@@ -724,6 +734,7 @@ def test_ten_thousand_streams_broken_off_leave_nothing(
     opened_and_ended(spans, 10_000)
 
 
+@pytest.mark.promise("abandoned-streams")
 def test_stream_collected_in_a_foreign_context(spans: FinishedSpans) -> None:
     """A stream dropped while another span is current leaves that span current."""
     stream: Any = three()
@@ -755,6 +766,7 @@ def test_generator_with_a_block_dropped_after_its_consumer_moved_on(spans: Finis
     assert still_open() == 0
 
 
+@pytest.mark.promise("abandoned-streams")
 def test_loop_that_ends_closes_what_was_left_open(spans: FinishedSpans, caplog: pytest.LogCaptureFixture) -> None:
     """`asyncio.run` closes every stream at its end: each span ends once, and the loop reports nothing."""
     kept: list[Any] = []
@@ -823,6 +835,7 @@ def test_coroutine_broken_off_and_collected_says_nothing(
     }
 
 
+@pytest.mark.promise("abandoned-streams")
 def test_broken_off_stream_is_freed_at_once(measuring: LatencyConfig) -> None:
     """No reference cycle is left: what the generator held is free without the garbage collector."""
 
@@ -885,6 +898,7 @@ def test_off_is_bare(measuring: LatencyConfig) -> None:
     assert not runtime_module._runtime.session.open_measurements  # type: ignore[union-attr]
 
 
+@pytest.mark.promise("internal-fault")
 def test_a_fault_of_ours_never_reaches_the_consumer(
     measuring: LatencyConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

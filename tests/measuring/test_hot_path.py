@@ -75,6 +75,7 @@ RUNS: dict[str, Callable[[], object]] = {
 }
 
 
+@pytest.mark.promise("cost-of-measuring")
 @pytest.mark.parametrize(
     ("name", "most"),
     [
@@ -91,6 +92,7 @@ def test_a_measurement_makes_few_calls(name: str, most: int, measuring: LatencyC
         assert counted(RUNS[name]) <= most
 
 
+@pytest.mark.promise("cost-of-measuring")
 def test_a_measurement_makes_fewer_calls_than_the_span_that_it_replaces(measuring: LatencyConfig) -> None:
     """OpenTelemetry's own counted too; the span is a bare one with the same attributes."""
     tracer = TracerProvider(shutdown_on_exit=False).get_tracer("bare")
@@ -114,6 +116,7 @@ def test_a_span_of_a_framework_adds_few(measuring: LatencyConfig) -> None:
             assert counted(function) - outside <= 12
 
 
+@pytest.mark.promise("cost-of-measuring")
 def test_a_turn_adds_few(measuring: LatencyConfig) -> None:
     """An operation of a turn, on its event loop."""
 
@@ -127,6 +130,7 @@ def test_a_turn_adds_few(measuring: LatencyConfig) -> None:
     assert inside - outside <= 13
 
 
+@pytest.mark.promise("cost-of-measuring")
 @pytest.mark.parametrize(("name", "most"), [("a function", 2), ("a coroutine", 2), ("a block", 3)])
 def test_switched_off_it_makes_next_to_none(name: str, most: int, measuring: LatencyConfig) -> None:
     """The wrapper itself."""

@@ -66,6 +66,7 @@ def test_the_table_holds_what_runs(measuring: LatencyConfig) -> None:
     assert not session.open_measurements
 
 
+@pytest.mark.promise("weeks-of-running")
 def test_an_ended_measurement_keeps_no_span_alive(measuring: LatencyConfig) -> None:
     """What waits for the worker is small."""
     with measure_latency_context("speech_to_text", "a") as handle:
@@ -76,6 +77,7 @@ def test_an_ended_measurement_keeps_no_span_alive(measuring: LatencyConfig) -> N
     assert not hasattr(handle, "context")
 
 
+@pytest.mark.promise("weeks-of-running")
 def test_no_measurement_outlives_its_task(measuring: LatencyConfig) -> None:
     """A thousand tasks, kept after they ended with the contexts that they ran in: none keeps what it measured."""
     alive: list[weakref.ref[Any]] = []

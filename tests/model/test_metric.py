@@ -266,6 +266,7 @@ def test_metadata_that_holds_itself_is_written_all_the_same() -> None:
 # -- checks ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.promise("impossible-durations")
 @pytest.mark.parametrize(
     ("field", "value", "error"),
     [

@@ -134,6 +134,7 @@ def test_a_value_equal_to_an_edge_is_in_the_bucket_that_ends_there(with_views: b
     assert point.bucket_counts[list(point.explicit_bounds).index(2.0)] == 1
 
 
+@pytest.mark.promise("cardinality")
 def test_labels_are_exactly_these(with_views: bool) -> None:
     """No id of a call ever becomes a label."""
     recorder = Recorder(with_views=with_views)
@@ -198,6 +199,7 @@ def test_an_operation_without_a_sampled_span_has_no_trace_in_its_exemplar() -> N
     assert not exemplar.trace_id
 
 
+@pytest.mark.promise("cardinality")
 def test_two_hundred_names_are_labels_and_the_rest_is_other() -> None:
     """The first 200 stay themselves for good; later ones are `other`, and counted."""
     broken = metric()

@@ -99,6 +99,7 @@ def test_statistics_are_computed_once_until_something_arrives(
     assert len(computed) == 2
 
 
+@pytest.mark.promise("percentiles")
 def test_counts_outlive_what_is_kept(tracker: LatencyTracker) -> None:
     """Counts are since the reset, percentiles over the newest 10,000."""
     tracker.report([metric(float(n)) for n in range(KEPT + 500)])
@@ -112,6 +113,7 @@ def test_last_seen_is_the_latest_timestamp(tracker: LatencyTracker) -> None:
     assert tracker.get_stats()["speech_to_text/f"]["last_seen"] == "2025-01-01T12:00:01Z"
 
 
+@pytest.mark.promise("cardinality")
 def test_too_many_operations_share_other(tracker: LatencyTracker) -> None:
     """A name that is different each time does not fill the memory."""
     tracker.report([metric(float(n), operation_name=f"n{n}") for n in range(MAX_KEYS + 10)])
@@ -354,6 +356,7 @@ def test_callbacks_hear_every_breach_in_order(start: Start) -> None:
     assert everything[0].metric.call_sid == "CA1"
 
 
+@pytest.mark.promise("interrupted-code")
 def test_a_signal_handler_may_read_in_the_middle_of_a_read(measuring: LatencyConfig) -> None:
     """It sees what is there, and hangs nowhere."""
     seen: list[int] = []

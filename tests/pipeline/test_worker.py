@@ -101,6 +101,7 @@ def test_every_reporter_gets_everything_in_order(make: Make) -> None:
         assert [m.latency_ms for m in seen] == wanted
 
 
+@pytest.mark.promise("overload")
 def test_full_queue_drops_and_counts_exactly(make: Make) -> None:
     """Accepted plus dropped is submitted: what does not fit is counted as queue_full."""
     before, seen = dropped.by_reason(), Collector()
@@ -113,6 +114,7 @@ def test_full_queue_drops_and_counts_exactly(make: Make) -> None:
     assert [m.latency_ms for m in seen.metrics] == [float(n) for n in range(100)]
 
 
+@pytest.mark.promise("busy-servers")
 def test_threads_that_overrun_the_queue_lose_no_count(make: Make) -> None:
     """Whatever threads submit is either delivered or counted, also at the very end."""
     before, seen = dropped.by_reason(), Collector()
@@ -158,6 +160,7 @@ class Sizes(Collector):
             self.has_all.set()
 
 
+@pytest.mark.promise("busy-threads")
 def test_the_worker_gives_way_after_every_few(make: Make, sleeps: list[float]) -> None:
     """An event loop that wakes while the worker is busy waits for a small part of the work alone."""
     pipeline = make(sizes := Sizes(205))
@@ -210,6 +213,7 @@ def test_a_breach_in_the_middle_hurries_what_is_left(make: Make, sleeps: list[fl
     assert sizes.sizes == [1, *[10] * 10, 4]
 
 
+@pytest.mark.promise("busy-threads")
 def test_the_worker_does_more_at_once_where_it_has_to_wait(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Threads that are busy keep the interpreter's lock for long, and would never let it catch up."""
     now_s = 0.0
@@ -240,6 +244,7 @@ def test_the_worker_does_more_at_once_where_somebody_waits_for_it(make: Make, sl
     assert set(sleeps) == {0.0}
 
 
+@pytest.mark.promise("busy-threads")
 def test_busy_threads_do_not_keep_the_worker_from_its_end(make: Make) -> None:
     """Four of them compute for as long as it takes."""
     stop, counted = threading.Event(), [0] * 4
@@ -264,6 +269,7 @@ def test_busy_threads_do_not_keep_the_worker_from_its_end(make: Make) -> None:
     assert len(seen.metrics) == 1_000
 
 
+@pytest.mark.promise("busy-threads")
 def test_what_the_worker_has_taken_counts_as_waiting(make: Make) -> None:
     """The bound holds over all that is not reported yet."""
     before = dropped.by_reason()
@@ -277,6 +283,7 @@ def test_what_the_worker_has_taken_counts_as_waiting(make: Make) -> None:
     assert len(hanging.metrics) == 110
 
 
+@pytest.mark.promise("busy-threads")
 def test_what_the_end_has_no_time_for_is_counted(make: Make) -> None:
     before = dropped.by_reason()
     pipeline, hanging = stuck(make, 50)
@@ -289,6 +296,7 @@ def test_what_the_end_has_no_time_for_is_counted(make: Make) -> None:
     assert len(hanging.metrics) == 1
 
 
+@pytest.mark.promise("busy-threads")
 def test_what_the_end_has_no_time_for_is_counted_amid_a_conversion(make: Make, monkeypatch: Any) -> None:
     """The worker, which has the lock while it converts a thousand at once, gives it up after the one it has in hand."""
     before, entered, may_go = dropped.by_reason(), threading.Event(), threading.Event()
@@ -312,6 +320,7 @@ def test_what_the_end_has_no_time_for_is_counted_amid_a_conversion(make: Make, m
     assert len(seen.metrics) < 1_000
 
 
+@pytest.mark.promise("busy-threads")
 def test_what_comes_after_the_end_had_no_time_is_counted(make: Make) -> None:
     """The worker is still with a reporter that hangs, and ends without another look at what it was to report."""
     before = dropped.by_reason()
@@ -324,6 +333,7 @@ def test_what_comes_after_the_end_had_no_time_is_counted(make: Make) -> None:
     assert _new_drops(before) == {"no_time": 7}
 
 
+@pytest.mark.promise("busy-threads")
 def test_what_the_end_cannot_take_the_worker_counts(make: Make) -> None:
     """Whoever reads keeps the lock for longer than the end may wait."""
     before = dropped.by_reason()
@@ -385,6 +395,7 @@ def test_a_read_sees_everything_that_finished_before() -> None:
         assert len(latency_tracker.get_recent_metrics(limit=1000)) == n
 
 
+@pytest.mark.promise("internal-fault")
 def test_a_raising_reporter_takes_nothing_from_the_others(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """The others get 100 %, and each fault is counted."""
     monkeypatch.setattr(raise_internal_errors, "enabled", False)
@@ -398,6 +409,7 @@ def test_a_raising_reporter_takes_nothing_from_the_others(make: Make, monkeypatc
     assert _new_drops(before) == {"internal_error": seen.batches}
 
 
+@pytest.mark.promise("hostile-values")
 def test_what_is_no_measurement_is_counted_and_its_batch_arrives(make: Make) -> None:
     """Nonsense is counted as invalid, also where looking at it raises anything; its neighbours arrive."""
 
@@ -430,6 +442,7 @@ def test_record_takes_the_same_way() -> None:
     assert _new_drops(before) == {"invalid": 1}
 
 
+@pytest.mark.promise("hanging-consumer")
 def test_a_hanging_lane_never_delays_submit_or_others(make: Make) -> None:
     """While one lane hangs, submitting stays quick and the other lane gets everything."""
     hanging, seen = Hanging(), Collector()
@@ -498,6 +511,7 @@ def test_what_finishes_after_the_end_is_counted(make: Make) -> None:
     assert not pipeline._queue
 
 
+@pytest.mark.promise("interrupted-code")
 def test_a_finaliser_inside_our_locked_regions_does_not_hang(make: Make) -> None:
     """Submitting takes no lock: a `__del__` that measures while the queue and a lane are locked goes through."""
     seen = Collector()
@@ -520,6 +534,7 @@ def test_a_finaliser_inside_our_locked_regions_does_not_hang(make: Make) -> None
     assert len(seen.metrics) == 100
 
 
+@pytest.mark.promise("interrupted-code")
 def test_collections_at_every_allocation_lose_nothing(make: Make) -> None:
     """With garbage collected all the time, finalisers that measure run inside all of our code, and nothing hangs."""
     seen = Collector()
@@ -550,6 +565,7 @@ def test_collections_at_every_allocation_lose_nothing(make: Make) -> None:
     assert len(seen.metrics) == submitted
 
 
+@pytest.mark.promise("overload")
 def test_drops_are_told_at_most_once_a_minute(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     """The log says once how much was dropped and why."""
     pipeline = make(capacity=10)
@@ -565,6 +581,7 @@ def test_drops_are_told_at_most_once_a_minute(make: Make, caplog: pytest.LogCapt
     assert told == ["telemetry dropped since the last such line: queue_full: 20"]
 
 
+@pytest.mark.promise("chaos")
 def test_the_end_tells_the_drops_that_no_line_told(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     """Also within the minute, and what a lane drops as it ends: the lines add up to all that was dropped."""
     pipeline = make(capacity=10)

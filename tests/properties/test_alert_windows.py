@@ -3,6 +3,7 @@
 from math import ceil
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,6 +44,7 @@ def nearest_rank(latencies: list[float], percent: int) -> float:
     return sorted(latencies)[-(-percent * len(latencies) // 100) - 1]
 
 
+@pytest.mark.promise("percentiles")
 @given(_OPERATIONS, _BEGINS, st.floats(0, 400))
 def test_a_window_holds_what_a_list_of_everything_would(
     operations: list[tuple[float, float, str]], begins_s: float, later_s: float
@@ -100,6 +102,7 @@ def metric(**fields: Any) -> LatencyMetric:
     return LatencyMetric("rag_inference", "ask", 1.0, "success", **fields)  # type: ignore[arg-type]
 
 
+@pytest.mark.promise("percentiles")
 def test_memory_is_bounded() -> None:
     """Slices, buckets and calls, whatever the traffic."""
     window, calls = SlidingWindow(60.0, keep_latencies=True), CallWindow(60.0)

@@ -2,6 +2,7 @@
 
 from unittest.mock import patch
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from opentelemetry.sdk.trace import TracerProvider
@@ -22,6 +23,7 @@ runs = st.lists(st.tuples(st.integers(0, 600 * S), st.integers(-DAY_NS, DAY_NS))
 """How long each operation takes, and by how much the wall clock is set meanwhile, in nanoseconds."""
 
 
+@pytest.mark.promise("wall-clock")
 @given(runs)
 @example([(S, -S), (S, HOUR_NS), (S, -HOUR_NS)])
 @example([(S, S // 2000)] * 20)

@@ -52,6 +52,7 @@ def test_any_threshold_is_a_positive_number_or_an_error_that_names_it(name: str,
             assert 0 < getattr(config, f"{kind}_warning_ms") <= getattr(config, f"{kind}_critical_ms") < float("inf")
 
 
+@pytest.mark.promise("wrong-settings")
 @given(st.dictionaries(st.sampled_from(ENVIRONMENT), printable, max_size=5))
 def test_any_environment_is_read_or_refused_by_name(settings: dict[str, str]) -> None:
     """Every line of the error begins with a variable that was set, or the one that it disagrees with."""
@@ -61,6 +62,7 @@ def test_any_environment_is_read_or_refused_by_name(settings: dict[str, str]) ->
             assert line.partition(":")[0] in settings or line.partition(":")[0] in MILLISECONDS
 
 
+@pytest.mark.promise("wrong-settings")
 @given(st.sampled_from(SECRETS), st.text("abcdefghijkXYZ0123456789-_/", min_size=6, max_size=30), st.booleans())
 def test_a_secret_is_never_told(name: str, secret: str, valid: bool) -> None:
     """Neither in the error nor in the repr, whatever it looks like."""
@@ -73,6 +75,7 @@ def test_a_secret_is_never_told(name: str, secret: str, valid: bool) -> None:
         assert isinstance(config, str)
 
 
+@pytest.mark.promise("wrong-settings")
 @given(st.sampled_from(["INFLUXDB_URL", "PROMETHEUS_PUSHGATEWAY_URL"]), st.text("abcXYZ019", min_size=6, max_size=20))
 def test_credentials_in_a_url_are_never_told(name: str, password: str) -> None:
     """Whether the URL is right or wrong."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from slack_sdk.models.blocks import Block
@@ -68,6 +69,7 @@ def strings_in(value: Any) -> Iterator[str]:
             yield from strings_in(item)
 
 
+@pytest.mark.promise("injection")
 @given(alerts, st.sampled_from(["en", "fr"]))
 def test_a_slack_message_has_no_live_token_and_keeps_every_limit(alert: Alert, language: Literal["en", "fr"]) -> None:
     """No command, mention, link or invisible character of data; Block Kit takes what slack_sdk checks."""
@@ -102,6 +104,7 @@ def kinds_in(value: Any) -> Iterator[str]:
             yield from kinds_in(item)
 
 
+@pytest.mark.promise("injection")
 @given(alerts, st.sampled_from(["en", "fr"]))
 def test_a_line_of_the_log_is_one_line(alert: Alert, language: Literal["en", "fr"]) -> None:
     """Nobody writes a second line, or turns the direction of the first."""

@@ -6,6 +6,7 @@ import pickle
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -65,6 +66,7 @@ def test_json_and_back_is_equal(metric: LatencyMetric) -> None:
     assert read.to_dict() == metric.to_dict()
 
 
+@pytest.mark.promise("injection")
 @given(metrics(anything))
 def test_whatever_the_metadata_it_is_written_once_and_for_all(metric: LatencyMetric) -> None:
     """Always JSON; and what was read back is written the same."""

@@ -164,6 +164,7 @@ def test_whatever_the_text_cleaning_is_no_fault_and_is_done_once(facts: dict[str
     assert REDACT.redact(cleaned) == cleaned
 
 
+@pytest.mark.promise("secrets")
 @pytest.mark.usefixtures("fresh_callbacks")
 @pytest.mark.parametrize(
     "given_settings", [{}, {"phone_numbers": "hashed", "trace_key": "secret"}], ids=["never", "hashed"]

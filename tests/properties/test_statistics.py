@@ -28,12 +28,14 @@ def metric(latency_ms: float, status: str = "success") -> LatencyMetric:
     return LatencyMetric("speech_to_text", "f", latency_ms, status)  # type: ignore[arg-type]
 
 
+@pytest.mark.promise("percentiles")
 @given(st.lists(latencies, min_size=1, max_size=200), st.floats(0, 1))
 def test_percentiles_are_those_of_numpy(values: list[float], share: float) -> None:
     """Linear interpolation between the closest ranks."""
     assert percentile(sorted(values), share) == pytest.approx(float(np.quantile(values, share)), rel=1e-9, abs=1e-9)
 
 
+@pytest.mark.promise("percentiles")
 @given(st.lists(latencies, min_size=2, max_size=200))
 def test_percentiles_are_those_of_the_standard_library(values: list[float]) -> None:
     """`statistics.quantiles(method="inclusive")`."""
@@ -82,6 +84,7 @@ def test_severity_is_from_the_threshold_on(limits: ThresholdsMs, latency_ms: flo
         assert thresholds.severity("speech_to_text", value) is expected
 
 
+@pytest.mark.promise("percentiles")
 @given(thresholds_ms, st.lists(latencies, max_size=5))
 def test_every_value_is_in_the_bucket_up_to_its_edge(limits: ThresholdsMs, others: list[float]) -> None:
     """`le`: an edge is the last value of its bucket. Each threshold is one, so breaches can be read off it."""

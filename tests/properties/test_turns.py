@@ -112,6 +112,7 @@ class Script:
         self._stream.closed()
 
 
+@pytest.mark.promise("impossible-durations")
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(calls())
 def test_every_turn_is_told_once_and_its_parts_sum(

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -42,6 +43,7 @@ def _steps() -> st.SearchStrategy[Step]:
     return st.tuples(st.one_of(st.just(0.0), st.floats(0, 50), st.floats(0, 6_000)), acts)
 
 
+@pytest.mark.promise("impossible-durations")
 @given(st.lists(_steps(), max_size=40), st.booleans())
 def test_no_order_of_messages_tells_what_cannot_be(steps: list[Step], hangs_up: bool) -> None:
     """Instants are in order and not in the future, shares and times have their bounds, reasons have names."""

@@ -83,6 +83,7 @@ def test_several_services_and_the_next_try_of_those_that_failed(separator: str) 
         assert (len(first.requests), len(second.requests)) == (2, 4)
 
 
+@pytest.mark.promise("endless-answers")
 def test_a_redirect_is_not_followed(service: Server) -> None:
     """The other host gets nothing."""
     with webhook() as other:
@@ -110,6 +111,7 @@ def test_an_url_that_is_none_is_one_clear_error(urls: Any, caplog: pytest.LogCap
     assert "HUSH" not in caplog.text
 
 
+@pytest.mark.promise("secrets")
 def test_the_urls_are_in_no_text(service: Server, caplog: pytest.LogCaptureFixture) -> None:
     """No repr, log line at any level, error or traceback quotes a part of one, whatever goes wrong."""
     caplog.set_level(logging.DEBUG)

@@ -30,6 +30,7 @@ def metrics(n: int) -> list[LatencyMetric]:
     return [LatencyMetric("rag_inference", "query", float(i), "success", call_sid=f"CA{i}") for i in range(n)]  # type: ignore[arg-type]
 
 
+@pytest.mark.promise("busy-servers")
 def test_influxdb_keeps_the_contract_of_a_reporter() -> None:
     """Nothing lost unsaid, nothing sent twice: ok, transient, permanent, mixed and slow."""
     from callbot_latency.testing import Server, check_reporter_contract
@@ -46,6 +47,7 @@ def test_influxdb_keeps_the_contract_of_a_reporter() -> None:
         check_reporter_contract(make)
 
 
+@pytest.mark.promise("busy-servers")
 @pytest.mark.usefixtures("faults_contained")
 def test_the_pushgateway_is_told_every_count_once_it_is_back() -> None:
     """Ten pushes, every second one refused or broken: the last one carries all, and the lane keeps nothing back."""
@@ -91,6 +93,7 @@ def test_a_bot_that_measures_nothing_goes_on_pushing() -> None:
     assert (status.accepted, status.delivered, dict(status.dropped)) == (3, 3, {})
 
 
+@pytest.mark.promise("http-errors")
 @pytest.mark.usefixtures("faults_contained")
 def test_influxdb_loses_nothing_while_it_is_busy() -> None:
     """429 for a moment: no request before the moment named, every point once, in as many requests as needed."""
@@ -114,6 +117,7 @@ def test_influxdb_loses_nothing_while_it_is_busy() -> None:
         assert lane.status().delivered == 2500
 
 
+@pytest.mark.promise("end-in-time")
 @pytest.mark.parametrize("kind", [*BROKEN, "hang"])
 def test_the_end_of_the_process_waits_for_neither(kind: str, tmp_path: Path) -> None:
     """Pushgateway and InfluxDB both away: `shutdown()` stays within its bound, and what was lost is counted.
@@ -155,6 +159,7 @@ def test_the_end_of_the_process_waits_for_neither(kind: str, tmp_path: Path) -> 
         assert "s3cret" not in done.stdout + done.stderr
 
 
+@pytest.mark.promise("overload")
 @pytest.mark.usefixtures("faults_contained")
 def test_a_million_measurements_into_a_server_that_hangs_are_bounded() -> None:
     """What the lane keeps is its capacity; the reporter keeps one batch."""

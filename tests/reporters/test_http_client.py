@@ -90,6 +90,7 @@ def test_a_date_without_the_servers_clock_is_measured_by_ours(server: play.Serve
     assert error.retry_after_s == pytest.approx(3600, abs=60)
 
 
+@pytest.mark.promise("endless-answers")
 def test_at_most_64_kb_of_an_answer_are_read(server: play.Server) -> None:
     """Of a megabyte, compressed or not; and nobody is asked to compress, whatever a client's headers say."""
     packed = play.Answer(500, b"\x1f\x8b" * 500_000, {"Content-Encoding": "gzip"})
@@ -110,6 +111,7 @@ def test_the_status_counts_once_it_came(
     assert clock.is_over is answer.drips
 
 
+@pytest.mark.promise("endless-answers")
 @pytest.mark.parametrize("kept", [False, True], ids=["new connection", "kept connection"])
 def test_one_attempt_ends_in_time_even_if_the_head_drips(
     server: play.Server, kept: bool, impatient: Callable[[], Impatient]
@@ -185,6 +187,7 @@ def test_causes_in_a_circle_hold_nobody_up(server: play.Server, monkeypatch: pyt
         attempts.request_once("POST", server.url, b"{}", {})
 
 
+@pytest.mark.promise("endless-answers")
 def test_a_proxy_that_drips_is_left_in_time(
     server: play.Server, monkeypatch: pytest.MonkeyPatch, impatient: Callable[[], Impatient]
 ) -> None:

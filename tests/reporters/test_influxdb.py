@@ -163,6 +163,7 @@ def few_instants(monkeypatch: pytest.MonkeyPatch) -> int:
     return 1_000
 
 
+@pytest.mark.promise("chaos")
 def test_a_clock_that_is_set_back_overwrites_no_point(few_instants: int) -> None:
     """Instants that are forgotten by then come again, several times: each time they are points of their own."""
     points = LineWriter()
@@ -194,6 +195,7 @@ def test_an_instant_of_several_points_that_comes_again_overwrites_none(few_insta
     assert len(set(written)) == len(written)
 
 
+@pytest.mark.promise("cardinality")
 def test_names_providers_and_instants_are_bounded(few_instants: int) -> None:
     """Tags never grow without end, nor does memory."""
     points = LineWriter()
@@ -206,6 +208,7 @@ def test_names_providers_and_instants_are_bounded(few_instants: int) -> None:
     assert len(points._instants) == few_instants
 
 
+@pytest.mark.promise("injection")
 @given(st.lists(st.tuples(st.text(min_size=1), st.text(), st.text()), min_size=1, max_size=20))
 def test_lines_are_points_whatever_the_text(texts: list[tuple[str, str, str]]) -> None:
     """Newlines, commas, equals signs, quotes, control characters, halves of surrogates: one line each, in UTF-8."""
@@ -216,6 +219,7 @@ def test_lines_are_points_whatever_the_text(texts: list[tuple[str, str, str]]) -
         assert not re.search(r"\\[, ]?$", re.split(r"(?<!\\) ", line)[0])
 
 
+@pytest.mark.promise("injection")
 @given(st.lists(st.tuples(*[st.text(max_size=40)] * 4), min_size=1, max_size=20))
 def test_lines_of_turns_are_points_whatever_the_text(texts: list[tuple[str, str, str, str]]) -> None:
     """Also what the bot names as its parts."""
@@ -292,6 +296,7 @@ def test_nobody_there_is_tried_again() -> None:
         reporter(url).report([metric()])
 
 
+@pytest.mark.promise("endless-answers")
 @pytest.mark.parametrize(
     ("status", "said"), [(401, "INFLUXDB_TOKEN"), (403, "'latency'"), (404, "'latency'.*'callbot'"), (308, "redirects")]
 )
@@ -384,6 +389,7 @@ def test_an_answer_of_any_length_is_read_to_64_kilobytes(monkeypatch: pytest.Mon
         assert next(looks) > 10
 
 
+@pytest.mark.promise("secrets")
 @pytest.mark.parametrize(
     "step", [ECHO, HANG, RESET, Answer(500), Answer(302, headers={"Location": "http://x"})], ids=str
 )

@@ -55,6 +55,7 @@ def test_without_file_logging_there_is_no_file(start: Start) -> None:
     assert not config.metrics_file_path.exists()
 
 
+@pytest.mark.promise("broken-file")
 def test_the_file_is_private_and_folders_are_made(tmp_path: Path) -> None:
     """0600, whatever the umask allows; nothing is made before the first measurement."""
     path = tmp_path / "a" / "b" / "m.jsonl"
@@ -109,6 +110,7 @@ def test_a_file_is_appended_to(tmp_path: Path) -> None:
     assert [row["latency_ms"] for row in lines_of(tmp_path / "m.jsonl")] == [0, 0, 1, 1, 2, 2]
 
 
+@pytest.mark.promise("killed-process")
 def test_half_a_line_of_a_killed_process_takes_no_other_along(tmp_path: Path) -> None:
     """Ours starts on a line of its own."""
     path = tmp_path / "m.jsonl"
@@ -122,6 +124,7 @@ def test_half_a_line_of_a_killed_process_takes_no_other_along(tmp_path: Path) ->
     assert [json.loads(line)["latency_ms"] for line in ours] == [1, 2]
 
 
+@pytest.mark.promise("broken-file")
 @pytest.mark.parametrize("how", ["moved", "removed", "replaced", "folder removed"])
 def test_a_rotated_file_is_opened_anew(how: str, tmp_path: Path) -> None:
     """As logrotate does it: the next batch is in the new file, the old one keeps what it had."""
@@ -179,6 +182,7 @@ def test_half_a_character_breaks_no_line(tmp_path: Path) -> None:
     assert [json.loads(line)["metadata"]["text"] for line in data.split(b"\n")[:-1]] == ["\ufffd", "\ufffd", *texts[2:]]
 
 
+@pytest.mark.promise("broken-file")
 def test_a_link_that_takes_the_files_place_is_not_followed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Not even to the file that was written so far."""
     path = tmp_path / "m.jsonl"
@@ -255,6 +259,7 @@ def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
     assert told == {"refused": 20 - len(rows)}
 
 
+@pytest.mark.promise("shared-file")
 @pytest.mark.real_time
 def test_several_processes_share_a_file(tmp_path: Path) -> None:
     """Only whole lines, and all of them."""
@@ -274,6 +279,7 @@ def test_several_processes_share_a_file(tmp_path: Path) -> None:
     assert len(rows) == 1500
 
 
+@pytest.mark.promise("shared-file")
 @pytest.mark.real_time
 def test_long_lines_of_eight_processes_stay_whole(tmp_path: Path) -> None:
     """4,000 lines of 20,000 characters, each written by itself: all of them, none within another."""

@@ -203,6 +203,7 @@ def test_what_runs_and_what_was_dropped_is_told_as_it_is_now(server: Server, sta
     assert ended["callbot_telemetry_dropped_total", frozenset({("reason", "test_pushgateway")})] >= 3
 
 
+@pytest.mark.promise("cardinality")
 @pytest.mark.real_time
 def test_what_cannot_be_pushed_is_bounded(server: Server) -> None:
     """After 200 names, and after 1,000 pairs of name and provider, series are `other`; no count is lost."""
@@ -228,6 +229,7 @@ def test_any_name_of_a_part_can_be_read(parts: list[str]) -> None:
     assert sum(s.value for s in samples if s.name == f"{CONTRIBUTION}_count") == len(parts)
 
 
+@pytest.mark.promise("injection")
 @given(st.lists(st.tuples(st.text(min_size=1), st.text()), max_size=20))
 def test_any_text_makes_lines_that_can_be_read(names: list[tuple[str, str]]) -> None:
     """Newlines, quotes, halves of surrogates: the text format stays whole, and counts them all."""
@@ -347,6 +349,7 @@ def test_a_refusal_says_what_to_do(status: int, said: str) -> None:
         PrometheusReporter(server.url).report([metric()])
 
 
+@pytest.mark.promise("endless-answers")
 def test_redirects_are_refused() -> None:
     """Nothing, and no password, is sent to where a server points."""
     with scripted(Answer()) as other, scripted(Answer(307, headers={"Location": other.url})) as server:
@@ -386,6 +389,7 @@ def test_an_answer_of_any_length_is_read_to_64_kilobytes() -> None:
         assert len(str(told.value)) < 600
 
 
+@pytest.mark.promise("secrets")
 @pytest.mark.parametrize(
     "step", [ECHO, HANG, RESET, Answer(500), Answer(302, headers={"Location": "http://x"})], ids=str
 )

@@ -237,6 +237,7 @@ tell(wrote=n, dropped=dropped.by_reason())
 """
 
 
+@pytest.mark.promise("shared-file")
 @pytest.mark.real_time
 def test_eight_processes_over_many_rotations_lose_and_tear_no_line(tmp_path: Path) -> None:
     """Each line that one of them wrote stands exactly once in the file and its archives, which are not too large."""

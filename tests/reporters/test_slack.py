@@ -242,6 +242,7 @@ def test_an_answer_that_breaks_off_after_its_status_was_a_delivery(slack: Server
     assert len(slack.requests) == 1
 
 
+@pytest.mark.promise("endless-answers")
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_is_not_followed(slack: Server, status: int) -> None:
     """The other host gets nothing: neither the message nor the question."""
@@ -365,6 +366,7 @@ def fault_of(reporter: SlackReporter) -> Exception | None:
 # -- the secret -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.promise("secrets")
 def test_the_webhook_is_in_no_text(slack: Server, caplog: pytest.LogCaptureFixture) -> None:
     """No repr, log line at any level, error, traceback or attribute quotes a part of it, whatever goes wrong."""
     caplog.set_level(logging.DEBUG)
@@ -418,6 +420,7 @@ PLANTED = [
 """Phone numbers, addresses, webhooks, tokens and passwords, as they turn up in names and exceptions."""
 
 
+@pytest.mark.promise("secrets")
 @pytest.mark.real_time
 def test_fifty_planted_secrets_are_in_no_message(slack: Server) -> None:
     """In whatever field they stand, in every kind of alert and both languages; ids stay as they are."""

@@ -27,6 +27,7 @@ def lane_to(reporter: SlackReporter | AppriseReporter, **retry: float) -> Iterat
         lane.close()
 
 
+@pytest.mark.promise("http-errors")
 def test_429_is_waited_for_and_nothing_sent_early() -> None:
     """Three alerts, the first held up by `Retry-After: 1`: none before the second is over, each once, in order."""
     with webhook(Answer(429, b"rate_limited", {"Retry-After": "1"})) as slack:
@@ -43,6 +44,7 @@ def test_429_is_waited_for_and_nothing_sent_early() -> None:
     assert (status.accepted, status.delivered, status.retried, dict(status.dropped)) == (3, 3, 1, {})
 
 
+@pytest.mark.promise("outage")
 def test_a_server_that_ails_gets_it_when_it_is_well() -> None:
     """500, a reset, 503: the same message again, and it arrives once."""
     ailing = (Answer(500, b"rollup_error"), RESET, Answer(503))
@@ -54,6 +56,7 @@ def test_a_server_that_ails_gets_it_when_it_is_well() -> None:
     assert all(one == other for one, other in pairwise(slack.messages()))
 
 
+@pytest.mark.promise("http-errors")
 @pytest.mark.usefixtures("faults_contained")
 def test_tries_are_bounded() -> None:
     """A server that never gets well is given up, and counted; the next alert is tried anew."""
@@ -66,6 +69,7 @@ def test_tries_are_bounded() -> None:
     assert (status.delivered, dict(status.dropped)) == (1, {"slack_gave_up": 1})
 
 
+@pytest.mark.promise("http-errors")
 @pytest.mark.usefixtures("faults_contained")
 @pytest.mark.parametrize("answer", [Answer(404, b"no_service"), Answer(302, b"", {"Location": "http://evil.test"})])
 def test_a_refusal_is_not_tried_again(answer: Answer, caplog: pytest.LogCaptureFixture) -> None:
@@ -81,6 +85,7 @@ def test_a_refusal_is_not_tried_again(answer: Answer, caplog: pytest.LogCaptureF
     assert "HUSH" not in line + caplog.text
 
 
+@pytest.mark.promise("end-in-time")
 def test_a_hanging_slack_holds_up_the_end_no_longer_than_allowed() -> None:
     """What it has in hand is counted, since nobody knows whether it arrived."""
     with webhook(HANG) as slack:

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
+
 from tests.support.subprocesses import clean_environment, written
 
 APP = """
@@ -53,6 +55,7 @@ def test_the_spans_go_where_the_distro_sends_them(tmp_path: Path) -> None:
     assert len(written(tmp_path)) == 5
 
 
+@pytest.mark.promise("wrong-settings")
 def test_a_bad_setting_turns_tracking_off_with_one_line(tmp_path: Path) -> None:
     """The line names the variable; the application runs as if bare."""
     done = run_instrumented(tmp_path, {"LATENCY_STT_WARNING_MS": "abc"})

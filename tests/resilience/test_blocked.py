@@ -109,6 +109,7 @@ def a_metric() -> None:
 KINDS: dict[str, Callable[[], object]] = {**RUNS, "a turn": a_turn, "a metric": a_metric}
 
 
+@pytest.mark.promise("hanging-consumer")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.usefixtures("hanging")
 def test_a_measured_call_waits_for_nobody(kind: str) -> None:

@@ -241,6 +241,7 @@ def found_in(text: str) -> list[str]:
     return [secret for secret in secrets if secret in plain] + numbers
 
 
+@pytest.mark.promise("secrets")
 def test_a_canary_would_be_found() -> None:
     """Each of the fifty, as it is written and as JSON writes it."""
     assert len(CANARIES) == 50
@@ -249,6 +250,7 @@ def test_a_canary_would_be_found() -> None:
         assert len(found_in(json.dumps(written))) == 1, written
 
 
+@pytest.mark.promise("secrets")
 def test_no_canary_leaves_the_bot(servers: tuple[Server, Server, Server], tmp_path: Path) -> None:
     """Not by spans, file, log, messages, pushes, what the tracker gives, status or output; the alerts are told."""
     (tmp_path / "canaries.json").write_text(json.dumps([list(CANARIES), SECRET_KEYS]))
@@ -271,6 +273,7 @@ def test_no_canary_leaves_the_bot(servers: tuple[Server, Server, Server], tmp_pa
         assert word in texts["file"]
 
 
+@pytest.mark.promise("secrets")
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -315,6 +318,7 @@ def test_no_error_about_a_setting_tells_a_secret(
     assert name in text
 
 
+@pytest.mark.promise("secrets")
 def test_no_canary_is_in_what_settings_look_like(isolated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Printed, or as a repr, whatever stands in which of them."""
     for name in ("INFLUXDB_ORG", "INFLUXDB_BUCKET", "SLACK_CHANNEL", "LATENCY_PUSHGATEWAY_JOB"):

@@ -73,6 +73,7 @@ def servers() -> Iterator[tuple[Server, Server]]:
         yield push, influx
 
 
+@pytest.mark.promise("cardinality")
 @pytest.mark.timeout(300)
 def test_names_and_providers_without_end(servers: tuple[Server, Server], tmp_path: Path) -> None:
     """At most 200 names and 200 providers, and `other`, in each exporter; nothing is lost from the counts.
@@ -159,6 +160,7 @@ shutdown()
 """
 
 
+@pytest.mark.promise("cardinality")
 @pytest.mark.timeout(300)
 def test_ids_and_names_without_end_take_a_fixed_number_of_bytes(tmp_path: Path) -> None:
     """12,000 call ids, names and providers leave 2.5 MB at most, besides the 10,000 metrics that the tracker shows.

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
 
+import pytest
+
 from tests.support.subprocesses import LONG_S, PATIENT, ROOT, clean_environment, metrics_file, written
 
 TASKS = """
@@ -129,6 +131,7 @@ def working(folder: Path) -> Iterator[Worker]:
                 process.kill()
 
 
+@pytest.mark.promise("workers")
 def test_every_task_stands_in_the_file_once(tmp_path: Path) -> None:
     """One child is killed, the others are replaced after 25 tasks; then the worker ends, and tells its children to."""
     with working(tmp_path) as worker:

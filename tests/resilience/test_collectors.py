@@ -46,6 +46,7 @@ def beside_each_broken_collector(code: str, folder: Path) -> Iterator[tuple[str,
         yield from pool.map(beside, *zip(*itertools.product(BROKEN, PROTOCOLS), strict=True))
 
 
+@pytest.mark.promise("end-in-time")
 def test_shutdown_keeps_its_bound(tmp_path: Path) -> None:
     """Whatever the Collector does, `shutdown()` returns in time, and the interpreter waits no second time."""
     code = """
@@ -60,6 +61,7 @@ tell(took_s=time.monotonic() - began_s, on_time=on_time, ended_at_s=time.monoton
         assert len(written(cwd)) == 50
 
 
+@pytest.mark.promise("end-in-time")
 def test_the_interpreter_exits_in_time(tmp_path: Path) -> None:
     """Without `shutdown()` the exit itself is bounded, and what was measured stands in the file."""
     code = MEASURE_50 + "keep_the_bound()\ntell(ended_at_s=time.monotonic())"
@@ -68,6 +70,7 @@ def test_the_interpreter_exits_in_time(tmp_path: Path) -> None:
         assert len(written(cwd)) == 50
 
 
+@pytest.mark.promise("hanging-consumer")
 def test_a_silent_collector_costs_the_caller_nothing(tmp_path: Path) -> None:
     """5,000 measurements, more than the spans' queue holds, end while an export may hang for ten minutes."""
     with BROKEN["silent"]() as url:

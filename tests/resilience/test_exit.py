@@ -60,6 +60,7 @@ def end_by(
     return process.returncode, out, err
 
 
+@pytest.mark.promise("process-end")
 @pytest.mark.parametrize(
     ("ending", "code", "said"),
     [
@@ -81,6 +82,7 @@ def test_each_end_keeps_the_file_and_the_exit_code(ending: str, code: int, said:
     assert len(written(tmp_path)) == 500
 
 
+@pytest.mark.promise("killed-process")
 def test_an_end_without_goodbye_leaves_whole_lines(tmp_path: Path) -> None:
     """os._exit and SIGKILL give nobody a chance: what was written by then is whole."""
     measure = "init()\nfor _ in range(2_000): listen()\nlen(latency_tracker.metrics)\n"
@@ -90,6 +92,7 @@ def test_an_end_without_goodbye_leaves_whole_lines(tmp_path: Path) -> None:
     assert len(written(tmp_path)) <= 4_000
 
 
+@pytest.mark.promise("process-end")
 def test_sigterm_while_the_main_thread_waits(tmp_path: Path) -> None:
     """Nothing handles SIGTERM but us: the file is written, and the process dies of SIGTERM all the same."""
     code, _, err = end_by(signal.SIGTERM, MEASURE + WAIT, tmp_path)
@@ -97,6 +100,7 @@ def test_sigterm_while_the_main_thread_waits(tmp_path: Path) -> None:
     assert len(written(tmp_path)) == 500
 
 
+@pytest.mark.promise("process-end")
 def test_ctrl_c_while_the_main_thread_waits(tmp_path: Path) -> None:
     """Ctrl-C is the application's KeyboardInterrupt, and the file is written."""
     code, _, err = end_by(signal.SIGINT, MEASURE + WAIT, tmp_path)
@@ -106,6 +110,7 @@ def test_ctrl_c_while_the_main_thread_waits(tmp_path: Path) -> None:
     assert len(written(tmp_path)) == 500
 
 
+@pytest.mark.promise("process-end")
 def test_ctrl_c_where_the_default_of_the_system_is_set(tmp_path: Path) -> None:
     """As uvicorn's workers under gunicorn do: without a handler it would end the process on the spot."""
     default = "signal.signal(signal.SIGINT, signal.SIG_DFL)\n"
@@ -114,6 +119,7 @@ def test_ctrl_c_where_the_default_of_the_system_is_set(tmp_path: Path) -> None:
     assert len(written(tmp_path)) == 500
 
 
+@pytest.mark.promise("process-end")
 def test_sigterm_keeps_its_bound_beside_a_silent_collector(tmp_path: Path) -> None:
     """The process dies in time though nobody takes the spans for 60 s; what waits is written meanwhile."""
     bounded, patient = tmp_path / "bounded", tmp_path / "patient"
@@ -155,6 +161,7 @@ def test_sigterm_keeps_its_bound_beside_a_silent_collector(tmp_path: Path) -> No
     assert len(written(bounded)) == len(written(patient)) == 500
 
 
+@pytest.mark.promise("process-end")
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_the_applications_sigterm_handler_runs_once(when: str, tmp_path: Path) -> None:
     """Set before `init()` or after: it runs once, with its arguments, and decides how the process ends."""
@@ -235,6 +242,7 @@ def test_sigterm_after_shutdown_is_death_by_sigterm(tmp_path: Path) -> None:
     assert len(written(tmp_path)) == 500
 
 
+@pytest.mark.promise("process-end")
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_the_event_loops_own_handler_runs(when: str, tmp_path: Path) -> None:
     """``loop.add_signal_handler(SIGTERM, ...)`` set before `init()` or after it is called in the loop, once."""
@@ -308,6 +316,7 @@ def test_sigterm_while_statistics_are_read_loses_no_line(app_handler: str, tmp_p
     assert len(written(tmp_path)) == 10_070
 
 
+@pytest.mark.promise("interrupted-code")
 def test_sigterm_in_the_middle_of_shutdown_or_a_read(tmp_path: Path) -> None:
     """A signal that meets the main thread inside of our own locks ends the process in time, and hangs nowhere."""
     done = run_python(
@@ -337,6 +346,7 @@ def test_sigterm_in_the_middle_of_shutdown_or_a_read(tmp_path: Path) -> None:
     assert len(written(tmp_path)) > 2_000
 
 
+@pytest.mark.promise("process-end")
 def test_the_end_starts_no_thread(tmp_path: Path) -> None:
     """Python 3.12 starts none while it ends: all is written all the same, also where SIGTERM comes meanwhile."""
     done = run_python(
@@ -357,6 +367,7 @@ def test_the_end_starts_no_thread(tmp_path: Path) -> None:
     assert len(written(tmp_path)) == 500
 
 
+@pytest.mark.promise("cancellation")
 def test_a_hundred_calls_at_once_and_ctrl_c(tmp_path: Path) -> None:
     """100 tasks measure when Ctrl-C comes: the application's KeyboardInterrupt, whole lines, cancelled ones told."""
     code, out, err = end_by(
@@ -404,6 +415,7 @@ asyncio.run(main())
     assert len({line["call_sid"] for line in others}) == 100
 
 
+@pytest.mark.promise("process-end")
 @pytest.mark.parametrize("where", ["before", "in the lifespan"])
 def test_uvicorn_that_is_told_to_end_loses_nothing(where: str, tmp_path: Path) -> None:
     """SIGTERM: it closes its application, which still measures, and dies of the signal as without us."""

@@ -50,6 +50,7 @@ def unwritable(folder: Path, how: str) -> Path:
     return path
 
 
+@pytest.mark.promise("broken-file")
 @pytest.mark.parametrize(
     "how",
     [
@@ -77,6 +78,7 @@ def test_a_file_that_cannot_be_written(how: str, tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere.jsonl").exists()
 
 
+@pytest.mark.promise("broken-file")
 def test_a_disk_that_fills_up_leaves_whole_lines(tmp_path: Path) -> None:
     """The file may grow to 20,000 bytes: what does not fit is counted, what stands there is whole."""
     done = run_python(
@@ -101,6 +103,7 @@ def test_a_disk_that_fills_up_leaves_whole_lines(tmp_path: Path) -> None:
     assert done.stderr.count("LATENCY_METRICS_FILE_PATH") == 1
 
 
+@pytest.mark.promise("broken-file")
 def test_a_file_that_can_be_written_again_is_written_again(tmp_path: Path) -> None:
     """Once the obstacle is gone everything stands in the file: it waited."""
     done = run_python(
@@ -182,6 +185,7 @@ def on_a_small_disk(code: str, options: str, folder: Path) -> "subprocess.Comple
     )
 
 
+@pytest.mark.promise("broken-file")
 def test_a_disk_that_fills_up_during_rotation_loses_only_what_is_counted(tmp_path: Path) -> None:
     """No archive can be made: the moved files stay as they are. With room again, lines and archives go on."""
     done = on_a_small_disk(
@@ -276,6 +280,7 @@ STOPS_IN_THE_MIDDLE = """
 """
 
 
+@pytest.mark.promise("killed-process")
 def test_a_process_killed_while_it_compresses_loses_nothing(tmp_path: Path) -> None:
     """The archive is half there, the file it is made of is whole; the next start makes it anew."""
     line = json.dumps({"latency_ms": 1, "x": "y" * 900}) + "\n"
@@ -308,6 +313,7 @@ def test_a_process_killed_while_it_compresses_loses_nothing(tmp_path: Path) -> N
     assert facts_of(done) == {"rows": 1_002, "last": [2, 3]}
 
 
+@pytest.mark.promise("killed-process")
 def test_writers_that_are_killed_lose_no_line_that_they_had_written(tmp_path: Path) -> None:
     """Six processes rotate and compress until SIGKILL; what each told to be written is there once."""
     code = WRITER + textwrap.dedent("""
@@ -365,6 +371,7 @@ HAS_ENDED = """
 """
 
 
+@pytest.mark.promise("fork")
 def test_a_fork_in_the_middle_of_an_archive_holds_it_up_for_nobody(tmp_path: Path) -> None:
     """The parent is killed while it compresses; its child lives on and does not keep the archive's lock."""
     line = json.dumps({"latency_ms": 1, "x": "y" * 900}) + "\n"
@@ -399,6 +406,7 @@ def test_a_fork_in_the_middle_of_an_archive_holds_it_up_for_nobody(tmp_path: Pat
     assert len(rows_of(tmp_path / "m.jsonl")) == 1_002
 
 
+@pytest.mark.promise("fork")
 @pytest.mark.parametrize("name", ["m.jsonl", "m.jsonl.2025-01-01.1", "m.jsonl.2025-01-01.1.gz.part"])
 def test_a_fork_while_a_file_is_opened_shares_no_lock_with_the_child(name: str, tmp_path: Path) -> None:
     """The child cannot know a file that the parent's thread has just opened, and would keep its lock for ever."""

@@ -20,6 +20,7 @@ def span_ids(folder: Path) -> list[str]:
     return [line["span_id"] for line in written(folder)]
 
 
+@pytest.mark.promise("fork")
 @pytest.mark.parametrize("exporter", ["none", "otlp"])
 def test_parent_and_child_both_measure(exporter: str, tmp_path: Path) -> None:
     """What waits at the fork is the parent's to tell; both go on, and each tells its own once."""
@@ -56,6 +57,7 @@ def test_parent_and_child_both_measure(exporter: str, tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.promise("chaos")
 def test_what_was_counted_before_the_fork_is_in_the_parents_metrics_alone(tmp_path: Path) -> None:
     """Under the child's own ``service.instance.id`` the Collector gets what the child measured, from 0 on."""
     with http_collector() as collector:
@@ -95,6 +97,7 @@ def test_what_was_counted_before_the_fork_is_in_the_parents_metrics_alone(tmp_pa
     assert sorted(max(n for each, n in told if each == instance) for instance in {each for each, _ in told}) == [3, 6]
 
 
+@pytest.mark.promise("fork")
 def test_an_operation_that_is_open_at_the_fork_is_told_once(tmp_path: Path) -> None:
     """It ends in both processes; the parent tells it, the child does not."""
     done = run_python(
@@ -115,6 +118,7 @@ def test_an_operation_that_is_open_at_the_fork_is_told_once(tmp_path: Path) -> N
     assert done.stderr == ""
 
 
+@pytest.mark.promise("fork")
 def test_a_turn_that_is_open_at_the_fork_is_told_once(tmp_path: Path) -> None:
     """It ends in both processes; the parent tells it, the child does not, and hangs on no lock of the call's.
 
@@ -205,6 +209,7 @@ def test_grandchildren_measure_too(tmp_path: Path) -> None:
     assert by_name(tmp_path) == {"listen": 4}
 
 
+@pytest.mark.promise("fork")
 @pytest.mark.parametrize("exporter", ["none", "prometheus"])
 def test_forks_while_other_threads_measure(exporter: str, tmp_path: Path) -> None:
     """20 forks under load: no child hangs on a lock that a thread of the parent held."""
@@ -246,6 +251,7 @@ def test_forks_while_other_threads_measure(exporter: str, tmp_path: Path) -> Non
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.promise("fork")
 def test_a_child_goes_on_whatever_lock_the_worker_holds(tmp_path: Path) -> None:
     """The parent's worker hangs in the middle of an instrument, for good: the child's own gets through all the same."""
     done = run_python(
@@ -293,6 +299,7 @@ def answer(n):
 )
 
 
+@pytest.mark.promise("workers")
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_children_of_multiprocessing_measure(method: str, tmp_path: Path) -> None:
@@ -338,6 +345,7 @@ def one(n):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.promise("workers")
 def test_a_child_that_fails_or_is_terminated_keeps_its_measurements(tmp_path: Path) -> None:
     """A forked Process that raises, or gets SIGTERM: what it measured stands in the file, and its exit code stays."""
     done = run_python(
@@ -391,6 +399,7 @@ def test_a_subprocess_inherits_nothing(tmp_path: Path) -> None:
     assert by_name(tmp_path) == {"listen": 1}
 
 
+@pytest.mark.promise("fork")
 @pytest.mark.timeout(300)
 def test_a_hundred_forks_while_each_lock_of_ours_is_held_in_turn(tmp_path: Path) -> None:
     """By another thread of the parent, which the child does not have: every call of ours goes through there."""
@@ -461,6 +470,7 @@ def test_a_hundred_forks_while_each_lock_of_ours_is_held_in_turn(tmp_path: Path)
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.promise("lifecycle")
 def test_a_fork_while_nothing_runs_or_amid_a_start_leaves_a_child_that_can_start(tmp_path: Path) -> None:
     """Another thread reads while we are off, then is in the middle of `init()`: the child hangs in neither."""
     done = run_python(
@@ -513,6 +523,7 @@ def test_a_fork_while_nothing_runs_or_amid_a_start_leaves_a_child_that_can_start
     assert by_name(tmp_path) == {"listen": 3}
 
 
+@pytest.mark.promise("lifecycle")
 def test_a_session_that_is_ended_while_another_thread_forks_ends(tmp_path: Path) -> None:
     """Its worker, which was asked to wait for the fork, goes on, writes what it has, and is gone."""
     done = run_python(
@@ -538,6 +549,7 @@ def test_a_session_that_is_ended_while_another_thread_forks_ends(tmp_path: Path)
     assert facts_of(done) == {"alive": False, "seen": 1}
 
 
+@pytest.mark.promise("fork")
 def test_a_reporter_that_forks_leaves_the_child_its_own_counts(tmp_path: Path) -> None:
     """The lane's thread goes on in the child, out of `report()`: it ends there, and what it had is the parent's."""
     done = run_python(
@@ -581,6 +593,7 @@ def test_a_reporter_that_forks_leaves_the_child_its_own_counts(tmp_path: Path) -
     assert by_name(tmp_path) == {"listen": 21}
 
 
+@pytest.mark.promise("fork")
 def test_a_fork_while_another_thread_reads_the_settings(tmp_path: Path) -> None:
     """The child reads them too: nothing of theirs is locked for all of a class."""
     done = run_python(
@@ -613,6 +626,7 @@ def test_a_fork_while_another_thread_reads_the_settings(tmp_path: Path) -> None:
     assert facts_of(done) == {"code": 7}
 
 
+@pytest.mark.promise("fork")
 @pytest.mark.parametrize("room", ["none", "one"])
 def test_a_child_without_room_for_threads_counts_what_it_measures_as_dropped(room: str, tmp_path: Path) -> None:
     """Nobody is there to report it: the end waits for nobody, counts it and says so. The tracker has it."""
@@ -652,6 +666,7 @@ def test_a_child_without_room_for_threads_counts_what_it_measures_as_dropped(roo
     assert by_name(tmp_path) == {}
 
 
+@pytest.mark.promise("fork")
 @pytest.mark.parametrize("default", ["", "signal.signal(signal.SIGINT, signal.SIG_DFL)"], ids=["SIGTERM", "SIGINT"])
 def test_a_signal_ends_a_child_without_room_for_threads(default: str, tmp_path: Path) -> None:
     """What it would do elsewhere before it goes it leaves."""
@@ -677,6 +692,7 @@ def test_a_signal_ends_a_child_without_room_for_threads(default: str, tmp_path: 
     assert facts_of(done) == {"by_the_signal": True}
 
 
+@pytest.mark.promise("fork")
 def test_a_child_that_is_told_to_end_at_once_ends(tmp_path: Path) -> None:
     """Python forgets the signals that reach a child before it is set up, where it handles them."""
     done = run_python(
@@ -703,6 +719,7 @@ def test_a_child_that_is_told_to_end_at_once_ends(tmp_path: Path) -> None:
     assert facts_of(done) == {"codes": [-signal.SIGTERM] * 20, "blocked": 0}
 
 
+@pytest.mark.promise("fork")
 def test_a_signal_soon_after_a_fork_drops_nothing_of_the_parents(tmp_path: Path) -> None:
     """A thread of the parent measures meanwhile; its buffers are not the child's to count."""
     done = run_python(

@@ -12,6 +12,7 @@ MOST_CALLS = 500
 """What our part of a fork may call in the child."""
 
 
+@pytest.mark.promise("fork")
 def test_before_a_fork_and_after_it_in_the_parent_we_wait_for_nobody(tmp_path: Path) -> None:
     """We count, and hold back the signals that we handle: whatever our threads hold, the fork takes no longer."""
     done = run_python(
@@ -44,6 +45,7 @@ def test_before_a_fork_and_after_it_in_the_parent_we_wait_for_nobody(tmp_path: P
     assert not set(called) & {"acquire", "__enter__", "wait", "sleep", "select", "flock", "open", "write", "read"}
 
 
+@pytest.mark.promise("fork")
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "converting"])
 def test_a_child_pays_little_and_does_no_io(busy: bool, tmp_path: Path) -> None:
     """Counted in our hook, not timed, in 10 children; while 1,500 measurements wait, too."""
@@ -98,6 +100,7 @@ def test_a_child_pays_little_and_does_no_io(busy: bool, tmp_path: Path) -> None:
     assert {event for each in facts for event in each[2]} <= {"_thread.start_new_thread"}
 
 
+@pytest.mark.promise("fork")
 def test_a_child_hangs_on_no_lock_of_opentelemetry_and_tells_its_own_counts_alone(tmp_path: Path) -> None:
     """Its locks are held by other threads at the fork: the reader is in the exporter, another one everywhere else."""
     done = run_python(

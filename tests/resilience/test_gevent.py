@@ -10,6 +10,8 @@ from collections import Counter
 from pathlib import Path
 from time import monotonic
 
+import pytest
+
 from tests.support.subprocesses import ROOT, facts_of, run_python, written
 
 PATCH = "from gevent import monkey; monkey.patch_all()"
@@ -22,6 +24,7 @@ def run_patched(code: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
     return run_python("import gevent, gevent.event\n" + code, cwd, paths, timeout_s=115)
 
 
+@pytest.mark.promise("workers")
 def test_greenlets_measure_each_its_own_call(tmp_path: Path) -> None:
     """100 calls take turns at every operation: each line has its own call's id, none is lost; the end waits for it."""
     done = run_patched(
@@ -49,6 +52,7 @@ tell(ended=shutdown())
     assert len({line["span_id"] for line in lines}) == 2000
 
 
+@pytest.mark.promise("workers")
 def test_the_worker_lets_other_greenlets_run(tmp_path: Path) -> None:
     """3,000 measurements wait at once; while they are converted, 100 at a time, another greenlet has its turns."""
     done = run_patched(
@@ -74,6 +78,7 @@ tell(flushed=flushed, turns=turns - before)
     assert len(written(tmp_path)) == 3000
 
 
+@pytest.mark.promise("workers")
 def test_a_reporter_that_hangs_holds_up_neither_greenlets_nor_the_end(tmp_path: Path) -> None:
     """It waits for 1,000 s as greenlets do; everything else goes on, and the process ends within its bound."""
     done = run_patched(
@@ -99,6 +104,7 @@ tell(last_line_s=time.monotonic())
     assert len(written(tmp_path)) == 101
 
 
+@pytest.mark.promise("workers")
 def test_forks_of_a_patched_process(tmp_path: Path) -> None:
     """Greenlets go along with a fork, ours too: all the same parent and children tell each of theirs once."""
     done = run_patched(
@@ -124,6 +130,7 @@ tell(codes=codes)
     assert len({line["span_id"] for line in lines}) == 400
 
 
+@pytest.mark.promise("workers")
 def test_a_fork_amid_a_report_leaves_the_child_its_own_counts(tmp_path: Path) -> None:
     """The greenlet goes on in the child, out of its I/O: it settles nothing there, and takes nothing of the child's."""
     done = run_patched(
@@ -162,6 +169,7 @@ print("PARENT", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flushed, *co
     assert len(written(tmp_path)) == 13
 
 
+@pytest.mark.promise("workers")
 def test_forks_while_the_file_is_written_write_no_line_twice(tmp_path: Path) -> None:
     """The file's greenlet goes along: what it has in hand is the parent's, wherever it is with it."""
     done = run_patched(
@@ -189,6 +197,7 @@ tell(codes=codes, ended=shutdown(60))
     assert names == sorted([f"parent{n}" for n in range(1000)] + [f"child{n}" for n in range(6)])
 
 
+@pytest.mark.promise("workers")
 def test_sigterm_writes_what_waits(tmp_path: Path) -> None:
     """The handler runs in gevent's own loop, where nothing may wait: the process ends by the signal all the same."""
     done = run_patched(
@@ -204,6 +213,7 @@ gevent.sleep(100)
     assert len(written(tmp_path)) == 100
 
 
+@pytest.mark.promise("workers")
 def test_the_applications_sigterm_handler_runs(tmp_path: Path) -> None:
     """Its handler was there first; it ends the program as it likes, and nothing is lost."""
     done = run_patched(

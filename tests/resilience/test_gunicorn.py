@@ -108,6 +108,7 @@ def serving(folder: Path, app: str, *options: str) -> Iterator[tuple[subprocess.
 GEVENT = "--worker-class=gevent"
 
 
+@pytest.mark.promise("workers")
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "options",
@@ -202,6 +203,7 @@ def numbers_in(file: Path) -> set[int]:
     return {int(number) for number in numbers if number != "up"}
 
 
+@pytest.mark.promise("workers")
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(
     ("where", "options", "rounds"),

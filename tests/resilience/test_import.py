@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support.subprocesses import at_once, clean_environment, facts_of
 
 WATCHED = """
@@ -62,6 +64,7 @@ def run_watched(code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.promise("import")
 def test_import_starts_nothing_and_loads_nothing_heavy(tmp_path: Path) -> None:
     """No thread, descriptor, file, environment read or output; no SDK, no settings, no transport."""
     done = run_watched(
@@ -82,6 +85,7 @@ print("FACTS " + json.dumps({
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.promise("import")
 def test_loading_every_public_name_starts_nothing(tmp_path: Path) -> None:
     """Also with each public name loaded: no thread, no descriptor, no file, no output, and no setting of ours read."""
     done = run_watched(
@@ -107,6 +111,7 @@ def loaded_by(code: str, cwd: Path) -> set[str]:
     return set(facts_of(done)["loaded"])
 
 
+@pytest.mark.promise("import")
 def test_the_decorator_loads_fewer_modules_than_the_sdk_of_traces(tmp_path: Path) -> None:
     """What an import costs, without a clock: 25 modules of ours at most, and 8 that the SDK does not load itself."""
     codes = ("import callbot_latency; callbot_latency.measure_latency", "import opentelemetry.sdk.trace")

@@ -62,6 +62,7 @@ tell(told_of=told_of)
 """
 
 
+@pytest.mark.promise("killed-process")
 @pytest.mark.parametrize("max_mb", [0, 1], ids=["one file", "rotating"])
 def test_a_hundred_writers_are_killed_in_the_middle_of_it(max_mb: float, tmp_path: Path) -> None:
     """Three at a time, 60 kB a write: every line that a writer had written is there once, whoever writes after it."""

@@ -37,6 +37,7 @@ def at_once(function, n=20):
 """
 
 
+@pytest.mark.promise("lifecycle")
 def test_twenty_threads_start_it_once(tmp_path: Path) -> None:
     """20 threads call `init()` at once, then `shutdown()`: one worker, each measurement once, nothing left."""
     done = run_python(
@@ -72,6 +73,7 @@ tell(failed=failed, running=running, seen=seen, left=state()["threads"])
     assert done.stderr == ""
 
 
+@pytest.mark.promise("lifecycle")
 def test_init_and_shutdown_at_once_never_fail(tmp_path: Path) -> None:
     """Some threads start, some end, some measure: nothing raises, nothing hangs, and all is ended in the end."""
     done = run_python(
@@ -95,6 +97,7 @@ tell(failed=failed, ended=ended, left=state()["threads"])
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.promise("lifecycle", "weeks-of-running")
 @pytest.mark.parametrize("exporter", ["none", "console"])
 def test_the_tenth_session_is_as_the_second(exporter: str, tmp_path: Path) -> None:
     """Sessions one after another leave no thread, descriptor or handler behind, and count each measurement once."""

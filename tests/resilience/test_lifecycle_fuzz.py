@@ -16,6 +16,7 @@ SECONDS = float(os.environ.get("FUZZ_SECONDS", "6"))
 SEED = os.environ.get("FUZZ_SEED") or secrets.token_hex(4)
 
 
+@pytest.mark.promise("lifecycle")
 @pytest.mark.timeout(SECONDS + 420)
 def test_whatever_a_hundred_threads_do_nothing_raises_hangs_or_stays_behind(tmp_path: Path) -> None:
     """0 exceptions, 0 hangs, in the children that are forked too; threads and descriptors are as before."""

@@ -41,6 +41,7 @@ def lines_of(name: str, folder: Path) -> int:
     return sum(line.get("operation_name") == name for line in written(folder))
 
 
+@pytest.mark.promise("interrupted-code")
 @pytest.mark.timeout(300)
 def test_the_main_thread_may_be_interrupted_at_each_line(tmp_path: Path) -> None:
     """Ten times each, in all that an application calls: nothing hangs, each measurement stands in the file once."""
@@ -93,6 +94,7 @@ tell(entered=len(entered), measured=sum(entered), places=len(places), dropped=dr
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.promise("interrupted-code")
 @pytest.mark.timeout(300)
 def test_our_own_threads_may_be_interrupted_at_each_line(tmp_path: Path) -> None:
     """Where finalisers may run: a hundred times each line of worker, lanes and deadlines, whatever they hold."""

@@ -38,6 +38,7 @@ BOUND_S = 10.0
 """The end has 2 s for all together. In turn those that hang would take over 30 s, and each by itself for ever."""
 
 
+@pytest.mark.promise("end-in-time")
 @pytest.mark.parametrize("collector", [silent, refusing])
 def test_the_end_keeps_its_bound_though_every_reporter_hangs(collector: object, tmp_path: Path) -> None:
     """Twenty black holes, one that is away, a Collector that hangs or refuses: 10 s in all, and the file is whole.
@@ -92,6 +93,7 @@ threading.Thread(target=lambda: (until(whole), tell(whole=True), os._exit(0)), d
     assert [len(written(tmp_path / end)) for end in ends] == [500, 500, 500, 1_000]
 
 
+@pytest.mark.promise("end-in-time")
 @pytest.mark.parametrize("end", ["", "sys.exit(0)", "shutdown(timeout_s=2)"])
 def test_collector_slack_pushgateway_and_influxdb_hang_at_once(end: str, tmp_path: Path) -> None:
     """The real reporters, six of each, with something in hand that nobody takes: 10 s in all, and the file is whole."""
@@ -137,6 +139,7 @@ tell(ending_s=time.monotonic(), names=sorted(report_manager.status()))
     assert len(written(tmp_path)) == 101
 
 
+@pytest.mark.promise("busy-servers")
 def test_shutdown_says_what_was_not_confirmed(tmp_path: Path) -> None:
     """False, within its time; each reporter's loss under its own name, and nobody else's."""
     done = run_python(
@@ -171,6 +174,7 @@ os._exit(0)
     assert len(written(tmp_path)) == 500
 
 
+@pytest.mark.promise("overload")
 @pytest.mark.timeout(300)
 def test_a_million_measurements_into_a_stuck_reporter(tmp_path: Path) -> None:
     """Memory grows by less than 10 MB once its buffer is full, every drop is counted, and one line a minute says so."""
@@ -210,6 +214,7 @@ os._exit(0)
     assert done.stderr == ""
 
 
+@pytest.mark.promise("fork")
 def test_a_forked_child_reports_its_own(tmp_path: Path) -> None:
     """What waits at the fork is the parent's, also what its lane has in hand or is backing off with."""
     done = run_python(
@@ -251,6 +256,7 @@ tell(code=code, ended=ended, kept=kept.names, waits=waits.names, dropped=dropped
     assert facts == {"code": 0, "ended": True, "kept": listened, "waits": ["tried", *listened], "dropped": {}}
 
 
+@pytest.mark.promise("fork")
 @pytest.mark.timeout(300)
 def test_forks_while_reporters_are_added_and_report(tmp_path: Path) -> None:
     """50 forks under load, some while a lock of ours is held: no child hangs, each reports its own."""
@@ -297,6 +303,7 @@ tell(codes=codes)
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.promise("self-observation")
 def test_our_own_requests_make_no_spans(tmp_path: Path) -> None:
     """With `requests` instrumented: 0 spans from reporters that work or fail; the callbacks keep theirs."""
     done = run_python(

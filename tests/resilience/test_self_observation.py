@@ -143,6 +143,7 @@ tell(
 """
 
 
+@pytest.mark.promise("self-observation")
 @pytest.mark.parametrize("answers", [[200], [503, 400]], ids=["taken", "failing"])
 def test_what_we_send_and_say_is_not_measured(answers: list[int], tmp_path: Path) -> None:
     """With `requests`, `urllib3`, `httpx` and `logging` instrumented, and httpx by ourselves: the application's alone.

@@ -19,6 +19,7 @@ BLOCKS_A_KB = 16
 """Python's blocks are of 64 bytes on the average here; a leak of anything is of blocks."""
 
 
+@pytest.mark.promise("weeks-of-running")
 @pytest.mark.timeout(SECONDS + 20)
 def test_calls_without_end_leave_nothing(tmp_path: Path) -> None:
     """At most 1 kB in 10,000 turns; threads and descriptors are constant; of all measurements, 0 live in their task."""

@@ -15,6 +15,7 @@ def slow():
 """
 
 
+@pytest.mark.promise("internal-fault")
 def test_callbacks_that_fail(tmp_path: Path) -> None:
     """Each is told with its traceback; the next callback is called, and the process ends well."""
     done = run_python(
@@ -91,6 +92,7 @@ tell(called=called.is_set(), took_s=time.monotonic() - began_s)
     assert {line["operation_name"] for line in written(tmp_path)} >= {"slow"}
 
 
+@pytest.mark.promise("internal-fault")
 def test_a_logging_handler_that_raises(tmp_path: Path) -> None:
     """A handler of the application fails on every line of ours: measurements and file are complete."""
     done = run_python(
@@ -174,6 +176,7 @@ def test_exit_waits_for_the_applications_own_threads(tmp_path: Path) -> None:
     assert len(written(tmp_path)) == 800
 
 
+@pytest.mark.promise("callers-exception")
 def test_sys_exit_and_endless_recursion_inside_a_measured_function(tmp_path: Path) -> None:
     """They are the application's own, come through unchanged, and each run that failed is told as an error."""
     done = run_python(
@@ -202,6 +205,7 @@ def test_sys_exit_and_endless_recursion_inside_a_measured_function(tmp_path: Pat
     assert by_status == {"listen": {"success"}, "leave": {"error"}}
 
 
+@pytest.mark.promise("interrupted-code")
 def test_measuring_from_finalizers_signals_and_exit_handlers(tmp_path: Path) -> None:
     """From a signal handler and an exit handler that runs before ours it counts; later it runs as if bare."""
     done = run_python(
@@ -239,6 +243,7 @@ def test_measuring_from_finalizers_signals_and_exit_handlers(tmp_path: Path) -> 
     assert sorted(names) == ["in_finalizer"] + ["in_signal"] * 50 + ["late_handler"]
 
 
+@pytest.mark.promise("interrupted-code")
 def test_signals_rain_while_everything_runs(tmp_path: Path) -> None:
     """A handler that measures meets the main thread in every place, reads included: nothing hangs, nothing is lost."""
     done = run_python(

@@ -164,6 +164,7 @@ def test_a_provider_that_takes_no_processor_is_measured_all_the_same(tmp_path: P
     assert json.loads((tmp_path / "outputs/logs/latency_metrics.jsonl").read_text())["operation_name"] == "listen"
 
 
+@pytest.mark.promise("wrong-settings")
 @pytest.mark.parametrize(
     ("name", "value"),
     [

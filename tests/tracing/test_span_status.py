@@ -87,6 +87,7 @@ class NoText(Exception):
         return 5  # type: ignore[return-value]  # noqa: PLE0307 - that is the point
 
 
+@pytest.mark.promise("hostile-values")
 @pytest.mark.parametrize("kind", [Silent, Hostile, NoText])
 def test_an_exception_without_text_is_told_by_its_type(kind: type[Exception]) -> None:
     """Whatever its `__str__` does."""

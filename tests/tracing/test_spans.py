@@ -163,6 +163,7 @@ def test_the_root_has_a_derived_id_that_tells_nothing_of_the_trace_id() -> None:
     assert part.context.span_id != root.context.span_id
 
 
+@pytest.mark.promise("interrupted-code")
 def test_what_is_opened_in_the_middle_of_opening_a_root_has_ids_of_its_own() -> None:
     """As by a signal handler: at each line of ours and of the SDK's that opens it, an operation and another root."""
     factory = SpanFactory.on(TracerProvider(sampler=ALWAYS_ON))

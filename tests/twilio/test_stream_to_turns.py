@@ -121,6 +121,7 @@ def last() -> TurnMetric:
     return latency_tracker.get_turns("CA1")[-1]
 
 
+@pytest.mark.promise("impossible-durations")
 def test_an_anchor_that_cannot_be_is_counted_once_and_by_its_own_reason(line: Line, counted: Counted) -> None:
     """The stream refuses it, and the turn has none: that is one turn that is not measured."""
     with turn():
