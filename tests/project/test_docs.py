@@ -1,11 +1,13 @@
 """What the documentation says is complete, and its code runs."""
 
 import inspect
+import pkgutil
 import re
 import shlex
 import subprocess
 import sys
 from functools import cache
+from importlib.metadata import EntryPoint, distribution
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,9 @@ NEVER_SLOW = {
 }
 """Settings with which no machine is so busy that an operation becomes an alert."""
 PAGES = [ROOT / "README.md", ROOT / "README.fr.md", *sorted(DOCS.glob("*.md")), ROOT / "examples/callbot/README.md"]
+REPORTERS_LOGGERS = "callbot_latency.reporters.slack"
+"""An example of the logger of a reporter, which has the reporter's name."""
+_IMPORT = re.compile(r"from (callbot_latency(?:\.\w+)*) import (\([^)]*\)|[^\n;`]+)")
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -112,6 +117,32 @@ def test_every_public_name_is_explained(name: str) -> None:
 def test_every_header_stands_in_the_docs(header: str) -> None:
     """docs/one-trace.md names what goes to the team's own services."""
     assert f"`{header}`" in (DOCS / "one-trace.md").read_text()
+
+
+def mentioned_paths() -> set[str]:
+    """The dotted path of each name that the pages import from the package or name, loggers excepted."""
+    loggers = {value for name, value in vars(semconv).items() if name.startswith("LOGGER_")}
+    paths = set()
+    for page in PAGES:
+        text = page.read_text()
+        named = set(re.findall(r"callbot_latency(?:\.[A-Za-z]\w*)+", text))
+        paths |= {path for path in named if path not in loggers and not path.startswith(REPORTERS_LOGGERS)}
+        for module, names in _IMPORT.findall(text):
+            words_of_line = re.sub(r"#.*", "", names).replace("(", " ").replace(")", " ").split(",")
+            paths |= {f"{module}.{word.split()[0]}" for word in words_of_line if word.strip()}
+    return paths
+
+
+@pytest.mark.parametrize("path", sorted(mentioned_paths()))
+def test_every_path_that_the_pages_mention_can_be_imported(path: str) -> None:
+    """A reader may type each import and each dotted name of the documentation."""
+    assert pkgutil.resolve_name(path) is not None
+
+
+@pytest.mark.parametrize("entry_point", distribution("callbot_latency").entry_points, ids=lambda each: each.name)
+def test_every_entry_point_can_be_loaded(entry_point: EntryPoint) -> None:
+    """OpenTelemetry's auto-instrumentation finds what pyproject.toml announces."""
+    assert callable(entry_point.load())
 
 
 def test_every_logger_is_documented_and_has_a_constant() -> None:
