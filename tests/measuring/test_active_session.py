@@ -47,7 +47,7 @@ def test_each_door_says_it(tmp_path: Path) -> None:
     code = (
         USES
         + """
-from callbot_latency.measuring.active_session import NotStartedSession, switch
+from callbot_latency.measuring.active_session import NotStartedSession, active
 doors = [
     listen,
     lambda: asyncio.run(alisten()),
@@ -57,7 +57,7 @@ doors = [
     lambda: cl.record(cl.LatencyMetric("speech_to_text", "x", 1, "success")),
 ]
 for door in doors:
-    switch.session = NotStartedSession()
+    active.session = NotStartedSession()
     door()
 tell(said_by=len(doors))
 """

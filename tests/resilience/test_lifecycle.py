@@ -252,8 +252,8 @@ def test_a_thread_that_looked_before_init_does_not_switch_off(tmp_path: Path) ->
     """What was about to say how to start when `init()` came leaves the measuring on, and speaks once."""
     done = run_python(
         """
-        from callbot_latency.measuring.active_session import switch
-        early = switch.session
+        from callbot_latency.measuring.active_session import active
+        early = active.session
         early.open()
         init()
         early.open()

@@ -11,7 +11,7 @@ from tests.support.subprocesses import facts_of, run_python, written
 AT_EACH_LINE = """
 from collections import Counter
 from callbot_latency import report_manager
-from callbot_latency.measuring.active_session import switch
+from callbot_latency.measuring.active_session import active
 
 OURS = os.path.dirname(cl.__file__)
 entered, places, limit = [], Counter(), 0
@@ -25,7 +25,7 @@ def at_each_line(frame, event, arg):
     place = frame.f_code, frame.f_lineno
     if event == "line" and places[place] < limit:
         places[place] += 1
-        entered.append(switch.session is not None)
+        entered.append(active.session is not None)
         in_between()
         dropped.by_reason()
         if len(entered) % 7 == 0: latency_tracker.get_stats()
