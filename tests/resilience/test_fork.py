@@ -558,13 +558,13 @@ def test_a_reporter_that_forks_leaves_the_child_its_own_counts(tmp_path: Path) -
         class Forking:
             def report(self, batch):
                 if children:
-                    seen.append((threading.get_ident(), len(batch)))
+                    seen.append((threading.current_thread(), len(batch)))
                     return
                 children.append(os.fork())
                 if children == [0]:
-                    threading.Thread(target=goes_on, args=(threading.current_thread(), threading.get_ident())).start()
+                    threading.Thread(target=goes_on, args=(threading.current_thread(),)).start()
 
-        def goes_on(inherited, ident):
+        def goes_on(inherited):
             signal.alarm(100)
             inherited.join(60)
             alive = inherited.is_alive()
@@ -572,7 +572,7 @@ def test_a_reporter_that_forks_leaves_the_child_its_own_counts(tmp_path: Path) -
             flushed = cl.runtime.lifecycle._runtime.pipeline.flush(60)
             status = cl.report_manager.status()["forking"]
             tell(
-                alive=alive, flushed=flushed, elsewhere=all(each != ident for each, _ in seen),
+                alive=alive, flushed=flushed, elsewhere=all(each is not inherited for each, _ in seen),
                 counts=[status.accepted, status.delivered, status.pending, sum(n for _, n in seen)],
             )
             os._exit(0 if shutdown(60) else 8)
