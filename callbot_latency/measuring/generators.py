@@ -6,11 +6,11 @@ leaves nothing behind (https://github.com/open-telemetry/opentelemetry-python/is
 
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from time import perf_counter_ns
 from typing import Any, ParamSpec, TypeVar
 
-from opentelemetry.context import Context, get_current
+from opentelemetry.context import Context
 
 from ..base.internal_errors import call_safely
 from ..model.audio import BYTES_LIKE, size_of
@@ -82,13 +82,9 @@ class Stream:
             del argument
         # What the generator attached and has not detached yet is current in its next step, and there alone. Past
         # OpenTelemetry's attach() and detach(): a step begins and ends in one context, and items are many.
-        try:
-            self._var = var = token.var
-        except AttributeError:
-            self._detach_otherwise(token)
-        else:
-            self._context = var.get()
-            var.reset(token)
+        self._var = var = token.var
+        self._context = var.get()
+        var.reset(token)
         self._produced(started_ns, item)
         return item
 
@@ -113,20 +109,11 @@ class Stream:
             raise
         finally:
             del advance
-        try:
-            self._var = var = token.var
-        except AttributeError:
-            self._detach_otherwise(token)
-        else:
-            self._context = var.get()
-            detach(token)
+        self._var = var = token.var
+        self._context = var.get()
+        detach(token)
         self._produced(started_ns, item)
         return item
-
-    def _detach_otherwise(self, token: "Token[Context]") -> None:
-        """Detach where OTEL_PYTHON_CONTEXT names a context whose tokens are its own."""
-        self._context = get_current()
-        detach(token)
 
     def _produced(self, started_ns: int, item: Any) -> None:
         took_ns = perf_counter_ns() - started_ns

@@ -1,5 +1,6 @@
 """What an OpenTelemetry context carries: the span, the operation and the call; how it is attached and detached."""
 
+import contextlib
 from collections.abc import Callable, Mapping
 from contextvars import Token
 from dataclasses import dataclass, field
@@ -93,20 +94,6 @@ def detach(token: "Token[Context]", attached: Context | None = None) -> None:
     except ValueError:
         if attached is not None and otel_context.get_current() is attached:
             attach(Context() if token.old_value is Token.MISSING else token.old_value)
-    except AttributeError:
-        _detach_otherwise(token, attached)
-
-
-def _detach_otherwise(token: "Token[Context]", attached: Context | None) -> None:
-    """Detach where OTEL_PYTHON_CONTEXT names a context whose tokens are its own.
-
-    Whether such a token is of this task or thread nobody can say: it is, where what it attached is current.
-    """
-    if attached is not None:
-        current, span = otel_context.get_current(), attached.get(SPAN)
-        if current is not attached and (span is None or current.get(SPAN) is not span):
-            return
-    otel_context.detach(token)
 
 
 def detach_abandoned(token: "Token[Context]", attached: Context) -> None:
@@ -116,9 +103,5 @@ def detach_abandoned(token: "Token[Context]", attached: Context) -> None:
     and the context that it belonged to is gone with its task.
     """
     if otel_context.get_current() is attached:
-        try:
+        with contextlib.suppress(ValueError):
             token.var.reset(token)
-        except ValueError:
-            return
-        except AttributeError:
-            otel_context.detach(token)

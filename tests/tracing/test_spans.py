@@ -4,10 +4,7 @@ import asyncio
 import contextvars
 import hashlib
 import sys
-import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -29,7 +26,7 @@ from opentelemetry.sdk.trace.sampling import (
 )
 from opentelemetry.trace import SpanContext, TraceFlags
 
-from callbot_latency import LatencyConfig, call, latency_tracker, measure_latency
+from callbot_latency import LatencyConfig, call
 from callbot_latency.semconv import SCOPE
 from callbot_latency.tracing.context import attach, detach, detach_abandoned
 from callbot_latency.tracing.spans import AttributeWriting, CallIdGenerator, SpanFactory
@@ -356,87 +353,6 @@ def test_an_abandoned_context_is_left_where_it_is_not_current() -> None:
     assert otel_context.get_value(KEY) == "abandoned"
     detach_abandoned(token, attached)
     assert otel_context.get_value(KEY) is None
-
-
-class OwnTokens:
-    """What OTEL_PYTHON_CONTEXT may name: each thread's own current context, and tokens of its own."""
-
-    def __init__(self) -> None:
-        self._local = threading.local()
-
-    def attach(self, context: Context) -> Any:
-        before, self._local.current = self.get_current(), context
-        return ("token", before, threading.get_ident())
-
-    def get_current(self) -> Context:
-        return getattr(self._local, "current", Context())
-
-    def detach(self, token: Any) -> None:
-        _, before, thread = token
-        if thread != threading.get_ident():
-            raise ValueError("of another thread")
-        self._local.current = before
-
-
-@pytest.fixture
-def own_tokens(measuring: LatencyConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(otel_context, "_RUNTIME_CONTEXT", OwnTokens())
-
-
-@pytest.mark.usefixtures("own_tokens")
-def test_a_context_with_tokens_of_its_own_is_detached(caplog: pytest.LogCaptureFixture) -> None:
-    """Functions, generators and async generators: no exception, no log, and nothing stays current."""
-
-    def is_current() -> bool:
-        return trace.get_current_span().get_span_context().is_valid
-
-    @measure_latency("speech_to_text")
-    def function() -> bool:
-        return is_current()
-
-    @measure_latency("speech_to_text")
-    def generator() -> Iterator[bool]:
-        yield is_current()
-        yield is_current()
-
-    @measure_latency("speech_to_text")
-    async def async_generator() -> AsyncIterator[bool]:
-        yield is_current()
-        yield is_current()
-
-    async def main() -> None:
-        async for inside in async_generator():
-            assert inside
-            assert not is_current()
-
-    assert function()
-    for inside in generator():
-        assert inside
-        assert not is_current()
-    next(broken_off := generator())
-    broken_off.close()
-    asyncio.run(main())
-    with call("CA1"):
-        assert is_current()
-    assert not is_current()
-    assert len(latency_tracker.metrics) == 4
-    assert not caplog.records
-
-
-@pytest.mark.usefixtures("own_tokens")
-@pytest.mark.parametrize("let_go", [detach, detach_abandoned])
-def test_a_token_of_its_own_is_left_alone_in_another_thread(
-    let_go: Callable[[Any, Context], None], caplog: pytest.LogCaptureFixture
-) -> None:
-    """Nothing is taken away there, and nothing is logged; in its own thread it is."""
-    attached = trace.set_span_in_context(trace.NonRecordingSpan(SpanContext(1, 2, is_remote=False)), Context())
-    token = attach(attached)
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(let_go, token, attached).result()
-    assert otel_context.get_current() is attached
-    let_go(token, attached)
-    assert otel_context.get_current() == {}
-    assert not caplog.records
 
 
 def test_a_block_left_in_another_task_leaves_no_call_current(measuring: LatencyConfig) -> None:
