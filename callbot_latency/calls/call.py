@@ -6,8 +6,7 @@ from contextvars import Token, copy_context
 from dataclasses import dataclass
 from functools import wraps
 from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -17,9 +16,10 @@ from opentelemetry.trace import Span
 from .. import semconv
 from ..base.internal_errors import call_safely
 from ..base.text import well_formed
-from ..measuring.active_session import ActiveSession, active
+from ..measuring.active_session import ActiveSession
 from ..measuring.measurement import checked_metadata, checked_text
-from ..tracing.context import BINDING, Binding, attach, detach, detach_abandoned
+from ..measuring.reentrant import ReentrantContext
+from ..tracing.context import BINDING, Binding, attach, detach
 from ..tracing.span_status import mark_failed, metadata_attributes, snapshot_metadata
 
 if TYPE_CHECKING:
@@ -53,7 +53,19 @@ def bind(function: Callable[P, R]) -> Callable[P, R]:
     return run
 
 
-class call:  # noqa: N801 - used as a verb, like contextlib.suppress
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """One entered `call`."""
+
+    span: Span
+    context: Context
+    token: Token[Context]
+    start_wall_ns: int
+    start_ns: int
+    timeline: "CallTimeline"
+
+
+class call(ReentrantContext["call", _Opened]):  # noqa: N801 - used as a verb, like contextlib.suppress
     """Bind a call to the running task and what it starts, and open the call's span, with ``with`` or ``async with``.
 
     The span is the call's root. Its ids are derived from `call_sid` (and LATENCY_TRACE_KEY), so every process that
@@ -89,8 +101,7 @@ class call:  # noqa: N801 - used as a verb, like contextlib.suppress
         self.call_sid: str = well_formed(call_sid)
         self.stream_sid: str | None = checked_text("stream_sid", stream_sid)
         self._metadata = snapshot_metadata(checked_metadata(metadata))
-        # Of each entry of this object that is not left yet: it may be entered again, also by another task.
-        self._opened: list[_Opened] = []
+        super().__init__()
         self._joins = joins
         self._span: Span | None = None
         self.timeline: CallTimeline | None = None
@@ -102,32 +113,10 @@ class call:  # noqa: N801 - used as a verb, like contextlib.suppress
         context = self._span.get_span_context() if self._span else None
         return trace.format_trace_id(context.trace_id) if context and context.is_valid else None
 
-    def __enter__(self) -> Self:
-        session = active.session
-        if session is not None:
-            opened = call_safely(self._open, session)
-            if opened is not None:
-                self._opened.append(opened)
+    def _yielded(self, state: _Opened | None) -> "call":
         return self
 
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._opened:
-            here = otel_context.get_current()
-            opened = next((each for each in reversed(self._opened) if each.context is here), self._opened[-1])
-            self._opened.remove(opened)
-            call_safely(_close, opened, exc)
-
-    async def __aenter__(self) -> Self:
-        return self.__enter__()
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.__exit__(exc_type, exc, traceback)
-
-    def _open(self, session: ActiveSession) -> "_Opened | None":
+    def _open(self, session: ActiveSession) -> _Opened | None:
         # Here, since most of what is measured needs no turns, and importing us is to cost little.
         from .call_timeline import CallTimeline
 
@@ -149,26 +138,10 @@ class call:  # noqa: N801 - used as a verb, like contextlib.suppress
         context = trace.set_span_in_context(span, binding)
         return _Opened(span, context, attach(context), start_wall_ns, start_ns, timeline)
 
-
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    """One entered `call`."""
-
-    span: Span
-    context: Context
-    token: "Token[Context]"
-    start_wall_ns: int
-    start_ns: int
-    timeline: "CallTimeline"
-
-
-def _close(opened: _Opened, exc: BaseException | None) -> None:
-    elapsed_ns = time.perf_counter_ns() - opened.start_ns
-    if isinstance(exc, GeneratorExit):
-        detach_abandoned(opened.token, opened.context)
-    else:
-        detach(opened.token, opened.context)
-    call_safely(opened.timeline.close)
-    if exc is not None:
-        call_safely(mark_failed, opened.span, exc)
-    opened.span.end(opened.start_wall_ns + elapsed_ns)
+    def _close(self, state: _Opened, exc: BaseException | None) -> None:
+        elapsed_ns = time.perf_counter_ns() - state.start_ns
+        detach(state.token, state.context, exc)
+        call_safely(state.timeline.close)
+        if exc is not None:
+            call_safely(mark_failed, state.span, exc)
+        state.span.end(state.start_wall_ns + elapsed_ns)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, MutableMapping
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, TypeVar
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -13,7 +13,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from .. import semconv
 from ..base.internal_errors import call_safely
 from ..measuring.active_session import ActiveSession, active
-from ..tracing.context import BINDING, attach, bound, detach, detach_abandoned
+from ..measuring.reentrant import ReentrantContext
+from ..tracing.context import BINDING, attach, bound, detach
 from ..tracing.headers import CallIds, read_headers
 from .call import call
 from .turn import turn_elsewhere
@@ -127,7 +128,7 @@ class _Adapter:
         return getattr(self._adapter, name)
 
 
-class bound_from_headers:  # noqa: N801 - used as a verb, like call()
+class bound_from_headers(ReentrantContext["bound_from_headers", ExitStack]):  # noqa: N801 - used as a verb, like call()
     """Bind the call that a request's headers name, with ``with`` or ``async with``: ids, turn and trace.
 
     Opens a span named ``call part`` beneath the current span, where an instrumented server has opened one in the
@@ -153,32 +154,18 @@ class bound_from_headers:  # noqa: N801 - used as a verb, like call()
         self.stream_sid: str | None = ids.stream_sid
         self.turn: int | None = ids.turn
         self._call: call | None = None
-        self._entered: list[ExitStack] = []
+        super().__init__()
 
     @property
     def trace_id(self) -> str | None:
         """The call's trace id as 32 hex digits, once a call is bound and its span records."""
         return self._call.trace_id if self._call is not None else None
 
-    def __enter__(self) -> Self:
-        session = active.session
-        entered = call_safely(self._open, session) if session is not None else None
-        self._entered.append(entered or ExitStack())
+    def _yielded(self, state: ExitStack | None) -> "bound_from_headers":
         return self
 
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._entered:
-            call_safely(self._entered.pop().__exit__, exc_type, exc, traceback)
-
-    async def __aenter__(self) -> Self:
-        return self.__enter__()
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.__exit__(exc_type, exc, traceback)
+    def _close(self, state: ExitStack, exc: BaseException | None) -> None:
+        state.__exit__(None if exc is None else type(exc), exc, None)
 
     def _open(self, session: ActiveSession) -> ExitStack | None:
         factory = session.span_factory()
@@ -187,14 +174,14 @@ class bound_from_headers:  # noqa: N801 - used as a verb, like call()
         with ExitStack() as entered:
             arrived = self._arrived(factory.ids.trace_id_of(self.call_sid) if self.call_sid else None)
             if arrived is not None:
-                entered.enter_context(_Attached(arrived))
+                _attach_for(entered, arrived)
             if self.call_sid is not None:
                 self._call = entered.enter_context(call(self.call_sid, stream_sid=self.stream_sid, joins=True))
             binding = bound()
             if self._call is not None and self.turn is not None and binding is not None:
                 trace.get_current_span().set_attribute(semconv.TURN, self.turn)
                 in_turn = binding.with_turn(turn_elsewhere(self.turn))
-                entered.enter_context(_Attached(otel_context.set_value(BINDING, in_turn)))
+                _attach_for(entered, otel_context.set_value(BINDING, in_turn))
             return entered.pop_all()
 
     def _arrived(self, trace_id: int | None) -> Context | None:
@@ -206,19 +193,11 @@ class bound_from_headers:  # noqa: N801 - used as a verb, like call()
         return trace.set_span_in_context(trace.NonRecordingSpan(sent))
 
 
-class _Attached:
-    """A context, attached for a block."""
+def _attach_for(block: ExitStack, context: Context) -> None:
+    """Attach `context` until the end of `block`."""
+    token = attach(context)
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
+    def leave(_type: type[BaseException] | None, exc: BaseException | None, _traceback: TracebackType | None) -> None:
+        detach(token, context, exc)
 
-    def __enter__(self) -> None:
-        self._token = attach(self._context)
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if isinstance(exc, GeneratorExit):
-            detach_abandoned(self._token, self._context)
-        else:
-            detach(self._token, self._context)
+    block.push(leave)

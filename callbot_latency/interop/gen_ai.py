@@ -37,7 +37,7 @@ class GenAISession(Session):
     def end(self, measurement: Measurement, exc: BaseException | None) -> None:
         """What the run itself has told since: who answered, with which model, and when first."""
         if measurement.attempts is not None:
-            call_safely(measurement.attempts.settle, self)  # says whose a failure is
+            call_safely(measurement.attempts.settle)  # says whose a failure is
         call_safely(_complete, measurement)
         super().end(measurement, exc)
 

@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from contextvars import Token
 from functools import lru_cache
 from time import perf_counter_ns
-from types import TracebackType
 from typing import Any, Final
 
 from opentelemetry.context import Context, get_current
@@ -24,10 +23,11 @@ from ..base.internal_errors import RateLimiter, call_safely
 from ..base.text import text_of_any
 from ..model.operation import OperationStatus, OperationType
 from ..model.units import NS_PER_MS
-from ..tracing.context import OPERATION, attach, detach, detach_abandoned
+from ..tracing.context import OPERATION, attach, detach
 from ..tracing.span_status import error_message, status_of, type_name
-from .active_session import ActiveSession, NotStartedSession, active
+from .active_session import ActiveSession, NotStartedSession
 from .measurement import Handle, Measurement, Operation, checked_metadata, checked_text
+from .reentrant import ReentrantContext
 
 __all__ = ["AttemptHandle", "attempt"]
 
@@ -51,7 +51,7 @@ class AttemptHandle(Handle):
 class _Attempt(AttemptHandle):
     """An open attempt of an operation."""
 
-    __slots__ = ("attempts", "context", "hedge", "measurement", "number", "outer", "overtaken", "reason", "token")
+    __slots__ = ("attempts", "context", "hedge", "measurement", "number", "overtaken", "reason", "token")
 
     token: "Token[Context]"
 
@@ -65,7 +65,6 @@ class _Attempt(AttemptHandle):
         self.overtaken: bool = False
         """Whether another one answered while it ran."""
         self.hedge: str | None = None
-        self.outer: _Attempt | None = None
 
     def set_provider(self, provider: str | None, /) -> None:
         self.measurement.set_provider(provider)
@@ -94,7 +93,8 @@ class _Attempts:
 
     first: _Attempt
 
-    def __init__(self, operation: Measurement) -> None:
+    def __init__(self, session: ActiveSession, operation: Measurement) -> None:
+        self._session = session
         self._operation = operation
         self._numbers = itertools.count(1)
         self.requested: str | None = None
@@ -110,14 +110,11 @@ class _Attempts:
         self.open[begun.number] = begun
         return begun
 
-    def end(self, session: ActiveSession, ended: _Attempt, exc: BaseException | None) -> None:
+    def end(self, ended: _Attempt, exc: BaseException | None) -> None:
         """Its block is over."""
         measurement = ended.measurement
         measurement.elapsed_ns = perf_counter_ns() - measurement.start_ns
-        if exc is not None and isinstance(exc, GeneratorExit):
-            detach_abandoned(ended.token, ended.context)
-        else:
-            detach(ended.token, ended.context)
+        detach(ended.token, ended.context, exc)
         if self.open.pop(ended.number, None) is None:
             return  # the operation was over first, and took it as cancelled
         if exc is None and ended.reason is None:
@@ -127,7 +124,7 @@ class _Attempts:
         if ended.overtaken:
             self._lose(ended, exc)
             exc = None
-        self._end(session, ended, exc)
+        self._end(ended, exc)
 
     def _answer(self, ended: _Attempt) -> None:
         if ended.overtaken:
@@ -150,23 +147,23 @@ class _Attempts:
             ended.measurement.error_message = error_message(exc)
             call_safely(ended.measurement.span.set_attribute, semconv.ERROR_TYPE, type_name(exc))
 
-    def _end(self, session: ActiveSession, ended: _Attempt, exc: BaseException | None) -> None:
+    def _end(self, ended: _Attempt, exc: BaseException | None) -> None:
         measurement = ended.measurement
         self._tried.add(ended.provider)
         measurement.facts = {semconv.ATTEMPT: ended.number}
         if ended.hedge is not None:
             measurement.facts[semconv.HEDGE] = ended.hedge
         measurement.span.set_attributes(measurement.facts)
-        session.end(measurement, exc)
+        self._session.end(measurement, exc)
 
-    def settle(self, session: ActiveSession) -> None:
+    def settle(self) -> None:
         """The operation is over: what still runs is abandoned, and what is known of all stands on the operation."""
         now_ns, count, operation = perf_counter_ns(), next(self._numbers) - 1, self._operation
         for number in list(self.open):
             abandoned = self.open.pop(number, None)
             if abandoned is not None:
                 abandoned.reason = semconv.HEDGE if count > 1 else OperationStatus.CANCELLED.value
-                self._abandon(session, abandoned, now_ns)
+                self._abandon(abandoned, now_ns)
         if self.answered is None and operation.provider is None and len(self._tried) == 1:
             operation.set_provider(*self._tried)
         facts = self._facts(count)
@@ -176,13 +173,13 @@ class _Attempts:
         operation.attempts = self.answered = None
         vars(self).pop("first", None)
 
-    def _abandon(self, session: ActiveSession, abandoned: _Attempt, now_ns: int) -> None:
+    def _abandon(self, abandoned: _Attempt, now_ns: int) -> None:
         measurement = abandoned.measurement
         measurement.elapsed_ns = now_ns - measurement.start_ns
         measurement.status = OperationStatus.CANCELLED
         if abandoned.overtaken:
             self._lose(abandoned, None)
-        self._end(session, abandoned, None)
+        self._end(abandoned, None)
 
     def _facts(self, count: int) -> dict[str, Any]:
         facts: dict[str, Any] = {semconv.PROVIDER_REQUESTED: self.requested, semconv.ATTEMPTS: count}
@@ -212,7 +209,7 @@ def _attempt_of(
     return Operation(kind, name, provider, is_awaited=is_awaited, is_attempt=True, audio_bytes_per_s=audio_bytes_per_s)
 
 
-class attempt:  # noqa: N801 - used as a verb, like contextlib.suppress
+class attempt(ReentrantContext[AttemptHandle, _Attempt]):  # noqa: N801 - used as a verb, like contextlib.suppress
     """Try one provider for the measured operation around it, with ``with`` or ``async with``; yields a handle.
 
     The attempt that ends without an exception, and was not rejected by ``handle.reject(reason)``, is the answer, and
@@ -232,43 +229,20 @@ class attempt:  # noqa: N801 - used as a verb, like contextlib.suppress
 
     """
 
-    __slots__ = ("_metadata", "_opened", "_provider", "_session")
-
-    _session: ActiveSession
+    __slots__ = ("_metadata", "_provider")
 
     def __init__(self, provider: str, *, metadata: Mapping[str, Any] | None = None) -> None:
         self._provider = checked_text("provider", provider) or ""
         if not self._provider:
             raise ValueError(f"provider: expected a name such as 'google', got {provider!r}")
         self._metadata = checked_metadata(metadata)
-        self._opened: _Attempt | None = None
+        super().__init__()
 
-    def __enter__(self) -> AttemptHandle:
-        session = active.session
-        if session is None:
-            return _NOOP_HANDLE
-        opened = call_safely(self._open, session)
-        if opened is None:
-            return _NOOP_HANDLE
-        opened.outer = self._opened
-        self._session, self._opened = session, opened
-        return opened
+    def _yielded(self, state: _Attempt | None) -> AttemptHandle:
+        return _NOOP_HANDLE if state is None else state
 
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        opened = self._opened
-        if opened is not None:
-            self._opened = opened.outer
-            call_safely(opened.attempts.end, self._session, opened, exc)
-
-    async def __aenter__(self) -> AttemptHandle:
-        return self.__enter__()
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.__exit__(exc_type, exc, traceback)
+    def _close(self, state: _Attempt, exc: BaseException | None) -> None:
+        state.attempts.end(state, exc)
 
     def _open(self, session: ActiveSession) -> _Attempt | None:
         around: Any = get_current().get(OPERATION)
@@ -282,7 +256,7 @@ class attempt:  # noqa: N801 - used as a verb, like contextlib.suppress
             return None
         if not around.is_open:
             return None
-        attempts: _Attempts = vars(around).setdefault("attempts", _Attempts(around))
+        attempts: _Attempts = vars(around).setdefault("attempts", _Attempts(session, around))
         # An operation's own metadata has no hash: only what an attempt takes of it is looked up.
         of = around.operation
         name = of.name if of.is_attempt else of.name + semconv.ATTEMPT_SUFFIX

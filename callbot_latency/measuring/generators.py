@@ -14,7 +14,7 @@ from opentelemetry.context import Context
 
 from ..base.internal_errors import call_safely
 from ..model.audio import BYTES_LIKE, size_of
-from ..tracing.context import attach, detach, detach_abandoned
+from ..tracing.context import attach, detach
 from .active_session import ActiveSession, active
 from .measurement import Measurement, Operation
 
@@ -101,10 +101,7 @@ class Stream:
             raise
         except BaseException as exc:
             # A step that was itself abandoned is finalised under a foreign context.
-            if isinstance(exc, GeneratorExit) and exc is not self._broken_off:
-                detach_abandoned(token, attached)
-            else:
-                detach(token)
+            detach(token, attached, None if exc is self._broken_off else exc)
             self._ended(started_ns, exc)
             raise
         finally:

@@ -193,7 +193,7 @@ def _getter(name: str, path: str | None) -> Callable[[Any], Any] | None:
 class SettledAttempts(Protocol):
     """What is known of an operation's attempts, until the operation ends."""
 
-    def settle(self, session: Any, /) -> None:
+    def settle(self) -> None:
         """End what still runs, and write what is known of all on the operation."""
 
 

@@ -18,7 +18,7 @@ from ..model.metric import LatencyMetric
 from ..model.operation import OperationStatus, Severity
 from ..model.thresholds import Thresholds
 from ..model.units import NS_PER_MS
-from ..tracing.context import BINDING, OPERATION, SPAN, BoundTimeline, BoundTurn, attach, detach, detach_abandoned
+from ..tracing.context import BINDING, OPERATION, SPAN, BoundTimeline, BoundTurn, attach, detach
 from ..tracing.span_status import mark_failed, metadata_attributes, snapshot_metadata, status_of
 from ..tracing.spans import SpanFactory
 from .active_session import active
@@ -177,10 +177,7 @@ class Session:
     def close(self, measurement: Measurement, exc: BaseException | None) -> None:
         """Stop the clock, detach the span and end it."""
         measurement.elapsed_ns = perf_counter_ns() - measurement.start_ns
-        if exc is not None and isinstance(exc, GeneratorExit):
-            detach_abandoned(measurement.token, measurement.context)
-        else:
-            detach(measurement.token, measurement.context)
+        detach(measurement.token, measurement.context, exc)
         self.end(measurement, exc)
 
     def end(self, measurement: Measurement, exc: BaseException | None) -> None:
@@ -190,7 +187,7 @@ class Session:
             if exc is not None:
                 _fail(measurement, exc)
             if measurement.attempts is not None:
-                call_safely(measurement.attempts.settle, self)
+                call_safely(measurement.attempts.settle)
             if measurement.status is not _CANCELLED and not measurement.operation.is_attempt:
                 severity = self._severity(measurement.operation.type_value, measurement.elapsed_ns / NS_PER_MS)
                 if severity is not None:

@@ -1,6 +1,5 @@
 """What an OpenTelemetry context carries: the span, the operation and the call; how it is attached and detached."""
 
-import contextlib
 from collections.abc import Callable, Mapping
 from contextvars import Token
 from dataclasses import dataclass, field
@@ -23,7 +22,6 @@ __all__ = [
     "attach",
     "bound",
     "detach",
-    "detach_abandoned",
 ]
 
 OPERATION: Final = otel_context.create_key("callbot_latency.operation")
@@ -87,21 +85,17 @@ attach: Callable[[Context], "Token[Context]"] = otel_context.attach
 """Where a context holds its span; OpenTelemetry has no public name for it."""
 
 
-def detach(token: "Token[Context]", attached: Context | None = None) -> None:
-    """Detach; work that moved on to another task meanwhile leaves `attached` there, and nothing else."""
+def detach(token: "Token[Context]", attached: Context | None = None, exc: BaseException | None = None) -> None:
+    """Detach `attached`, also where the work moved on to another task meanwhile.
+
+    A coroutine or stream that was broken off (`exc` is a GeneratorExit) may be finalised in any task or thread. There
+    the token is of no use, and the context that it belonged to is gone with its task: nothing changes.
+    """
+    is_abandoned = exc is not None and isinstance(exc, GeneratorExit)
+    if is_abandoned and otel_context.get_current() is not attached:
+        return
     try:
         token.var.reset(token)
     except ValueError:
-        if attached is not None and otel_context.get_current() is attached:
+        if not is_abandoned and attached is not None and otel_context.get_current() is attached:
             attach(Context() if token.old_value is Token.MISSING else token.old_value)
-
-
-def detach_abandoned(token: "Token[Context]", attached: Context) -> None:
-    """Detach, unless this is another context than the one attached to.
-
-    A coroutine or stream that was broken off may be finalised in any task or thread; there the token is of no use,
-    and the context that it belonged to is gone with its task.
-    """
-    if otel_context.get_current() is attached:
-        with contextlib.suppress(ValueError):
-            token.var.reset(token)

@@ -28,7 +28,7 @@ from opentelemetry.trace import SpanContext, TraceFlags
 
 from callbot_latency import LatencyConfig, call
 from callbot_latency.semconv import SCOPE
-from callbot_latency.tracing.context import attach, detach, detach_abandoned
+from callbot_latency.tracing.context import attach, detach
 from callbot_latency.tracing.spans import AttributeWriting, CallIdGenerator, SpanFactory
 from tests.support.subprocesses import at_once, facts_of, run_python
 
@@ -345,13 +345,13 @@ def test_an_abandoned_context_is_left_where_it_is_not_current() -> None:
 
     def foreign() -> Any:
         attach(with_value("foreign"))
-        detach_abandoned(token, attached)
+        detach(token, attached, GeneratorExit())
         return otel_context.get_value(KEY)
 
     assert contextvars.Context().run(foreign) == "foreign"
-    assert contextvars.copy_context().run(detach_abandoned, token, attached) is None
+    assert contextvars.copy_context().run(detach, token, attached, GeneratorExit()) is None
     assert otel_context.get_value(KEY) == "abandoned"
-    detach_abandoned(token, attached)
+    detach(token, attached, GeneratorExit())
     assert otel_context.get_value(KEY) is None
 
 
