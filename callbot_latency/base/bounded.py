@@ -1,29 +1,40 @@
-"""The numbers of turns: one sequence for a call, however often and from however many streams it is opened."""
+"""A map of the newest entries, in bounded memory."""
 
-import itertools
-from collections import deque
-from collections.abc import Iterator
-from typing import Final
+from collections import OrderedDict
+from typing import Final, TypeVar
 
-__all__ = ["MAX_CALLS", "TurnNumbers"]
+__all__ = ["MAX_CALLS", "BoundedMap"]
 
 MAX_CALLS: Final = 10_000
-"""Of so many calls, the newest, it is known how many turns they had."""
+"""Most phone calls that one map knows: no call lasts until as many others have begun."""
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 
-class TurnNumbers:
-    """Without a lock: from any thread, and in a forked child."""
+class BoundedMap(OrderedDict[K, V]):
+    """Keeps at most `capacity` entries, those that were put last.
 
-    def __init__(self) -> None:
-        self._counts: dict[str, itertools.count[int]] = {}
-        self._in_order: deque[str] = deque()
+    Safe from any thread, and in a forked child, without a lock: each method of OrderedDict is one step where the keys
+    are strings, integers or tuples of them.
+    """
 
-    def of(self, call_sid: str) -> Iterator[int]:
-        """The call's sequence, from 1; whoever keeps it goes on with it."""
-        fresh = itertools.count(1)
-        count = self._counts.setdefault(call_sid, fresh)
-        if count is fresh:
-            self._in_order.append(call_sid)
-            if len(self._in_order) > MAX_CALLS:
-                self._counts.pop(self._in_order.popleft(), None)
-        return count
+    def __init__(self, capacity: int) -> None:
+        super().__init__()
+        self._capacity = capacity
+
+    def put(self, key: K, value: V) -> None:
+        """Make this the newest entry, in place of an older one of that key."""
+        self.pop(key, None)
+        self[key] = value
+        self._drop_oldest()
+
+    def get_or_put(self, key: K, value: V) -> V:
+        """Return the value of `key`, which is `value` where there was none; of two threads one puts its own."""
+        found = self.setdefault(key, value)
+        self._drop_oldest()
+        return found
+
+    def _drop_oldest(self) -> None:
+        if len(self) > self._capacity:
+            self.popitem(last=False)

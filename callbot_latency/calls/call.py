@@ -6,6 +6,7 @@ from contextvars import Token, copy_context
 from dataclasses import dataclass
 from functools import wraps
 from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
+from itertools import count
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from opentelemetry import context as otel_context
@@ -132,7 +133,8 @@ class call(ReentrantContext["call", _Opened]):  # noqa: N801 - used as a verb, l
         start_wall_ns, start_ns = time.time_ns(), time.perf_counter_ns()
         outer = otel_context.get_current()
         self._span = span = spans.start_call(outer, attributes, start_wall_ns, self.call_sid, joins=self._joins)
-        self.timeline = timeline = CallTimeline(session.turn_numbers.of(self.call_sid))
+        numbers = session.turn_numbers.get_or_put(self.call_sid, count(1))
+        self.timeline = timeline = CallTimeline(numbers)
         session.timelines.add(timeline)
         binding = otel_context.set_value(BINDING, Binding(self.call_sid, self.stream_sid, timeline), outer)
         context = trace.set_span_in_context(span, binding)

@@ -3,14 +3,14 @@
 import itertools
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 from weakref import WeakSet
 
 from ..semconv import LOGGER_SWITCH
 
 if TYPE_CHECKING:
-    from ..base.bounded import TurnNumbers
+    from ..base.bounded import BoundedMap
     from ..base.phone_numbers import PhoneNumbers
     from ..model.metric import LatencyMetric
     from ..tracing.context import BoundTimeline
@@ -41,8 +41,8 @@ class ActiveSession(Protocol):
         """Waits so many seconds until everything finished is with its reporters."""
 
     @property
-    def turn_numbers(self) -> "TurnNumbers":
-        """The turn numbers of each call."""
+    def turn_numbers(self) -> "BoundedMap[str, Iterator[int]]":
+        """The turn numbers of each of the newest calls: one sequence for a call, however often it is opened."""
 
     @property
     def timelines(self) -> "WeakSet[BoundTimeline]":

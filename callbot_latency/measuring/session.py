@@ -1,7 +1,7 @@
 """Measuring while it is on: opens an operation on the caller's thread, closes it there, tells the pipeline."""
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import WeakSet
@@ -10,7 +10,7 @@ from opentelemetry.context import Context, get_current
 from opentelemetry.trace import INVALID_SPAN, get_current_span
 
 from .. import semconv
-from ..base.bounded import TurnNumbers
+from ..base.bounded import MAX_CALLS, BoundedMap
 from ..base.concurrency import running_loop
 from ..base.internal_errors import call_safely
 from ..base.text import text_of_any, well_formed
@@ -69,7 +69,7 @@ class Session:
         self.open_measurements: OpenMeasurements = OpenMeasurements()
         self.submit: Callable[[Any], None] = pipeline.submit
         self.flush: Callable[[float], bool] = pipeline.flush
-        self.turn_numbers: TurnNumbers = TurnNumbers()
+        self.turn_numbers: BoundedMap[str, Iterator[int]] = BoundedMap(MAX_CALLS)
         self.timelines: WeakSet[BoundTimeline] = WeakSet()
         """Of the calls that are bound, for a fork to find."""
         self.opened_calls: deque[tuple[str, int | None, Mapping[str, Any]]] | None = None

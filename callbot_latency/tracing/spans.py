@@ -4,7 +4,6 @@ import contextlib
 import copy
 import hashlib
 import random
-from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -22,6 +21,7 @@ from opentelemetry.trace import (
     Tracer,
 )
 
+from ..base.bounded import MAX_CALLS, BoundedMap
 from ..semconv import CALL_PART_SPAN, CALL_SID, CALL_SPAN, SCOPE
 
 __all__ = ["MAX_DIRECT_ATTRIBUTES", "AttributeWriting", "CallIdGenerator", "SpanFactory"]
@@ -29,9 +29,6 @@ __all__ = ["MAX_DIRECT_ATTRIBUTES", "AttributeWriting", "CallIdGenerator", "Span
 MAX_DIRECT_ATTRIBUTES: Final = 64
 """So many attributes are written past the SDK's checks at most: no limit that is at least as high is ever reached."""
 
-
-MAX_ROOTS: Final = 10_000
-"""Calls whose root this process remembers to have opened: no call lasts until as many others have begun."""
 
 _ROOT: Final = b"callbot.root"
 """Tells the hash that gives a root's span id from the one that gives its trace id (BLAKE2's personalisation)."""
@@ -124,8 +121,7 @@ class SpanFactory:
         self._tracer = tracer
         self._start_span = tracer.start_span
         self._writing = writing
-        self._roots: dict[int, object] = {}
-        self._roots_in_order: deque[int] = deque()
+        self._roots: BoundedMap[int, object] = BoundedMap(MAX_CALLS)
         self.ids = ids
 
     @classmethod
@@ -209,12 +205,7 @@ class SpanFactory:
     def _is_first(self, trace_id: int) -> bool:
         """Whether the root of this call was not opened here before; without a lock, true for one thread alone."""
         mark = object()
-        if self._roots.setdefault(trace_id, mark) is not mark:
-            return False
-        self._roots_in_order.append(trace_id)
-        if len(self._roots_in_order) > MAX_ROOTS:
-            self._roots.pop(self._roots_in_order.popleft(), None)
-        return True
+        return self._roots.get_or_put(trace_id, mark) is mark
 
     def _root_of(self, call_sid: str) -> SpanContext:
         """The root as a remote parent, sampled or not as our sampler would have decided on the root itself.

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import itertools
 import json
 import threading
 import weakref
@@ -23,8 +24,9 @@ from callbot_latency import (
     shutdown,
     turn,
 )
-from callbot_latency.base.bounded import MAX_CALLS, TurnNumbers
+from callbot_latency.base.bounded import MAX_CALLS
 from callbot_latency.base.drop_counters import unmeasured
+from callbot_latency.measuring.active_session import active
 from callbot_latency.measuring.event_loop_lag import current_loop_lag
 from callbot_latency.timeline import BargeIn, Timeline
 from tests.conftest import FinishedSpans, Start, ticking
@@ -341,15 +343,22 @@ def test_a_call_that_is_opened_again_goes_on_counting(measuring: LatencyConfig) 
     assert [told.turn for told in latency_tracker.get_turns("CA1")] == [1, 3, 2]
 
 
-def test_only_the_newest_calls_are_counted_on() -> None:
+def test_only_the_newest_calls_are_counted_on(measuring: LatencyConfig) -> None:
     """What is remembered is bounded; a call that is open goes on with its own."""
-    numbers = TurnNumbers()
-    kept = numbers.of("CA1")
-    assert [next(kept), next(numbers.of("CA1"))] == [1, 2]
-    for number in range(MAX_CALLS):
-        assert next(numbers.of(f"another {number}")) == 1
-    assert next(numbers.of("CA1")) == 1
-    assert next(kept) == 3
+
+    def number_of_turn(call_sid: str) -> int:
+        with call(call_sid), turn() as opened:
+            return opened.number
+
+    assert active.session is not None
+    with call("CA1"):
+        assert [number_of_turn("CA1"), number_of_turn("CA1")] == [1, 2]
+        for number in range(MAX_CALLS):
+            active.session.turn_numbers.get_or_put(f"another {number}", itertools.count(1))
+        assert len(active.session.turn_numbers) == MAX_CALLS
+        assert number_of_turn("CA1") == 1
+        with turn() as kept:
+            assert kept.number == 3
 
 
 def test_what_is_said_on_a_turn_that_is_over_is_nobodys(clock: Clock) -> None:

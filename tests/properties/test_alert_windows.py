@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from callbot_latency import LatencyMetric
-from callbot_latency.alerting.rules.windows import MAX_CALLS, RELATIVE_ERROR, SLICES, CallWindow, SlidingWindow
+from callbot_latency.alerting.rules.windows import RELATIVE_ERROR, SLICES, CallWindow, SlidingWindow
+from callbot_latency.base.bounded import MAX_CALLS
 
 WINDOW_S = 300.0
 SLICE_S = WINDOW_S / SLICES

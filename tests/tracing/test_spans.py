@@ -193,10 +193,10 @@ def test_what_is_opened_in_the_middle_of_opening_a_root_has_ids_of_its_own() -> 
 
 def test_what_a_process_remembers_of_roots_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest are forgotten, one for each new one."""
-    monkeypatch.setattr("callbot_latency.tracing.spans.MAX_ROOTS", 10)
+    monkeypatch.setattr("callbot_latency.tracing.spans.MAX_CALLS", 10)
     factory = SpanFactory.on(TracerProvider())
     assert all(open_root(factory, f"CA{n}").name == "call" for n in range(25))
-    assert len(factory._roots) == len(factory._roots_in_order) == 10
+    assert len(factory._roots) == 10
     assert [open_root(factory, f"CA{n}").name for n in (24, 15, 14)] == ["call part", "call part", "call"]
 
 

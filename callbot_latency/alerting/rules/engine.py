@@ -1,13 +1,14 @@
 """The reporter that holds every measurement against the rules of the file, and tells the policy what they say."""
 
 import re
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from fnmatch import translate
 from time import monotonic
 from typing import Any, Final
 
+from ...base.bounded import MAX_CALLS, BoundedMap
 from ...base.internal_errors import call_safely
 from ...model.alert import Alert, AlertEvent
 from ...model.metric import LatencyMetric
@@ -18,12 +19,10 @@ from .conditions import Evaluation, evaluator_for
 from .schema import Match, Rule
 from .text import ENDINGS, TEXTS, RuleText, in_words, rule_fields
 
-__all__ = ["LOOK_EVERY_S", "MAX_CALLS", "MAX_KINDS", "RuleEngine"]
+__all__ = ["LOOK_EVERY_S", "MAX_KINDS", "RuleEngine"]
 
 LOOK_EVERY_S: Final = 1.0
 """How often windows, silence and business hours are looked at."""
-MAX_CALLS: Final = 10_000
-"""How many calls' metadata are known, and how many turns'; of more, those heard of last."""
 MAX_KINDS: Final = 1_000
 """For how many kinds of operations it is remembered which rules they concern; of others it is found out each time."""
 
@@ -74,8 +73,8 @@ class RuleEngine:
 
     def _reset(self) -> None:
         self._by_kind: dict[_Kind, tuple[_RunningRule, ...]] = {}
-        self._calls: OrderedDict[str, Mapping[str, Any]] = OrderedDict()
-        self._turns: OrderedDict[tuple[str, int], Mapping[str, Any]] = OrderedDict()
+        self._calls: BoundedMap[str, Mapping[str, Any]] = BoundedMap(MAX_CALLS)
+        self._turns: BoundedMap[tuple[str, int], Mapping[str, Any]] = BoundedMap(MAX_CALLS)
         self._next_look_s = float("-inf")
         if self.opened_calls is not None:
             self.opened_calls.clear()
@@ -143,9 +142,9 @@ class RuleEngine:
             call_sid, turn, metadata = opened.popleft()
             asked_for = {key: value for key, value in metadata.items() if key in self._metadata_keys}
             if turn is None:
-                _put_last(self._calls, call_sid, {**self._calls.get(call_sid, _NOTHING), **asked_for})
+                self._calls.put(call_sid, {**self._calls.get(call_sid, _NOTHING), **asked_for})
             elif asked_for:
-                _put_last(self._turns, (call_sid, turn), asked_for)
+                self._turns.put((call_sid, turn), asked_for)
 
     def _metadata_of(self, metric: LatencyMetric) -> Mapping[str, Any]:
         """The operation's own; for what it does not say, its turn's, and then its call's."""
@@ -160,13 +159,6 @@ class RuleEngine:
         if not around:
             return metric.metadata
         return {**around, **metric.metadata} if metric.metadata else around
-
-
-def _put_last(newest: OrderedDict[Any, Mapping[str, Any]], key: Any, facts: Mapping[str, Any]) -> None:
-    newest[key] = facts
-    newest.move_to_end(key)
-    if len(newest) > MAX_CALLS:
-        newest.popitem(last=False)
 
 
 class _Matcher:

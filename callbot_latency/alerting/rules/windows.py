@@ -1,21 +1,20 @@
 """What happened in the last so many seconds, in memory that does not grow with the traffic."""
 
-from collections import Counter, OrderedDict, deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import ceil, exp, log
 from typing import Final
 
+from ...base.bounded import MAX_CALLS, BoundedMap
 from ...model.metric import LatencyMetric
 
-__all__ = ["MAX_CALLS", "RELATIVE_ERROR", "SLICES", "CallWindow", "SlidingWindow", "Window", "WindowCounts"]
+__all__ = ["RELATIVE_ERROR", "SLICES", "CallWindow", "SlidingWindow", "Window", "WindowCounts"]
 
 SLICES: Final = 60
 """A window is made of so many slices and forgets a slice at a time: it covers 59/60 of its length to all of it."""
 RELATIVE_ERROR: Final = 0.01
 """How far a percentile that is shown may be from the exact one, as a share of it."""
-MAX_CALLS: Final = 10_000
-"""How many calls a window tells apart; of more, those heard of last."""
 
 _SMALLEST_MS: Final = 0.1
 _LARGEST_MS: Final = 3_600_000.0
@@ -166,7 +165,7 @@ class CallWindow(Window):
     def __init__(self, window_s: float) -> None:
         super().__init__(window_s)
         # By call_sid, the one heard of last at the end: the slice of its newest operation, and of its newest bad one.
-        self._calls: OrderedDict[str, tuple[int, int | None]] = OrderedDict()
+        self._calls: BoundedMap[str, tuple[int, int | None]] = BoundedMap(MAX_CALLS)
         self._example: LatencyMetric | None = None
 
     def add(self, metric: LatencyMetric, bad: bool, now_s: float) -> None:
@@ -174,10 +173,7 @@ class CallWindow(Window):
             return
         number = self._number(now_s)
         _, newest_bad = self._calls.get(metric.call_sid, (0, None))
-        self._calls[metric.call_sid] = number, number if bad else newest_bad
-        self._calls.move_to_end(metric.call_sid)
-        if len(self._calls) > MAX_CALLS:
-            self._calls.popitem(last=False)
+        self._calls.put(metric.call_sid, (number, number if bad else newest_bad))
         if bad:
             self._example = metric
 
