@@ -1,9 +1,7 @@
-"""Reads the file of LATENCY_ALERT_RULES_FILE; whatever is wrong in it is said with its line and key."""
+"""Reads the file of LATENCY_ALERT_RULES_FILE; an error names the rule, the key and what was expected."""
 
-import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -24,8 +22,6 @@ _MAX_SHOWN_CHARS: Final = 80
 MAX_FAULTS: Final = 20
 """So many are told at once."""
 _TOO_DEEP: Final = "lists or tables are nested too deeply"
-_TOO_LONG: Final = re.compile(r"[\d_]{4301}")
-_LINE: Final = re.compile(r"line (\d+)")
 
 _CONDITIONS: Final[Mapping[str, type[BaseModel]]] = {
     kind: condition
@@ -79,13 +75,12 @@ def load_rules(path: Path) -> tuple[Rule, ...]:
 
     Raises:
         ConfigError: it cannot be read, is not TOML, or says something that no rule can; a line for each fault, with
-            file, line and key.
+            file, rule and key.
 
     """
     try:
         # Some editors begin a file with a byte order mark.
-        text = path.read_bytes().decode("utf-8-sig")
-        written = tomllib.loads(text)
+        written = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
         rules = RuleFile.model_validate(written).rule
     except OSError as error:
         raise ConfigError(
@@ -94,79 +89,64 @@ def load_rules(path: Path) -> tuple[Rule, ...]:
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: expected UTF-8") from None
     except tomllib.TOMLDecodeError as error:
-        what, _, where = str(error).rpartition(" (at ")
-        line = int(found[1]) if (found := _LINE.match(where)) else len(text.splitlines())
-        raise ConfigError(f"{path}, line {line}: not TOML: {what or error}") from None
+        raise ConfigError(f"{path}: not TOML: {error}") from None
     except ValidationError as error:
-        raise ConfigError(_faults_in(path, text, written, error)) from None
+        raise ConfigError(_faults_in(path, written, error)) from None
     except ValueError:
         # The one that the parser of Python does not make its own.
-        line = next((n for n, line in enumerate(text.splitlines(), 1) if _TOO_LONG.search(line)), 1)
-        raise ConfigError(f"{path}, line {line}: not TOML: a number of more than 4300 digits") from None
+        raise ConfigError(f"{path}: not TOML: a number of more than 4300 digits") from None
     except RecursionError:
         raise ConfigError(f"{path}: {_TOO_DEEP}") from None
-    _check_names(path, text, rules)
+    _check_names(path, rules)
     return rules
 
 
-def _faults_in(path: Path, text: str, written: Mapping[str, Any], error: ValidationError) -> str:
-    """A line for each fault, up to some: to find the line of one takes a while."""
+def _faults_in(path: Path, written: Mapping[str, Any], error: ValidationError) -> str:
+    """A line for each fault, up to `MAX_FAULTS`."""
     details = error.errors(include_url=False)
     try:
-        faults = [_Fault(detail, written) for detail in details[:MAX_FAULTS]]
-        lines = [f"{path}, line {_line_of(text, fault.path)}: {fault.message}" for fault in faults]
+        lines = [f"{path}: {_message_of(detail, written)}" for detail in details[:MAX_FAULTS]]
     except RecursionError:  # it could be read, at a depth at which it cannot be shown
         return f"{path}: {_TOO_DEEP}"
-    finally:
-        _parsed.cache_clear()
-    more = len(details) - len(faults)
+    more = len(details) - len(lines)
     return "\n".join([*lines, f"{path}: {more} more faults"] if more else lines)
 
 
-def _check_names(path: Path, text: str, rules: Sequence[Rule]) -> None:
+def _check_names(path: Path, rules: Sequence[Rule]) -> None:
     first: dict[str, int] = {}
-    for number, rule in enumerate(rules):
-        if rule.name in first:
-            line = _line_of(text, ("rule", number, "name"))
-            before = _line_of(text, ("rule", first[rule.name], "name"))
-            _parsed.cache_clear()
-            raise ConfigError(f"{path}, line {line}: name: {rule.name!r} is already the rule of line {before}")
-        first[rule.name] = number
+    for number, rule in enumerate(rules, 1):
+        before = first.setdefault(rule.name, number)
+        if before != number:
+            raise ConfigError(f"{path}: rule {number}: name: {rule.name!r} is already the name of rule {before}")
 
 
-class _Fault:
+def _message_of(detail: ErrorDetails, written: Mapping[str, Any]) -> str:
     """What pydantic found, in the words of the file."""
+    path, message = _without_tags(detail["loc"]), detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "value_error" and (key := _leading_key(message)):
+        # A check of a whole table names the key itself.
+        path, message = (*path, *key), message.partition(": ")[2]
+    elif detail["type"].startswith("union_tag"):
+        path = (*path, "kind")
+    inside = path[2:] if path[:1] == ("rule",) and len(path) > 2 else path
+    names = [part for part in inside if isinstance(part, str)]
+    return f"{_name_of(path, written)}{'.'.join(names)}: {_explanation_of(detail, path, message)}"
 
-    def __init__(self, detail: ErrorDetails, written: Mapping[str, Any]) -> None:
-        self._detail = detail
-        message = detail["msg"].removeprefix("Value error, ")
-        self.path: _Path = _without_tags(detail["loc"])
-        if detail["type"] == "value_error" and (key := _leading_key(message)):
-            # A check of a whole table names the key itself.
-            self.path, message = (*self.path, *key), message.partition(": ")[2]
-        elif detail["type"].startswith("union_tag"):
-            self.path = (*self.path, "kind")
-        self.message = f"{_name_of(self.path, written)}{self._key()}: {self._say(message)}"
 
-    def _key(self) -> str:
-        inside = self.path[2:] if self.path[:1] == ("rule",) and len(self.path) > 2 else self.path
-        return ".".join(str(part) for part in inside if isinstance(part, str))
-
-    def _say(self, message: str) -> str:
-        kind, key = self._detail["type"], str(next((p for p in reversed(self.path) if isinstance(p, str)), "rule"))
-        if kind == "value_error":
-            return message
-        if kind == "extra_forbidden":
-            known = _keys_at(self._detail["loc"])
-            return f"unknown key{guess(key, known) or '; expected one of ' + ', '.join(known)}"
-        metadata_key = "metadata" if "metadata" in self.path else key
-        expected = _EXPECTED.get(metadata_key, message)
-        if kind in {"missing", "union_tag_not_found"}:
-            return f"missing; expected {expected}"
-        if kind == "union_tag_invalid":
-            given = self._detail["input"]["kind"]
-            return f"expected {expected}, got {_shown(given)}{guess(str(given), _CONDITIONS)}"
-        return f"expected {expected}, got {_shown(self._detail['input'])}"
+def _explanation_of(detail: ErrorDetails, path: _Path, message: str) -> str:
+    kind, key = detail["type"], next((part for part in reversed(path) if isinstance(part, str)), "rule")
+    if kind == "value_error":
+        return message
+    if kind == "extra_forbidden":
+        known = _keys_at(detail["loc"])
+        return f"unknown key{guess(key, known) or '; expected one of ' + ', '.join(known)}"
+    expected = _EXPECTED.get("metadata" if "metadata" in path else key, message)
+    if kind in {"missing", "union_tag_not_found"}:
+        return f"missing; expected {expected}"
+    if kind == "union_tag_invalid":
+        given = detail["input"]["kind"]
+        return f"expected {expected}, got {_shown(given)}{guess(str(given), _CONDITIONS)}"
+    return f"expected {expected}, got {_shown(detail['input'])}"
 
 
 def _leading_key(message: str) -> tuple[str, ...]:
@@ -195,54 +175,10 @@ def _keys_at(loc: _Path) -> list[str]:
 
 
 def _name_of(path: _Path, written: Mapping[str, Any]) -> str:
-    """``rule 'x': ``, where the rule has a name."""
+    """``rule 'x': ``, or the rule's number from 1 where it has no name."""
     if len(path) < 2 or not isinstance(path[1], int):
         return ""
     rules = written["rule"]
     rule = rules[path[1]] if isinstance(rules, list) else rules
     name = rule.get("name") if isinstance(rule, dict) else None
-    return f"rule {name!r}: " if isinstance(name, str) else ""
-
-
-def _line_of(text: str, path: _Path) -> int:
-    """The line on which the key at `path` begins, or the nearest thing around it that is written.
-
-    The TOML parser of Python tells no lines. But a file up to some line is a file too: the key begins after the last
-    such part of it that can be read and does not have the key yet.
-    """
-    lines = text.splitlines(keepends=True)
-    while path and not _has(_parsed(text), path):
-        path = path[:-1]
-    without, having = 0, len(lines)
-    while having - without > 1:
-        middle = (without + having) // 2
-        part = next((n for n in range(middle, having) if _parsed("".join(lines[:n])) is not None), None)
-        if part is None or _has(_parsed("".join(lines[:part])), path):
-            having = middle
-        else:
-            without = part
-    return without + 1
-
-
-# Faults near each other are looked for in the same parts of the file.
-@lru_cache(maxsize=32)
-def _parsed(text: str) -> dict[str, Any] | None:
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
-        return None
-
-
-def _has(value: Any, path: _Path) -> bool:
-    for part in path:
-        if isinstance(part, int):
-            if not isinstance(value, list):
-                continue  # a single table where a list may be
-            if part >= len(value):
-                return False
-            value = value[part]
-        elif isinstance(value, dict) and part in value:
-            value = value[part]
-        else:
-            return False
-    return True
+    return f"rule {name!r}: " if isinstance(name, str) else f"rule {path[1] + 1}: "
