@@ -7,7 +7,7 @@ from urllib.parse import quote
 from ..base.scrubbing import scrub
 from ..base.text import one_line
 
-__all__ = ["display_id", "display_text", "neutralise_mentions", "shown_url"]
+__all__ = ["display_id", "display_text", "display_url", "neutralise_mentions"]
 
 NAME_CHARS: Final = 120
 ID_CHARS: Final = 120
@@ -39,7 +39,7 @@ def display_id(text: object) -> str:
     return scrubbed if _ADDRESS.search(line) or _SECRET.search(scrubbed) else line or UNNAMED
 
 
-def shown_url(url: str | None) -> str | None:
+def display_url(url: str | None) -> str | None:
     """`url`, safe to stand in a link; None where it is none."""
     if url is None or len(url) > URL_CHARS or not _URL.match(url):
         return None

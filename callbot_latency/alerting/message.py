@@ -7,7 +7,7 @@ from ..base.text import one_line
 from ..model.alert import Alert, AlertEvent, Language
 from ..model.metric import LatencyMetric
 from ..model.operation import OperationStatus
-from .display import UNNAMED, display_id, display_text, shown_url
+from .display import UNNAMED, display_id, display_text, display_url
 from .translations import say
 
 __all__ = ["Field", "describe", "message_fields", "one_line_message", "title_of"]
@@ -34,7 +34,7 @@ def describe(metric: LatencyMetric, language: Language = "en") -> str:
 
 def one_line_message(alert: Alert, language: Language = "en") -> str:
     """One line: what, which call, how long against which threshold, how many alike, and where to look."""
-    url = shown_url(alert.trace_url)
+    url = display_url(alert.trace_url)
     lines = _LINES if alert.rule is None else _RULE_LINES
     line = _recoveries if _is_of_many(alert) else lines[alert.event]
     return line(alert, language) + (f", {url}" if url else "")

@@ -7,8 +7,8 @@ from .. import semconv
 from ..base.internal_errors import call_safely
 from ..measuring.active_session import ActiveSession, active
 from ..tracing.context import Binding, bound
-from . import span_nesting as lineage
 from .framework_spans import type_of
+from .span_nesting import mark_counted, on_span_end, on_span_start
 
 __all__ = ["LatencySpanProcessor"]
 
@@ -32,7 +32,7 @@ class LatencySpanProcessor(SpanProcessor):
             call_safely(_show_ids, span, binding)
         session = active.session
         if session is not None and session.follows_foreign:
-            call_safely(lineage.on_span_start, span, parent_context)
+            call_safely(on_span_start, span, parent_context)
 
     def on_end(self, span: ReadableSpan) -> None:
         """Runs on the caller's thread: one look-up and one append."""
@@ -44,7 +44,7 @@ class LatencySpanProcessor(SpanProcessor):
             # Inside of Session.end, whose own guard holds whatever could fail here.
             session.submit(measurement)
             if session.follows_foreign:
-                lineage.mark_counted(span, measurement)
+                mark_counted(span, measurement)
         else:
             call_safely(_take_foreign, session, span)
 
@@ -80,12 +80,12 @@ def _take_foreign(session: ActiveSession, span: ReadableSpan) -> None:
     if vars(span).setdefault("_callbot_latency", mark) is not mark:
         return
     if kind is None:
-        item = lineage.on_span_end(span)
+        item = on_span_end(span)
         if item is not None:
             session.submit(item)
     else:
         session.submit(span)
-        lineage.on_span_end(span, type_of(str(kind)))
+        on_span_end(span, type_of(str(kind)))
 
 
 def _is_ours(span: ReadableSpan) -> bool:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from pydantic import SecretStr
 
-from ..alerting.display import display_text, neutralise_mentions, shown_url
+from ..alerting.display import display_text, display_url, neutralise_mentions
 from ..alerting.message import message_fields, title_of
 from ..alerting.translations import checked, say
 from ..delivery.errors import TransientError
@@ -82,7 +82,7 @@ class AppriseReporter:
             say(self._language, "{label}: {value}", label=fact.label, value=fact.value)
             for fact in message_fields(alert, self._language)
         ]
-        url = shown_url(alert.trace_url)
+        url = display_url(alert.trace_url)
         return {
             "title": neutralise_mentions(title_of(alert, self._language)),
             "body": neutralise_mentions("\n".join([*lines, url] if url else lines)),

@@ -12,7 +12,7 @@ from slack_sdk.models.blocks import (
     RichTextSectionElement,
 )
 
-from ..alerting.display import neutralise_mentions, shown_url
+from ..alerting.display import display_url, neutralise_mentions
 from ..alerting.message import Field, message_fields, one_line_message, title_of
 from ..alerting.translations import say
 from ..base.text import one_line
@@ -56,7 +56,7 @@ def slack_message(alert: Alert, language: Language = "en") -> dict[str, Any]:
 def _facts(alert: Alert, language: Language) -> list[Block]:
     """One section, a line a fact: Slack keeps the order and the line breaks on every device."""
     lines = [_line(fact) for fact in message_fields(alert, language)]
-    url = shown_url(alert.trace_url)
+    url = display_url(alert.trace_url)
     if url:
         lines.append([RichTextElementParts.Link(url=url, text=say(language, "open the trace"))])
     elements = [element for line in lines for element in (_Text(text="\n"), *line)][1:]

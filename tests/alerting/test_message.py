@@ -11,7 +11,7 @@ import pytest
 import callbot_latency.alerting
 from callbot_latency import Alert, LatencyMetric, Severity
 from callbot_latency.alerting import AlertEvent
-from callbot_latency.alerting.display import UNNAMED, display_id, display_text, neutralise_mentions, shown_url
+from callbot_latency.alerting.display import UNNAMED, display_id, display_text, display_url, neutralise_mentions
 from callbot_latency.alerting.message import message_fields, one_line_message, title_of
 from callbot_latency.alerting.translations import FRENCH, checked, say
 from callbot_latency.base.text import one_line
@@ -381,7 +381,7 @@ def test_what_a_person_copies_is_found_again(sid: str) -> None:
 )
 def test_a_link_leads_where_it_says(url: str | None, safe: str | None) -> None:
     """Without a password, and without a character that ends it; what is no address is no link."""
-    assert shown_url(url) == safe
+    assert display_url(url) == safe
 
 
 def test_nothing_inert_is_live() -> None:

@@ -1,5 +1,6 @@
 """The calls that a piece of code makes, which are the same on every machine."""
 
+import gc
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -35,11 +36,15 @@ def calls_of(run: Callable[[], object], of: Callable[[FrameType | None], bool] =
 
     run()
     before = sys.getprofile()
+    # What an earlier test left is finalised now, not in the middle of the run that is counted.
+    gc.collect()
+    gc.disable()
     sys.setprofile(profile)
     try:
         run()
     finally:
         sys.setprofile(before)
+        gc.enable()
     return calls
 
 

@@ -9,7 +9,7 @@ from typing import Final
 from ...model.metric import LatencyMetric
 from ...model.operation import OperationStatus, OperationType
 from ..policy import HEALTHY_IN_A_ROW
-from . import schema as rules
+from . import schema
 from .text import in_words
 from .windows import CallWindow, SlidingWindow, Window
 
@@ -56,18 +56,18 @@ class Evaluator(ABC):
         """Forget everything: the rule comes into force now."""
 
 
-def evaluator_for(rule: rules.Rule) -> Evaluator:
+def evaluator_for(rule: schema.Rule) -> Evaluator:
     """The judge for a rule's condition."""
     condition = rule.condition
-    if isinstance(condition, rules.Latency):
+    if isinstance(condition, schema.Latency):
         return _Latency(condition)
-    if isinstance(condition, rules.Statistic):
+    if isinstance(condition, schema.Statistic):
         return _Statistic(condition)
-    if isinstance(condition, rules.ErrorRate):
+    if isinstance(condition, schema.ErrorRate):
         return _ErrorRate(condition)
-    if isinstance(condition, rules.TimeoutsInARow):
+    if isinstance(condition, schema.TimeoutsInARow):
         return _TimeoutsInARow(condition)
-    if isinstance(condition, rules.NoTraffic):
+    if isinstance(condition, schema.NoTraffic):
         return _NoTraffic(condition, rule.match)
     return _BurnRate(condition)
 
@@ -79,7 +79,7 @@ def _is_cancelled(metric: LatencyMetric) -> bool:
 class _Latency(Evaluator):
     each_counts = True
 
-    def __init__(self, condition: rules.Latency) -> None:
+    def __init__(self, condition: schema.Latency) -> None:
         self._threshold_ms = condition.threshold_ms
         self._healthy = 0
 
@@ -101,7 +101,7 @@ class _Latency(Evaluator):
 
 
 class _TimeoutsInARow(Evaluator):
-    def __init__(self, condition: rules.TimeoutsInARow) -> None:
+    def __init__(self, condition: schema.TimeoutsInARow) -> None:
         self._needed = condition.count
         self._row = 0
         self._newest: LatencyMetric | None = None
@@ -127,7 +127,7 @@ class _TimeoutsInARow(Evaluator):
 class _NoTraffic(Evaluator):
     """What it shows is what it waits for: an operation that has not come, and for how long it has not."""
 
-    def __init__(self, condition: rules.NoTraffic, match: rules.Match) -> None:
+    def __init__(self, condition: schema.NoTraffic, match: schema.Match) -> None:
         self._window_s = condition.window_s
         self._awaited = LatencyMetric(
             OperationType.of(match.operation_type[0]),
@@ -185,7 +185,7 @@ class _Windowed(Evaluator):
 class _Statistic(_Windowed):
     """Whether a percentile reaches the threshold is told by counts, exactly; the value that is shown is within 1 %."""
 
-    def __init__(self, condition: rules.Statistic) -> None:
+    def __init__(self, condition: schema.Statistic) -> None:
         self._share = _SHARES.get(condition.kind)
         self._kept = SlidingWindow(condition.window_s, keep_latencies=True)
         super().__init__(self._kept, condition.window_s, condition.min_count)
@@ -214,7 +214,7 @@ class _Statistic(_Windowed):
 
 
 class _ErrorRate(_Windowed):
-    def __init__(self, condition: rules.ErrorRate) -> None:
+    def __init__(self, condition: schema.ErrorRate) -> None:
         super().__init__(SlidingWindow(condition.window_s), condition.window_s, condition.min_count)
         self._threshold_percent = condition.threshold_percent
 
@@ -239,7 +239,7 @@ class _BurnRate(_Windowed):
     is still so.
     """
 
-    def __init__(self, condition: rules.BurnRate) -> None:
+    def __init__(self, condition: schema.BurnRate) -> None:
         window = CallWindow if condition.per == "call" else SlidingWindow
         super().__init__(window(condition.long_window_s), condition.long_window_s, condition.min_count)
         self._short: Window = window(condition.short_window_s)

@@ -10,7 +10,7 @@ from pydantic_core import ErrorDetails
 
 from ... import semconv
 from ...config import ConfigError
-from . import schema as room
+from . import schema
 from .business_hours import DAYS
 from .schema import Rule, RuleFile
 from .text import guess
@@ -25,17 +25,17 @@ _TOO_DEEP: Final = "lists or tables are nested too deeply"
 
 _CONDITIONS: Final[Mapping[str, type[BaseModel]]] = {
     kind: condition
-    for condition in get_args(get_args(room.Condition)[0])
+    for condition in get_args(get_args(schema.Condition)[0])
     for kind in get_args(condition.model_fields["kind"].annotation)
 }
 _TABLES: Final[Mapping[str, type[BaseModel]]] = {
     "rule": Rule,
-    "match": room.Match,
-    "hours": room.Hours,
+    "match": schema.Match,
+    "hours": schema.Hours,
     **_CONDITIONS,
 }
 
-_WINDOW: Final = f"a number of seconds from 1 to {room.LONGEST_WINDOW_S}"
+_WINDOW: Final = f"a number of seconds from 1 to {schema.LONGEST_WINDOW_S}"
 _COUNT: Final = "a whole number from 1 to 1000000"
 _WORDS: Final = "a string or a list of strings"
 _EXPECTED: Final[Mapping[str, str]] = {
