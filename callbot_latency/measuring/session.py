@@ -18,7 +18,7 @@ from ..model.metric import LatencyMetric
 from ..model.operation import OperationStatus, Severity
 from ..model.thresholds import Thresholds
 from ..model.units import NS_PER_MS
-from ..tracing.context import BINDING, OPERATION, SPAN, BoundTimeline, BoundTurn, attach, detach
+from ..tracing.context import BINDING, OPERATION, SPAN, Binding, BoundTimeline, BoundTurn, attach, detach
 from ..tracing.span_status import mark_failed, metadata_attributes, snapshot_metadata, status_of
 from ..tracing.spans import SpanFactory
 from .active_session import active
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["OpenMeasurements", "Session", "Sink", "record"]
 
 _NO_METADATA: Final[Mapping[str, Any]] = {}
+_UNBOUND: Final = Binding("")
 _CANCELLED: Final = OperationStatus.CANCELLED
 
 
@@ -118,36 +119,26 @@ class Session:
         """Start measuring; the span is not attached."""
         context = get_current()
         if operation.reads_owner:
-            owner = owner if operation.owner is None else operation.owner
-        if owner is not None and operation.reads_owner:
-            call_sid = call_sid or _read(operation.call_sid, owner)
-            stream_sid = stream_sid or _read(operation.stream_sid, owner)
-        binding: Any = context.get(BINDING)
-        if binding is not None:
-            call_sid = call_sid or binding.call_sid
-            # A stream belongs to its call: another call's operation does not take this one's.
-            stream_sid = stream_sid or (binding.stream_sid if call_sid == binding.call_sid else None)
-            turn = binding.turn if call_sid == binding.call_sid else None
-        else:
-            turn = None
-        if call_sid and not call_sid.isascii():
-            call_sid = well_formed(call_sid)
-        if stream_sid and not stream_sid.isascii():
-            stream_sid = well_formed(stream_sid)
+            call_sid, stream_sid = _ids_of_owner(operation, owner, call_sid, stream_sid)
+        binding: Any = context.get(BINDING, _UNBOUND)
+        call_sid, turn = call_sid or binding.call_sid, None
+        if call_sid == binding.call_sid:  # another call's operation takes neither this one's stream nor its turn
+            stream_sid, turn = stream_sid or binding.stream_sid, binding.turn
+        if (call_sid and not call_sid.isascii()) or (stream_sid and not stream_sid.isascii()):
+            call_sid, stream_sid = well_formed(call_sid or ""), well_formed(stream_sid or "")
         measurement = Measurement(operation, call_sid or None, stream_sid or None)
         attributes = self.attributes_of(measurement, metadata)
         if turn is not None:
             measurement.turn = attributes[semconv.TURN] = turn.number
         measurement.start_wall_ns = start_wall_ns = time_ns()
         measurement.start_ns = perf_counter_ns()
-        if binding is None and call_sid and not get_current_span(context).get_span_context().is_valid:
+        if binding is _UNBOUND and call_sid and not get_current_span(context).get_span_context().is_valid:
             span = self.spans.start_in_call(operation.span_name, context, attributes, start_wall_ns, call_sid)
         else:
             span = self.spans.start(operation.span_name, context, attributes, start_wall_ns)
-        measurement.span = span
-        measurement.span_context = span_context = span.get_span_context()
-        measurement.key = key = span_context.span_id if span.is_recording() else -id(measurement)
-        self.open_measurements[key] = measurement
+        measurement.span, measurement.span_context = span, span.get_span_context()
+        measurement.key = measurement.span_context.span_id if span.is_recording() else -id(measurement)
+        self.open_measurements[measurement.key] = measurement
         measurement.context = within = Context(context)
         # Nobody else has this context yet: a further copy for each value would be all that set_value() adds.
         dict.__setitem__(within, SPAN, span)
@@ -221,6 +212,15 @@ def _enter(measurement: Measurement, turn: BoundTurn, context: Context) -> None:
     if not measurement.operation.is_attempt:
         turn.add(measurement)
         measurement.await_times = turn.waits_here()
+
+
+def _ids_of_owner(
+    operation: Operation, owner: Any, call_sid: str | None, stream_sid: str | None
+) -> tuple[str | None, str | None]:
+    owner = owner if operation.owner is None else operation.owner
+    if owner is None:
+        return call_sid, stream_sid
+    return call_sid or _read(operation.call_sid, owner), stream_sid or _read(operation.stream_sid, owner)
 
 
 def _read(getter: Any, owner: Any) -> str | None:
