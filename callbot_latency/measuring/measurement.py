@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from contextvars import Token
 from dataclasses import dataclass, field
-from enum import Enum
 from functools import lru_cache
 from math import isfinite
 from operator import attrgetter
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from .event_loop_lag import AwaitTimes
 
 __all__ = [
-    "DeadlineState",
     "Handle",
     "Measurement",
     "Operation",
@@ -222,13 +220,6 @@ class Handle:
         """
 
 
-class DeadlineState(Enum):
-    """What came first for an operation: that its deadline was told, or its end."""
-
-    TOLD = "told"
-    ENDED = "ended"
-
-
 class Measurement(Handle):
     """An open operation; times are in nanoseconds, `start_wall_ns` since the epoch, the others monotonic."""
 
@@ -253,6 +244,7 @@ class Measurement(Handle):
     has_output: bool = False
     """Whether anything is known of what came, or of the audio."""
     told_in_flight: bool = False
+    """Whether an alert said that it still runs. Who writes it first decides: the deadline, or the end."""
     loop: "AbstractEventLoop | None" = None
     """The event loop that awaits it, kept only for `on_deadline`."""
     turn: int | None = None

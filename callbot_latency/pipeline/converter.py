@@ -10,7 +10,7 @@ from .. import semconv
 from ..base.phone_numbers import REDACT, PhoneNumbers
 from ..base.scrubbing import scrub
 from ..interop.framework_spans import ForeignSpan, metric_of
-from ..measuring.measurement import DeadlineState, Measurement
+from ..measuring.measurement import Measurement
 from ..model.metric import LatencyMetric, known_metric
 from ..model.operation import OperationStatus, Severity
 from ..model.thresholds import Thresholds
@@ -63,14 +63,11 @@ def _ms(ns: int | None) -> float | None:
 
 
 def claim_deadline_report(m: Measurement) -> bool:
-    """Whether an operation is still to be told in flight; from then on it is, and its end is no second message.
+    """Whether an alert may say that the operation still runs; True once, and never after its end was converted.
 
-    The timer of deadlines and the converter of what has ended agree by who writes first; `setdefault` is one step.
+    The timer of deadlines and the converter agree by who writes `told_in_flight` first; `setdefault` is one step.
     """
-    if m.told_in_flight or vars(m).setdefault("fate", DeadlineState.TOLD) is not DeadlineState.TOLD:
-        return False
-    m.told_in_flight = True
-    return True
+    return "told_in_flight" not in vars(m) and vars(m).setdefault("told_in_flight", True)
 
 
 def running_metric(m: Measurement, now_ns: int) -> LatencyMetric:
@@ -79,7 +76,7 @@ def running_metric(m: Measurement, now_ns: int) -> LatencyMetric:
 
 
 def _of_measurement(m: Measurement) -> LatencyMetric:
-    m.told_in_flight = vars(m).setdefault("fate", DeadlineState.ENDED) is DeadlineState.TOLD
+    vars(m).setdefault("told_in_flight", False)
     # A cancelled one has no severity, unless it was already told.
     severity = Severity.CRITICAL if m.told_in_flight else m.severity
     return _metric(m, m.elapsed_ns, m.status, severity)
