@@ -17,15 +17,14 @@ from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, MetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
 from ..base.internal_errors import call_safely
 from ..base.scrubbing import scrub
 from ..config import ConfigError, LatencyConfig, otel_names
 from ..interop.span_processor import LatencySpanProcessor
 from ..pipeline.histograms import views
-from ..semconv import LOGGER_PROVIDERS, OTEL_EXPORTER_PROMETHEUS_HOST, OTEL_EXPORTER_PROMETHEUS_PORT, SCOPE
-from ..tracing.spans import MAX_DIRECT_ATTRIBUTES, AttributeWriting
+from ..semconv import LOGGER_PROVIDERS, OTEL_EXPORTER_PROMETHEUS_HOST, OTEL_EXPORTER_PROMETHEUS_PORT
+from ..tracing.sdk_internals import AttributeWriting, attributes_are_a_dict, is_roomy
 
 __all__ = ["Providers", "open_providers"]
 
@@ -193,26 +192,12 @@ class _OurTracerProvider(TracerProvider):
         limits = SpanLimits()
         super().__init__(resource=resource, shutdown_on_exit=False, span_limits=limits)
         super().add_span_processor(_relay)
-        self.writing = AttributeWriting(bypass_checks=_is_roomy(limits) and _attributes_are_a_dict())
+        self.writing = AttributeWriting(bypass_checks=is_roomy(limits) and attributes_are_a_dict())
 
     def add_span_processor(self, span_processor: SpanProcessor) -> None:
         """The application's processor may look at a span that starts: from now on it is started with attributes."""
         self.writing.bypass_checks = False
         super().add_span_processor(span_processor)
-
-
-def _is_roomy(limits: SpanLimits) -> bool:
-    """Whether no limit cuts or drops an attribute of an ordinary operation."""
-    most = limits.max_span_attributes
-    return limits.max_span_attribute_length is None and (most is None or most >= MAX_DIRECT_ATTRIBUTES)
-
-
-def _attributes_are_a_dict() -> bool:
-    """Whether this version of the SDK keeps a span's attributes where `SpanFactory` would write them."""
-    probe = TracerProvider(sampler=ALWAYS_ON, resource=Resource.get_empty(), shutdown_on_exit=False)
-    span = probe.get_tracer(SCOPE).start_span("probe", attributes={"a": 1})
-    held = getattr(getattr(span, "_attributes", None), "_dict", None)
-    return type(held) is dict and held == {"a": 1}
 
 
 class _OurMeterProvider(MeterProvider):

@@ -23,11 +23,9 @@ from opentelemetry.trace import (
 
 from ..base.bounded import MAX_CALLS, BoundedMap
 from ..semconv import CALL_PART_SPAN, CALL_SID, CALL_SPAN, SCOPE
+from .sdk_internals import CHECKED, MAX_DIRECT_ATTRIBUTES, AttributeWriting
 
-__all__ = ["MAX_DIRECT_ATTRIBUTES", "AttributeWriting", "CallIdGenerator", "SpanFactory"]
-
-MAX_DIRECT_ATTRIBUTES: Final = 64
-"""So many attributes are written past the SDK's checks at most: no limit that is at least as high is ever reached."""
+__all__ = ["CallIdGenerator", "SpanFactory"]
 
 
 _ROOT: Final = b"callbot.root"
@@ -82,24 +80,6 @@ class FixedIdGenerator:
         return False
 
 
-class AttributeWriting:
-    """Whether our spans' attributes may be written straight into the dict that the SDK keeps them in.
-
-    The SDK copies and checks each attribute, which costs more than all else that we do on the caller's path; ours
-    are plain and few. It is done on a provider of our own alone, where no sampler and no processor looks at a span of
-    ours that starts (our own processor passes over it), for no more attributes than no limit forbids, and where the
-    SDK keeps attributes as it did when this was written.
-    """
-
-    __slots__ = ("bypass_checks",)
-
-    def __init__(self, *, bypass_checks: bool = False) -> None:
-        self.bypass_checks: bool = bypass_checks
-
-
-_CHECKED: Final = AttributeWriting()
-
-
 class SpanFactory:
     """Opens spans on our tracer.
 
@@ -111,7 +91,7 @@ class SpanFactory:
 
     """
 
-    def __init__(self, tracer: Tracer, ids: CallIdGenerator, writing: "AttributeWriting") -> None:
+    def __init__(self, tracer: Tracer, ids: CallIdGenerator, writing: AttributeWriting) -> None:
         self._sampler: Any = None
         if hasattr(tracer, "id_generator") and hasattr(tracer, "sampler"):
             from .sampler import fast_parent_based
@@ -128,7 +108,7 @@ class SpanFactory:
     def on(cls, provider: trace.TracerProvider, key: bytes = b"") -> "SpanFactory":
         """An opener on this provider's tracer of our scope."""
         ids = CallIdGenerator(key)
-        return cls(provider.get_tracer(SCOPE), ids, getattr(provider, "writing", _CHECKED))
+        return cls(provider.get_tracer(SCOPE), ids, getattr(provider, "writing", CHECKED))
 
     def start(
         self,
@@ -147,16 +127,16 @@ class SpanFactory:
         span = self._start_span(name, context, SpanKind.INTERNAL, None, links, start_ns, False, False)
         held = getattr(span, "_attributes", None)
         if held is not None:
-            held._dict.update(attributes)  # noqa: SLF001 - see Writing
+            held._dict.update(attributes)  # noqa: SLF001 - see AttributeWriting
         return span
 
     def set_attribute(self, span: Span, key: str, value: str) -> None:
         """Set one attribute of a span that this opener opened."""
         held = getattr(span, "_attributes", None) if self._writing.bypass_checks else None
-        if held is None or len(held._dict) >= MAX_DIRECT_ATTRIBUTES:  # noqa: SLF001 - see Writing
+        if held is None or len(held._dict) >= MAX_DIRECT_ATTRIBUTES:  # noqa: SLF001 - see AttributeWriting
             span.set_attribute(key, value)
         else:
-            held._dict[key] = value  # noqa: SLF001 - see Writing
+            held._dict[key] = value  # noqa: SLF001 - see AttributeWriting
 
     def start_call(
         self, context: Context, attributes: Mapping[str, Any], start_ns: int, call_sid: str, *, joins: bool = False

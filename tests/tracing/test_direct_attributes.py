@@ -10,7 +10,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from callbot_latency import call, latency_tracker, measure_latency_context
 from callbot_latency.runtime import lifecycle as runtime_module
 from callbot_latency.runtime.otel_providers import _OurTracerProvider, _resource
-from callbot_latency.tracing.spans import MAX_DIRECT_ATTRIBUTES, AttributeWriting, SpanFactory
+from callbot_latency.tracing.sdk_internals import MAX_DIRECT_ATTRIBUTES, AttributeWriting
+from callbot_latency.tracing.spans import SpanFactory
 from tests.support.subprocesses import facts_of, run_python
 
 METADATA = {"model": "long", "ratio": 0.5, "retries": 3, "cached": True, "words": ["a", 1], "none": None, "raw": b"x"}
@@ -107,7 +108,7 @@ def test_an_applications_provider_is_written_to_through_the_sdk() -> None:
 
 def test_an_sdk_that_keeps_attributes_elsewhere_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The probe at `init()` looks where the attributes would be written."""
-    monkeypatch.setattr("callbot_latency.runtime.otel_providers.getattr", lambda *_: None, raising=False)
+    monkeypatch.setattr("callbot_latency.tracing.sdk_internals.getattr", lambda *_: None, raising=False)
     assert not _OurTracerProvider(_resource()).writing.bypass_checks
 
 

@@ -29,7 +29,8 @@ from opentelemetry.trace import SpanContext, TraceFlags
 from callbot_latency import LatencyConfig, call
 from callbot_latency.semconv import SCOPE
 from callbot_latency.tracing.context import attach, detach
-from callbot_latency.tracing.spans import AttributeWriting, CallIdGenerator, SpanFactory
+from callbot_latency.tracing.sdk_internals import AttributeWriting
+from callbot_latency.tracing.spans import CallIdGenerator, SpanFactory
 from tests.support.subprocesses import at_once, facts_of, run_python
 
 
