@@ -1,7 +1,7 @@
 """The OpenTelemetry instruments, and the Views that give their histograms exact edges."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from opentelemetry.context import Context
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
@@ -9,58 +9,40 @@ from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, V
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
 from .. import semconv
-from ..base.drop_counters import dropped, unmeasured
 from ..base.internal_errors import call_safely
 from ..model.metric import LatencyMetric
 from ..model.thresholds import Thresholds
 from ..model.turn_metric import TurnMetric
 from ..tracing.sdk_internals import reset_instruments_after_fork
-from .instruments import NameLabels, running_by_type
+from .instruments import (
+    BREACHES,
+    HISTOGRAMS,
+    OBSERVED,
+    Instrument,
+    NameLabels,
+    Sample,
+    bucket_bounds_s,
+    samples_of,
+    samples_of_turn,
+)
 
-__all__ = ["Histograms", "bucket_bounds_s", "response_times_s", "views"]
-
-_LABELS: Final = {
-    semconv.OPERATION_DURATION: {
-        semconv.OPERATION_TYPE,
-        semconv.OPERATION_NAME,
-        semconv.PROVIDER,
-        semconv.STATUS,
-    },
-    semconv.ATTEMPT_DURATION: {
-        semconv.OPERATION_TYPE,
-        semconv.OPERATION_NAME,
-        semconv.PROVIDER,
-        semconv.STATUS,
-    },
-    semconv.OPERATION_TIME_TO_FIRST_OUTPUT: {semconv.OPERATION_TYPE, semconv.OPERATION_NAME, semconv.PROVIDER},
-    semconv.TURN_RESPONSE: {semconv.ANCHOR, semconv.UNTIL},
-    semconv.TURN_CONTRIBUTION: {semconv.PART},
-}
-
-
-def bucket_bounds_s(thresholds: Thresholds) -> list[float]:
-    """Bucket edges in seconds: ours and every configured threshold, so that breaches can be read off exactly."""
-    return sorted({*semconv.DURATION_EDGES_S, *thresholds.bucket_bounds_s()})
+__all__ = ["Histograms", "views"]
 
 
 def views(thresholds: Thresholds) -> list[View]:
-    """One View a histogram, for a MeterProvider of ours; elsewhere the instruments' bucket advisory does the same."""
+    """One View for each histogram, for a MeterProvider that `init()` makes.
+
+    On the application's provider the instruments' bucket advisory does the same.
+    """
     return [
         View(
-            instrument_name=name,
+            instrument_name=instrument.name,
             meter_name=semconv.SCOPE,
-            attribute_keys=labels,
+            attribute_keys=set(instrument.labels),
             aggregation=ExplicitBucketHistogramAggregation(bucket_bounds_s(thresholds)),
         )
-        for name, labels in _LABELS.items()
+        for instrument in HISTOGRAMS
     ]
-
-
-def response_times_s(turn: TurnMetric) -> Iterator[tuple[str, float]]:
-    """How long the caller waited, in seconds, by until when; what is not known is left out."""
-    for until, ms in ((semconv.UNTIL_HEARD, turn.response_ms), (semconv.UNTIL_SENT, turn.response_sent_ms)):
-        if ms is not None:
-            yield until, ms / 1000.0
 
 
 class Histograms:
@@ -73,109 +55,60 @@ class Histograms:
         edges = bucket_bounds_s(thresholds)
         self._names = NameLabels(counted_as=semconv.DROPPED_NAME_LABEL)
         self._providers = NameLabels(counted_as=semconv.DROPPED_PROVIDER_LABEL)
-        self._duration = meter.create_histogram(
-            semconv.OPERATION_DURATION,
-            unit="s",
-            description="How long an operation took.",
-            explicit_bucket_boundaries_advisory=edges,
-        )
-        self._attempts = meter.create_histogram(
-            semconv.ATTEMPT_DURATION,
-            unit="s",
-            description="How long one provider's part of an operation took.",
-            explicit_bucket_boundaries_advisory=edges,
-        )
-        self._first_output = meter.create_histogram(
-            semconv.OPERATION_TIME_TO_FIRST_OUTPUT,
-            unit="s",
-            description="From the start of an operation to its first output.",
-            explicit_bucket_boundaries_advisory=edges,
-        )
-        self._response = meter.create_histogram(
-            semconv.TURN_RESPONSE,
-            unit="s",
-            description="From the end of the caller's speech to the first audio that was heard, or sent.",
-            explicit_bucket_boundaries_advisory=edges,
-        )
-        self._contribution = meter.create_histogram(
-            semconv.TURN_CONTRIBUTION,
-            unit="s",
-            description="Parts that sum to the response of a turn.",
-            explicit_bucket_boundaries_advisory=edges,
-        )
-        unmeasured_turns = meter.create_observable_counter(
-            semconv.TURNS_UNMEASURED, [_unmeasured], unit="{turn}", description="What could not be measured, by reason."
-        )
-        self._breaches = meter.create_counter(
-            semconv.THRESHOLD_BREACHES, unit="{breach}", description="Operations that reached a threshold."
-        )
-        active = meter.create_observable_up_down_counter(
-            semconv.OPERATIONS_ACTIVE, [_active], unit="{operation}", description="Operations that are running."
-        )
-        lost = meter.create_observable_counter(
-            semconv.TELEMETRY_DROPPED, [_dropped], unit="{item}", description="What was dropped, by reason."
-        )
-        recorded = (self._duration, self._attempts, self._first_output, self._response, self._contribution)
-        self._instruments = (*recorded, self._breaches, unmeasured_turns, active, lost)
+        histograms = {
+            each: meter.create_histogram(
+                each.name, unit=each.unit, description=each.description, explicit_bucket_boundaries_advisory=edges
+            )
+            for each in HISTOGRAMS
+        }
+        breaches = meter.create_counter(BREACHES.name, unit=BREACHES.unit, description=BREACHES.description)
+        self._record_on: dict[Instrument, Callable[..., None]] = {
+            **{instrument: histogram.record for instrument, histogram in histograms.items()},
+            BREACHES: breaches.add,
+        }
+        observed = [_observed(meter, instrument, read) for instrument, read in OBSERVED.items()]
+        self._instruments = (*histograms.values(), breaches, *observed)
 
     def start(self) -> None:
         """Nothing to start."""
 
     def restart_after_fork(self) -> None:
-        """In a forked child: what was recorded so far is the parent's to tell; locks held there are nobody's here."""
+        """In a forked child: the parent reports what was recorded so far, and its locks are held by nobody."""
         reset_instruments_after_fork(self._instruments)
 
     def report(self, batch: Sequence[LatencyMetric]) -> None:
         """Record a batch."""
         for metric in batch:
-            call_safely(self._record, metric)
+            call_safely(self._record_metric, metric)
 
     def report_turns(self, turns: Sequence[TurnMetric]) -> None:
         """Record turns."""
         for turn in turns:
-            call_safely(self._record_turn, turn)
-
-    def _record_turn(self, turn: TurnMetric) -> None:
-        if turn.anchor is None:
-            return
-        context, anchor = _trace_of(turn), turn.anchor.value
-        for until, value_s in response_times_s(turn):
-            self._response.record(value_s, {semconv.ANCHOR: anchor, semconv.UNTIL: until}, context)
-        for part, ms in turn.parts_ms.items():
-            self._contribution.record(ms / 1000.0, {semconv.PART: part}, context)
+            call_safely(self._record, samples_of_turn(turn), turn)
 
     def close(self) -> None:
-        """Nothing to close: the meter provider is flushed by whoever owns it."""
+        """Nothing to close: the meter provider is flushed by its owner."""
 
-    def _record(self, metric: LatencyMetric) -> None:
-        context = _trace_of(metric)
-        labels: dict[str, Any] = {
-            semconv.OPERATION_TYPE: metric.operation_type.value,
-            semconv.OPERATION_NAME: self._names.of(metric.operation_name),
-        }
-        if metric.provider:
-            labels[semconv.PROVIDER] = self._providers.of(metric.provider)
-        if metric.attempt is not None:
-            self._attempts.record(metric.duration_s, {**labels, semconv.STATUS: metric.status.value}, context)
-            return
-        if metric.time_to_first_output_ms is not None:
-            self._first_output.record(metric.time_to_first_output_ms / 1000.0, labels, context)
-        self._duration.record(metric.duration_s, {**labels, semconv.STATUS: metric.status.value}, context)
-        if metric.severity is not None:
-            labels.pop(semconv.OPERATION_NAME)
-            self._breaches.add(1, {**labels, semconv.SEVERITY: metric.severity.value}, context)
+    def _record_metric(self, metric: LatencyMetric) -> None:
+        provider = self._providers.of(metric.provider) if metric.provider else ""
+        self._record(samples_of(metric, self._names.of(metric.operation_name), provider), metric)
+
+    def _record(self, samples: Iterable[Sample], measured: LatencyMetric | TurnMetric) -> None:
+        context = _trace_of(measured)
+        for instrument, value, values in samples:
+            labels = {name: value for name, value in zip(instrument.labels, values, strict=True) if value}
+            self._record_on[instrument](value, labels, context)
 
 
-def _active(_: CallbackOptions) -> Iterable[Observation]:
-    return [Observation(n, {semconv.OPERATION_TYPE: kind}) for kind, n in running_by_type().items()]
+def _observed(meter: Meter, instrument: Instrument, read: Callable[[], Mapping[str, int]]) -> Any:
+    """An instrument that is read when it is exported."""
+    [label] = instrument.labels
 
+    def observe(_: CallbackOptions) -> list[Observation]:
+        return [Observation(n, {label: value}) for value, n in read().items()]
 
-def _dropped(_: CallbackOptions) -> Iterable[Observation]:
-    return [Observation(n, {semconv.REASON: reason}) for reason, n in dropped.by_reason().items()]
-
-
-def _unmeasured(_: CallbackOptions) -> Iterable[Observation]:
-    return [Observation(n, {semconv.REASON: reason}) for reason, n in unmeasured.by_reason().items()]
+    create = meter.create_observable_up_down_counter if instrument.kind == "gauge" else meter.create_observable_counter
+    return create(instrument.name, [observe], unit=instrument.unit, description=instrument.description)
 
 
 def _trace_of(metric: LatencyMetric | TurnMetric) -> Context | None:

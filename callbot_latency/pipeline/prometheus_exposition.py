@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Final
 
@@ -12,20 +12,25 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from .. import semconv
-from ..base.drop_counters import dropped, unmeasured
 from ..model.metric import LatencyMetric
 from ..model.thresholds import Thresholds
 from ..model.turn_metric import TurnMetric
-from .histograms import bucket_bounds_s, response_times_s
-from .instruments import NameLabels, running_by_type
+from .instruments import (
+    BREACHES,
+    HISTOGRAMS,
+    OBSERVED,
+    Instrument,
+    NameLabels,
+    Sample,
+    bucket_bounds_s,
+    samples_of,
+    samples_of_turn,
+)
 
 __all__ = ["Counts"]
 
 MAX_SERIES: Final = 1_000
 """How many triples of type, name and provider have series of their own; later ones are ``other`` of their type."""
-
-_NAMED: Final = (semconv.OPERATION_TYPE, semconv.OPERATION_NAME, semconv.PROVIDER)
-_SEVERE: Final = (semconv.OPERATION_TYPE, semconv.PROVIDER, semconv.SEVERITY)
 
 Labels = tuple[str, ...]
 
@@ -40,36 +45,7 @@ class Counts(Collector):
 
     def __init__(self, thresholds: Thresholds) -> None:
         edges = bucket_bounds_s(thresholds)
-        self._duration = _Histogram(
-            _exposed(semconv.OPERATION_DURATION, "_seconds"),
-            "How long an operation took.",
-            (*_NAMED, semconv.STATUS),
-            edges,
-        )
-        self._attempts = _Histogram(
-            _exposed(semconv.ATTEMPT_DURATION, "_seconds"),
-            "How long one provider's part of an operation took.",
-            (*_NAMED, semconv.STATUS),
-            edges,
-        )
-        self._first_output = _Histogram(
-            _exposed(semconv.OPERATION_TIME_TO_FIRST_OUTPUT, "_seconds"),
-            "From the start of an operation to its first output.",
-            _NAMED,
-            edges,
-        )
-        self._response = _Histogram(
-            _exposed(semconv.TURN_RESPONSE, "_seconds"),
-            "From the end of the caller's speech to the first audio that was heard, or sent.",
-            (semconv.ANCHOR, semconv.UNTIL),
-            edges,
-        )
-        self._contribution = _Histogram(
-            _exposed(semconv.TURN_CONTRIBUTION, "_seconds"),
-            "Parts that sum to the response of a turn.",
-            (semconv.PART,),
-            edges,
-        )
+        self._histograms = {instrument: _Histogram(instrument, edges) for instrument in HISTOGRAMS}
         self._breaches: Counter[Labels] = Counter()
         self._names = NameLabels()
         self._providers = NameLabels()
@@ -77,60 +53,41 @@ class Counts(Collector):
 
     def count(self, metric: LatencyMetric) -> None:
         """Count one measurement."""
-        kind, _, provider = series = self._labels(metric)
-        if metric.attempt is not None:
-            self._attempts.observe((*series, metric.status.value), metric.duration_s)
-            return
-        self._duration.observe((*series, metric.status.value), metric.duration_s)
-        if metric.time_to_first_output_ms is not None:
-            self._first_output.observe(series, metric.time_to_first_output_ms / 1000.0)
-        if metric.severity is not None:
-            self._breaches[kind, provider, metric.severity.value] += 1
+        self._count(samples_of(metric, *self._name_and_provider(metric)))
 
     def count_turn(self, turn: TurnMetric) -> None:
         """Count one turn; nothing where it could not be measured."""
-        if turn.anchor is None:
-            return
-        for until, value_s in response_times_s(turn):
-            self._response.observe((turn.anchor.value, until), value_s)
-        for part, ms in turn.parts_ms.items():
-            self._contribution.observe((_encodable(part),), ms / 1000.0)
+        self._count(samples_of_turn(turn))
 
     def collect(self) -> Iterator[Metric]:
         """Every metric, with what runs, what was dropped and what could not be measured as of now."""
-        for histogram in (self._duration, self._attempts, self._first_output, self._response, self._contribution):
+        for histogram in self._histograms.values():
             yield histogram.family()
-        breaches = CounterMetricFamily(
-            _exposed(semconv.THRESHOLD_BREACHES), "Operations that reached a threshold.", labels=_SEVERE
-        )
-        for labels, n in self._breaches.items():
-            breaches.add_metric(labels, n)
-        yield breaches
-        active = GaugeMetricFamily(
-            _exposed(semconv.OPERATIONS_ACTIVE), "Operations that are running.", labels=[semconv.OPERATION_TYPE]
-        )
-        for kind, n in running_by_type().items():
-            active.add_metric([kind], n)
-        yield active
-        yield _by_reason(semconv.TURNS_UNMEASURED, "What could not be measured, by reason.", unmeasured.by_reason())
-        yield _by_reason(semconv.TELEMETRY_DROPPED, "What was dropped, by reason.", dropped.by_reason())
+        yield _family(BREACHES, self._breaches)
+        for instrument, read in OBSERVED.items():
+            yield _family(instrument, {(value,): n for value, n in read().items()})
 
-    def _labels(self, metric: LatencyMetric) -> tuple[str, str, str]:
-        kind = metric.operation_type.value
-        name, provider = self._names.of(metric.operation_name), metric.provider
-        series = kind, _encodable(name), _encodable(self._providers.of(provider) if provider else "")
+    def _count(self, samples: Iterable[Sample]) -> None:
+        for instrument, value, labels in samples:
+            series = tuple(map(_encodable, labels))
+            if instrument is BREACHES:
+                self._breaches[series] += 1
+            else:
+                self._histograms[instrument].observe(series, value)
+
+    def _name_and_provider(self, metric: LatencyMetric) -> tuple[str, str]:
+        provider = self._providers.of(metric.provider) if metric.provider else ""
+        series = metric.operation_type.value, self._names.of(metric.operation_name), provider
         if series not in self._series:
             if len(self._series) >= MAX_SERIES:
-                return kind, semconv.OTHER, semconv.OTHER
+                return semconv.OTHER, semconv.OTHER
             self._series.add(series)
-        return series
+        return series[1:]
 
 
 class _Histogram:
-    def __init__(self, name: str, what: str, labels: Sequence[str], edges: Sequence[float]) -> None:
-        self._name = name
-        self._what = what
-        self._labels = labels
+    def __init__(self, instrument: Instrument, edges: Sequence[float]) -> None:
+        self._instrument = instrument
         self._edges = edges
         self._written = [*map(floatToGoString, edges), "+Inf"]
         self._buckets: dict[Labels, list[int]] = {}
@@ -146,23 +103,25 @@ class _Histogram:
         self._sums[labels] += value_s
 
     def family(self) -> Metric:
-        family = HistogramMetricFamily(self._name, self._what, labels=self._labels)
+        name = f"{_exposed(self._instrument)}_seconds"
+        family = HistogramMetricFamily(name, self._instrument.description, labels=self._instrument.labels)
         for labels, buckets in self._buckets.items():
             cumulative = zip(self._written, map(float, accumulate(buckets)), strict=True)
             family.add_metric(labels, list(cumulative), self._sums[labels])
         return family
 
 
-def _by_reason(instrument: str, what: str, counts: Mapping[str, int]) -> Metric:
-    family = CounterMetricFamily(_exposed(instrument), what, labels=[semconv.REASON])
-    for reason, n in counts.items():
-        family.add_metric([_encodable(reason)], n)
+def _family(instrument: Instrument, counts: Mapping[Labels, int]) -> Metric:
+    kind = GaugeMetricFamily if instrument.kind == "gauge" else CounterMetricFamily
+    family = kind(_exposed(instrument), instrument.description, labels=instrument.labels)
+    for labels, n in counts.items():
+        family.add_metric(tuple(map(_encodable, labels)), n)
     return family
 
 
-def _exposed(instrument: str, unit: str = "") -> str:
+def _exposed(instrument: Instrument) -> str:
     """The name of an instrument in Prometheus, without what the kind of metric adds to it."""
-    return instrument.replace(".", "_") + unit
+    return instrument.name.replace(".", "_")
 
 
 def _encodable(text: object) -> str:

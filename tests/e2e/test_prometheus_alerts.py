@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, Histogram, push_to_gateway
 
 from callbot_latency.deploy import rule_file
 from callbot_latency.model.thresholds import Thresholds
-from callbot_latency.pipeline.histograms import bucket_bounds_s
+from callbot_latency.pipeline.instruments import bucket_bounds_s
 from devservers.processes import ServerProcess, free_ports
 from devservers.servers import binary as path_of
 from devservers.stack import Stack, missing_servers

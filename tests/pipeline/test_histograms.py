@@ -17,7 +17,8 @@ from callbot_latency import (
 )
 from callbot_latency.base.drop_counters import dropped, unmeasured
 from callbot_latency.model.operation import ThresholdsMs
-from callbot_latency.pipeline.histograms import Histograms, bucket_bounds_s, views
+from callbot_latency.pipeline.histograms import Histograms, views
+from callbot_latency.pipeline.instruments import bucket_bounds_s
 from callbot_latency.semconv import DURATION_EDGES_S, MAX_NAMES
 from tests.support import measured
 

@@ -13,7 +13,8 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from callbot_latency import LatencyMetric, LatencyTracker, Severity, Thresholds
 from callbot_latency.model.operation import ThresholdsMs
-from callbot_latency.pipeline.histograms import Histograms, bucket_bounds_s, views
+from callbot_latency.pipeline.histograms import Histograms, views
+from callbot_latency.pipeline.instruments import bucket_bounds_s
 from callbot_latency.pipeline.statistics import percentile
 
 latencies = st.floats(0, 1e9, allow_nan=False)

@@ -18,7 +18,7 @@ from callbot_latency import Thresholds, measure_latency_context
 from callbot_latency.base.drop_counters import dropped, unmeasured
 from callbot_latency.delivery.lane import Lane
 from callbot_latency.model.operation import ThresholdsMs
-from callbot_latency.pipeline.histograms import bucket_bounds_s
+from callbot_latency.pipeline.instruments import bucket_bounds_s
 from callbot_latency.pipeline.prometheus_exposition import MAX_SERIES
 from callbot_latency.reporters import PermanentError, TransientError
 from callbot_latency.reporters.pushgateway import PrometheusReporter
