@@ -239,7 +239,6 @@ DROPPED_UNCONFIRMED_SUFFIX: Final = "_unconfirmed"
 DROPPED_CALLBACKS_LOOP_FULL: Final = "callbacks_loop_full"
 DROPPED_AFTER_SHUTDOWN: Final = "after_shutdown"
 DROPPED_NO_TIME: Final = "no_time"
-DROPPED_NO_THREAD: Final = "no_thread"
 
 # Environment.
 ENV_TRACKING_ENABLED: Final = "LATENCY_TRACKING_ENABLED"

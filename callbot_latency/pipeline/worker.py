@@ -1,6 +1,5 @@
 """One bounded queue and one worker between the call and everything that consumes measurements."""
 
-import _thread
 import logging
 import threading
 from collections import deque
@@ -13,7 +12,7 @@ from typing import Any, Final
 
 from .. import semconv
 from ..base.drop_counters import dropped
-from ..base.internal_errors import RateLimiter, call_safely
+from ..base.internal_errors import call_safely
 from ..base.pacing import Pace
 from ..base.phone_numbers import REDACT, PhoneNumbers
 from ..delivery.protocols import Buffered, Consumer, Ticking, TurnReporter
@@ -21,6 +20,7 @@ from ..model.metric import LatencyMetric
 from ..model.thresholds import Thresholds
 from ..model.turn_metric import TurnMetric
 from .converter import to_metric
+from .drop_log import DropLog
 from .tracker import LatencyTracker
 
 __all__ = ["CAPACITY", "Pipeline"]
@@ -69,7 +69,6 @@ class Pipeline:
         self._thresholds = thresholds
         self._phones = phones
         self._capacity = capacity
-        self._tell_drops = RateLimiter()
         self._inherited: Sequence[Any] = ()
         self._reset()
 
@@ -86,11 +85,10 @@ class Pipeline:
         # SimpleQueue.put is documented as reentrant: it may wake the worker from a finaliser or a signal handler.
         self._wake: SimpleQueue[threading.Event | None] = SimpleQueue()
         self._closing = self._closed = self._given_up = False
-        self._drops_told = dropped.by_reason()
-        self._telling = threading.Lock()
+        self._drop_log = DropLog()
         self._thread = threading.Thread(target=self._run, name="callbot_latency.worker", daemon=True)
-        self._resumed = True
-        self._alone = False
+        self.has_threads: bool | None = True
+        """In a forked child None until its threads were started, then whether they could be."""
 
     def start(self) -> None:
         """Start the worker and every reporter."""
@@ -105,41 +103,35 @@ class Pipeline:
         """
         self._inherited = self._queue, self._unreported, self._converting
         self._reset()
-        self._resumed = False
+        self.has_threads = None
         for reporter in self._reporters:
             restart = getattr(reporter, "restart_after_fork", None)
             if restart is not None:
                 call_safely(restart)
 
-    def resume_after_fork(self, *resume: Callable[[], object]) -> None:
-        """In a forked child, thereafter: start the threads, and nobody waits for it.
+    def resume(self, *starts: Callable[[], object]) -> bool:
+        """In a forked child: start the threads, call `starts`, and free what waited in the parent; this takes time.
 
-        A thread does what takes time: it starts the worker and the threads of the reporters, calls `resume`, and lets
-        go of what waited in the parent.
+        Returns:
+            False where the worker's thread cannot be started.
+
         """
         reporters = [reporter.resume for reporter in self._reporters if hasattr(reporter, "resume")]
-        # Not a threading.Thread, whose start waits until it runs.
-        try:
-            _thread.start_new_thread(self._resume, ([self._thread.start, *reporters, *resume],))
-        except RuntimeError:  # there is room for no thread: nobody will report anything, which the end says
-            self._alone, self._inherited = True, ()
-
-    def _resume(self, starts: Sequence[Callable[[], object]]) -> None:
-        for start in starts:
+        for start in (self._thread.start, *reporters, *starts):
             call_safely(_if_there_is_room, start)
-        self._alone = self._thread.ident is None
-        self._resumed = not self._alone
+        self.has_threads = self._thread.ident is not None
         inherited, self._inherited = self._inherited, ()
         for waiting in inherited:
             while waiting:  # one by one: to free them all at once would hold up every other thread
                 waiting.pop()
+        return self.has_threads
 
     def _has_resumed(self, timeout_s: float) -> bool:
         """Wait until a forked child's threads run. A signal handler may do so in the middle of this: without a lock."""
         deadline_s = monotonic() + timeout_s
-        while not (self._resumed or self._alone) and monotonic() < deadline_s:
+        while self.has_threads is None and monotonic() < deadline_s:
             sleep(0.001)
-        return self._resumed
+        return bool(self.has_threads)
 
     def submit(self, item: Any) -> None:
         """Take in a Measurement, a LatencyMetric or a finished span; when full or closed, drop it and count."""
@@ -163,9 +155,6 @@ class Pipeline:
             try:
                 self._convert()
                 self._track()
-                if self._alone:
-                    self._drop(self._unreported, semconv.DROPPED_NO_THREAD)
-                    self._tracked = 0
             finally:
                 self._draining = False
 
@@ -194,15 +183,15 @@ class Pipeline:
         A reader may be interrupted between any two steps, by Ctrl-C or by a signal handler that raises. So all that
         waits is taken in one step of C, where no handler runs, and leaves `_converting` one by one after it was kept.
         """
-        in_hand, unreported = self._converting, self._unreported
+        converting, unreported = self._converting, self._unreported
         with suppress(IndexError):
-            in_hand.extend(map(deque.popleft, repeat(self._queue)))
+            converting.extend(map(deque.popleft, repeat(self._queue)))
         self._remove_converted()
-        amount = len(in_hand) if at_most is None else min(at_most, len(in_hand))
+        amount = len(converting) if at_most is None else min(at_most, len(converting))
         for done in range(amount):
             if self._given_up:
                 return done
-            item = in_hand[0]
+            item = converting[0]
             self._converted_not_removed = True
             try:
                 metric = item if isinstance(item, TurnMetric) else to_metric(item, self._thresholds, self._phones)
@@ -211,7 +200,7 @@ class Pipeline:
                 _log.debug("not a measurement: %s", type(invalid).__name__)
             else:
                 unreported.append((item, metric))
-            in_hand.popleft()
+            converting.popleft()
             self._converted_not_removed = False
         return amount
 
@@ -260,7 +249,6 @@ class Pipeline:
         Where that takes too long, and for what comes until then, the worker does so as it ends.
         """
         self._given_up = True
-        self._closed = self._closed or self._alone
         if self._lock.acquire(timeout=LAST_WORD_S):
             try:
                 self._drop_queue()
@@ -272,9 +260,8 @@ class Pipeline:
         if self._draining:  # by the thread that this one interrupts
             return
         self._remove_converted()
-        reason = semconv.DROPPED_NO_THREAD if self._alone else semconv.DROPPED_NO_TIME
-        for waiting in (self._converting, self._queue, *([self._unreported] if self._alone else [])):
-            self._drop(waiting, reason)
+        for waiting in (self._converting, self._queue):
+            self._drop(waiting, semconv.DROPPED_NO_TIME)
 
     @staticmethod
     def _drop(waiting: MutableSequence[Any], reason: str) -> None:
@@ -294,19 +281,8 @@ class Pipeline:
         for lane in self._lanes:
             call_safely(lane.begin_close, timeout_s)
         closed = [call_safely(lane.wait_closed, max(0.0, deadline_s - monotonic())) for lane in self._lanes]
-        call_safely(self._log_final_drops, max(LAST_WORD_S, deadline_s - monotonic()))
+        call_safely(self._drop_log.write_last, max(LAST_WORD_S, deadline_s - monotonic()))
         return all(closed)
-
-    def _log_final_drops(self, timeout_s: float) -> None:
-        """What was dropped and is not in the log yet, on a thread that nobody has to wait for."""
-        if dropped.by_reason() != self._drops_told:
-            teller = threading.Thread(target=call_safely, args=(self._log_drops,), kwargs={"last": True}, daemon=True)
-            try:
-                teller.start()
-            except RuntimeError:  # from Python 3.12 on no thread starts once the interpreter ends: then here
-                self._log_drops(last=True)
-            else:
-                teller.join(timeout_s)
 
     def _run(self) -> None:
         while self._is_worker_thread() and not self._closing:
@@ -358,7 +334,7 @@ class Pipeline:
             pace.yield_gil()
         for tick in self._ticks:
             call_safely(tick)
-        self._log_drops()
+        self._drop_log.write()
 
     def _report_a_part(self, at_most: int) -> int:
         """Convert and report at most so many, and what a reader has converted; how many were converted."""
@@ -379,21 +355,9 @@ class Pipeline:
                 call_safely(report_turns, turns)
         return converted
 
-    def _log_drops(self, *, last: bool = False) -> None:
-        """Once a minute, and the `last` time whenever that is: together the lines say all that was dropped."""
-        with self._telling:
-            now, before = dropped.by_reason(), self._drops_told
-            if now == before or not (self._tell_drops() or last):
-                return
-            self._drops_told = now
-        new = {reason: n - before.get(reason, 0) for reason, n in now.items()}
-        told = ", ".join(f"{reason}: {n}" for reason, n in sorted(new.items()) if n)
-        _log.warning("telemetry dropped since the last such line: %s", told)
-
 
 def _if_there_is_room(start: Callable[[], object]) -> None:
-    """In a forked child: what a thread that cannot be started would have reported is counted where it waits."""
-    with suppress(RuntimeError):
+    with suppress(RuntimeError):  # no room for another thread
         start()
 
 

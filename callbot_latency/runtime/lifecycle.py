@@ -1,5 +1,6 @@
 """`init()` and `shutdown()`: the wiring, and what happens in a forked child."""
 
+import _thread
 import hashlib
 import logging
 import os
@@ -126,7 +127,24 @@ class _Runtime:
         self.pipeline.restart_after_fork()
 
     def resume_after_fork(self) -> None:
-        self.pipeline.resume_after_fork(self.deadlines.start, self.providers.start)
+        """In a forked child: start the threads, on one that nobody waits for."""
+        # Not a threading.Thread, whose start waits until it runs.
+        try:
+            _thread.start_new_thread(self._start_threads, ())
+        except RuntimeError:
+            self._give_up()
+
+    def _start_threads(self) -> None:
+        if not self.pipeline.resume(self.deadlines.start, self.providers.start):
+            call_safely(self._give_up)
+
+    def _give_up(self) -> None:
+        """No thread can be started: nobody would report what this process measures."""
+        global _runtime
+        self.pipeline.has_threads = False
+        _runtime = None
+        latency_tracker.disconnect()
+        _log.error("no thread can be started in this forked process: callbot_latency measures nothing in it")
 
 
 def _hash_key(secret: bytes) -> bytes:

@@ -636,7 +636,7 @@ def test_a_restart_after_fork_forgets_what_is_the_parents(make: Make, caplog: py
     held = pipeline._lock
     held.acquire()
     pipeline.restart_after_fork()
-    pipeline.resume_after_fork()
+    pipeline.resume()
     pipeline.submit(metric(5))
     assert pipeline.flush(60)
     assert [m.latency_ms for m in seen.metrics] == [5.0]
