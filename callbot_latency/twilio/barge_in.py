@@ -1,9 +1,10 @@
 """The caller speaks while the bot does: from the onset to the silence, and whether anything was said at all."""
 
+from dataclasses import dataclass
 from typing import Final
 
 from ..model.units import NS_PER_MS
-from ..timeline import BargeIn
+from ..timeline import BargeIn, Timeline
 from . import reasons
 from .playback import Cleared, Playback, Utterance
 from .timeline_notifier import TimelineNotifier
@@ -14,22 +15,20 @@ CLEARED_BEFORE_NS: Final = 1_000_000_000
 """A bot may send ``clear`` and only then say that speech began: so long before, the two belong together."""
 
 
+@dataclass(slots=True, eq=False)
 class _Interruption:
-    __slots__ = ("at_ns", "cleared", "is_false", "utterance")
-
-    def __init__(self, at_ns: int, utterance: Utterance | None, cleared: Cleared | None) -> None:
-        self.at_ns = at_ns
-        self.utterance = utterance
-        self.cleared = cleared
-        self.is_false: bool | None = None
+    at_ns: int
+    utterance: Utterance | None
+    cleared: Cleared | None
+    is_false: bool | None = None
 
 
 class Interruptions:
     """At most one is open at a time; it is told once all that can be known of it is known."""
 
-    def __init__(self, playback: Playback, tell: TimelineNotifier) -> None:
+    def __init__(self, playback: Playback, notifier: TimelineNotifier) -> None:
         self._playback = playback
-        self._tell = tell
+        self._notifier = notifier
         self._open: _Interruption | None = None
         self._cleared: Cleared | None = None
 
@@ -46,13 +45,13 @@ class Interruptions:
         if cleared is None or not cleared.was_speaking or at_ns - cleared.at_ns > CLEARED_BEFORE_NS:
             return
         if began_ns > cleared.at_ns:
-            self._tell.unmeasured(reasons.IMPOSSIBLE_ONSET)
+            self._notifier.unmeasured(reasons.IMPOSSIBLE_ONSET)
         self._begin(_Interruption(began_ns, cleared.utterance, cleared))
 
     def _begin(self, interruption: _Interruption) -> None:
         self._close()
         self._open = interruption
-        self._tell.broken_into(interruption.at_ns)
+        self._notifier.notify(Timeline.broken_into, interruption.at_ns)
 
     def cleared(self, cleared: Cleared) -> None:
         """``clear`` was sent."""
@@ -96,7 +95,7 @@ class Interruptions:
     def _close(self) -> None:
         interruption, self._open = self._open, None
         if interruption is not None:
-            self._tell.barge_in(_told(interruption))
+            self._notifier.notify(Timeline.barge_in, _told(interruption))
 
 
 def _told(interruption: _Interruption) -> BargeIn:

@@ -4,7 +4,7 @@ import math
 from typing import Final
 
 from ..model.units import NS_PER_MS
-from ..timeline import Anchor
+from ..timeline import Anchor, Timeline
 from . import reasons
 from .media_clock import MediaClock
 from .timeline_notifier import TimelineNotifier
@@ -30,9 +30,9 @@ _IN_THE_AUDIO: Final = frozenset({Anchor.STT_WORD_END, Anchor.TWILIO_MEDIA_CLOCK
 class Caller:
     """What the bot reports of the caller's speech, checked, on the one clock."""
 
-    def __init__(self, began_ns: int, tell: TimelineNotifier) -> None:
+    def __init__(self, began_ns: int, notifier: TimelineNotifier) -> None:
         self.clock: MediaClock = MediaClock()
-        self._tell = tell
+        self._notifier = notifier
         self._began_ns = began_ns
         self._onset_ns: int | None = None
         self._ended_ns: int | None = None
@@ -41,10 +41,10 @@ class Caller:
         """The instant of the onset, or None where it is impossible."""
         began_ns = self._instant(self._heard_ns(at_ns), delay_ms, audio_ms)
         if began_ns is None or not self._began_ns <= began_ns <= at_ns or began_ns < (self._ended_ns or 0):
-            self._tell.unmeasured(reasons.IMPOSSIBLE_ONSET)
+            self._notifier.unmeasured(reasons.IMPOSSIBLE_ONSET)
             return None
         self._onset_ns = began_ns
-        self._tell.speech_started(began_ns)
+        self._notifier.notify(Timeline.speech_started, began_ns)
         return began_ns
 
     def speech_ended(
@@ -54,16 +54,18 @@ class Caller:
         if uncertainty_ms is None:
             uncertainty_ms = DEFAULT_UNCERTAINTY_MS[source]
         if audio_ms is None and source is Anchor.STT_WORD_END:
-            self._tell.unmeasured(reasons.NO_ANCHOR)
+            self._notifier.unmeasured(reasons.NO_ANCHOR)
             return
         ended_ns = self._ended(at_ns, source, hangover_ms, audio_ms)
         reason = self._fault(ended_ns, at_ns) if _is_length(uncertainty_ms) else reasons.IMPOSSIBLE_ANCHOR
         if ended_ns is None or reason is not None:
-            self._tell.unmeasured(reason or reasons.IMPOSSIBLE_ANCHOR)
+            self._notifier.unmeasured(reason or reasons.IMPOSSIBLE_ANCHOR)
             return
         self._ended_ns = ended_ns
         self._onset_ns = None
-        self._tell.speech_ended(ended_ns, source=source, uncertainty_ms=uncertainty_ms, reported_ns=at_ns)
+        self._notifier.notify(
+            Timeline.speech_ended, ended_ns, source=source, uncertainty_ms=uncertainty_ms, reported_ns=at_ns
+        )
 
     def _ended(self, at_ns: int, source: Anchor, hangover_ms: float, audio_ms: float | None) -> int | None:
         if source is Anchor.LAST_FRAME:

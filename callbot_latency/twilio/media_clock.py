@@ -1,5 +1,6 @@
 """The media clock: from a place in the caller's audio to the instant at which it arrived here."""
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 __all__ = ["MediaClock", "milliseconds_of"]
@@ -23,6 +24,7 @@ def milliseconds_of(value: Any) -> int | None:
     return value
 
 
+@dataclass(slots=True, eq=False)
 class MediaClock:
     """Driven by `media.timestamp`, or, where a message has none, by its bytes.
 
@@ -30,23 +32,18 @@ class MediaClock:
     seconds is what maps the audio to the clock: a message that waited does not move the caller's speech.
     """
 
-    __slots__ = ("_base_ns", "_least_before_ns", "_least_ns", "_window_ns", "arrived_ns", "frame_ns", "position_ns")
-
-    def __init__(self) -> None:
-        self.position_ns: int = 0
-        """End of the audio that has come, in nanoseconds since the stream began."""
-        self.arrived_ns: int | None = None
-        """When the last of it came."""
-        self.frame_ns: int = 0
-        """How much of it came last."""
-        self._base_ns: int | None = None
-        self._least_ns: int | None = None
-        self._least_before_ns: int | None = None
-        self._window_ns = 0
+    position_ns: int = 0
+    """End of the audio that has come, in nanoseconds since the stream began."""
+    arrived_ns: int | None = None
+    """When the last of it came."""
+    _base_ns: int | None = None
+    _least_ns: int | None = None
+    _least_before_ns: int | None = None
+    _window_ns: int = 0
 
     def feed(self, at_ns: int, timestamp_ms: int | None, length_ns: int) -> None:
         """A message of the caller's audio came."""
-        self.arrived_ns, self.frame_ns = at_ns, length_ns
+        self.arrived_ns = at_ns
         if timestamp_ms is None:
             # The bytes alone do not tell of a gap, so that no earlier delay may be compared with this one.
             self.position_ns += length_ns

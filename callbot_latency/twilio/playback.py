@@ -8,9 +8,11 @@ is in it, though the caller did not wait for that, so that the true beginning is
 """
 
 from collections import deque
+from dataclasses import dataclass
 from typing import Final
 
 from ..model.units import NS_PER_MS
+from ..timeline import Timeline
 from . import reasons
 from .timeline_notifier import TimelineNotifier
 
@@ -30,41 +32,27 @@ MAX_MARKS: Final = 1_000
 _MAX_OVERTAKEN: Final = 64
 
 
+@dataclass(slots=True, eq=False)
 class Utterance:
     """Audio that the bot sends without a pause in between; instants and durations in nanoseconds."""
 
-    __slots__ = (
-        "acked_at_ns",
-        "acked_ns",
-        "audible",
-        "audio_ns",
-        "is_ended",
-        "is_filler",
-        "is_started",
-        "marked_ns",
-        "scheduled_ns",
-        "sent_ns",
-        "silence_ns",
-    )
-
-    def __init__(self, sent_ns: int, scheduled_ns: int, is_filler: bool) -> None:
-        self.sent_ns: int = sent_ns
-        """When its first audio was sent."""
-        self.scheduled_ns: int = scheduled_ns
-        """When that would be played, if nothing took time: at once, or after the audio before it."""
-        self.is_filler: bool = is_filler
-        self.audio_ns: int = 0
-        """How much of it was sent."""
-        self.silence_ns: int = 0
-        """How much of it was inaudible before the first audible sample."""
-        self.audible: bool = False
-        self.marked_ns: int = 0
-        """How much of it lies before its last mark."""
-        self.acked_ns: int = 0
-        """How much of it was played, as its marks tell."""
-        self.acked_at_ns: int = 0
-        self.is_started: bool = False
-        self.is_ended: bool = False
+    sent_ns: int
+    """When its first audio was sent."""
+    scheduled_ns: int
+    """When that would be played, if nothing took time: at once, or after the audio before it."""
+    is_filler: bool
+    audio_ns: int = 0
+    """How much of it was sent."""
+    silence_ns: int = 0
+    """How much of it was inaudible before the first audible sample."""
+    audible: bool = False
+    marked_ns: int = 0
+    """How much of it lies before its last mark."""
+    acked_ns: int = 0
+    """How much of it was played, as its marks tell."""
+    acked_at_ns: int = 0
+    is_started: bool = False
+    is_ended: bool = False
 
     @property
     def is_played(self) -> bool:
@@ -72,20 +60,18 @@ class Utterance:
         return self.acked_ns == self.audio_ns
 
 
+@dataclass(slots=True, eq=False)
 class Mark:
     """A mark that was sent and is to come back."""
 
-    __slots__ = ("name", "played_ns", "scheduled_ns", "sent_ns", "utterance")
-
-    def __init__(self, name: str, utterance: Utterance | None, sent_ns: int, scheduled_ns: int) -> None:
-        self.name: str = name
-        self.utterance: Utterance | None = utterance
-        """None where nothing was left to be played: such a mark comes back at once."""
-        self.sent_ns: int = sent_ns
-        self.scheduled_ns: int = scheduled_ns
-        """When it would come back, if nothing but the playing took time."""
-        self.played_ns: int = utterance.audio_ns if utterance is not None else 0
-        """How much of its utterance lies before it."""
+    name: str
+    utterance: Utterance | None
+    """None where nothing was left to be played: such a mark comes back at once."""
+    sent_ns: int
+    scheduled_ns: int
+    """When it would come back, if nothing but the playing took time."""
+    played_ns: int
+    """How much of its utterance lies before it."""
 
     @property
     def pauses_ns(self) -> int:
@@ -95,19 +81,17 @@ class Mark:
         return max(0, self.scheduled_ns - self.utterance.scheduled_ns - self.played_ns)
 
 
+@dataclass(slots=True, eq=False)
 class Cleared:
     """What a ``clear`` took back."""
 
-    __slots__ = ("at_ns", "is_settled", "marks", "silenced_ns", "utterance", "was_speaking")
-
-    def __init__(self, at_ns: int, utterance: Utterance | None, marks: list[Mark], was_speaking: bool) -> None:
-        self.at_ns: int = at_ns
-        self.utterance: Utterance | None = utterance
-        self.marks: list[Mark] = marks
-        self.was_speaking: bool = was_speaking
-        self.silenced_ns: int | None = None
-        """When the last of its marks came back."""
-        self.is_settled: bool = not marks
+    at_ns: int
+    utterance: Utterance | None
+    marks: list[Mark]
+    was_speaking: bool
+    is_settled: bool
+    silenced_ns: int | None = None
+    """When the last of its marks came back."""
 
     @property
     def heard_share(self) -> float | None:
@@ -123,8 +107,8 @@ class Cleared:
 class Playback:
     """The bot's audio in one stream. Nothing here waits."""
 
-    def __init__(self, tell: TimelineNotifier) -> None:
-        self._tell = tell
+    def __init__(self, notifier: TimelineNotifier) -> None:
+        self._notifier = notifier
         self._utterance: Utterance | None = None
         self._marks: deque[Mark] = deque()
         self._overtaken: deque[str] = deque(maxlen=_MAX_OVERTAKEN)
@@ -185,25 +169,26 @@ class Playback:
         utterance = self._utterance
         if utterance is not None and utterance.is_played:
             utterance = None
+        played_ns = 0
         if utterance is not None:
-            utterance.marked_ns = utterance.audio_ns
+            played_ns = utterance.marked_ns = utterance.audio_ns
         if len(self._marks) >= MAX_MARKS:
             self._lose(self._marks.popleft())
-        self._marks.append(Mark(name, utterance, at_ns, max(at_ns, self._scheduled_ns)))
+        self._marks.append(Mark(name, utterance, at_ns, max(at_ns, self._scheduled_ns), played_ns))
 
     def clear(self, at_ns: int) -> Cleared:
         """``clear`` was sent: Twilio plays no more of what it has, and gives every mark back."""
         was_speaking = self.is_speaking(at_ns)
         utterance, self._utterance = self._utterance, None
-        cleared = Cleared(at_ns, utterance, list(self._marks), was_speaking)
+        cleared = Cleared(at_ns, utterance, list(self._marks), was_speaking, is_settled=not self._marks)
         self._marks.clear()
         if utterance is not None and utterance.is_played:
             self._end_at(utterance.acked_at_ns)
         elif utterance is not None:
             if not utterance.is_started:
-                self._tell.unmeasured(reasons.CLEARED_BEFORE_MARK)
+                self._notifier.unmeasured(reasons.CLEARED_BEFORE_MARK)
             elif not cleared.marks:
-                self._tell.unmeasured(reasons.NO_END_MARK)
+                self._notifier.unmeasured(reasons.NO_END_MARK)
         if cleared.marks:
             self._cleared.append(cleared)
         self._scheduled_ns = at_ns
@@ -219,12 +204,12 @@ class Playback:
         if before is not None:
             for _ in range(before):
                 self._overtaken.append(self._marks.popleft().name)
-                self._tell.unmeasured(reasons.MARK_OUT_OF_ORDER)
+                self._notifier.unmeasured(reasons.MARK_OUT_OF_ORDER)
             self._played(at_ns, self._marks.popleft())
         elif name in self._overtaken:
             self._overtaken.remove(name)
         else:
-            self._tell.unmeasured(reasons.UNKNOWN_MARK)
+            self._notifier.unmeasured(reasons.UNKNOWN_MARK)
 
     def _returned_cleared(self, at_ns: int, name: str) -> bool:
         for cleared in self._cleared:
@@ -249,7 +234,7 @@ class Playback:
             return
         delay_ns = at_ns - mark.scheduled_ns
         if delay_ns < -PACKET_NS:
-            self._tell.unmeasured(reasons.IMPOSSIBLE_MARK)
+            self._notifier.unmeasured(reasons.IMPOSSIBLE_MARK)
             return
         self._delay_ns = delay_ns = max(0, delay_ns)
         utterance.acked_ns, utterance.acked_at_ns = mark.played_ns, at_ns
@@ -265,11 +250,13 @@ class Playback:
         # Not before what was said before it ended, and not after the mark itself.
         started_ns = min(at_ns, max(utterance.scheduled_ns + delay_ns, self._told_ns))
         self._told_ns = started_ns
-        self._tell.playback_started(started_ns, uncertainty_ms=uncertainty_ns / NS_PER_MS, sent_ns=utterance.sent_ns)
+        self._notifier.notify(
+            Timeline.playback_started, started_ns, uncertainty_ms=uncertainty_ns / NS_PER_MS, sent_ns=utterance.sent_ns
+        )
 
     def _end_at(self, at_ns: int) -> None:
         self._told_ns = max(self._told_ns, at_ns)
-        self._tell.playback_ended(self._told_ns)
+        self._notifier.notify(Timeline.playback_ended, self._told_ns)
 
     def _note_round_trip(self, took_ns: int) -> None:
         if self._round_trip_ns is None or took_ns < self._round_trip_ns:
@@ -299,9 +286,9 @@ class Playback:
         if utterance.is_played:
             self._end_at(utterance.acked_at_ns)
         elif not utterance.marked_ns:
-            self._tell.unmeasured(reasons.NO_MARK)
+            self._notifier.unmeasured(reasons.NO_MARK)
         elif utterance.marked_ns < utterance.audio_ns:
-            self._tell.unmeasured(reasons.NO_END_MARK)
+            self._notifier.unmeasured(reasons.NO_END_MARK)
 
     def hung_up(self) -> None:
         """The call is over: no mark comes back any more."""
@@ -309,10 +296,10 @@ class Playback:
         if utterance is not None and utterance.is_played:
             self._end_at(utterance.acked_at_ns)
         elif utterance is not None and not utterance.is_started:
-            self._tell.unmeasured(reasons.HUNG_UP_BEFORE_MARK if utterance.marked_ns else reasons.NO_MARK)
+            self._notifier.unmeasured(reasons.HUNG_UP_BEFORE_MARK if utterance.marked_ns else reasons.NO_MARK)
         self._marks.clear()
         self._cleared.clear()
 
     def _lose(self, mark: Mark) -> None:
         self._overtaken.append(mark.name)
-        self._tell.unmeasured(reasons.LOST_MARK)
+        self._notifier.unmeasured(reasons.LOST_MARK)

@@ -3,8 +3,8 @@
 import json
 import time
 from collections.abc import Callable, Mapping
-from types import TracebackType
-from typing import Any, Final, Self
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any, Final
 
 from ..base.internal_errors import call_safely
 from ..model.units import NS_PER_MS, NS_PER_S
@@ -18,7 +18,7 @@ from .playback import Playback
 from .timeline_notifier import TimelineNotifier
 from .webhook import custom_parameters
 
-__all__ = ["Filler", "TwilioMediaStream"]
+__all__ = ["TwilioMediaStream"]
 
 Message = Mapping[str, Any] | str | bytes | bytearray
 
@@ -42,32 +42,32 @@ class TwilioMediaStream:
 
     def __init__(self, timeline: Timeline | None = None, *, clock: Callable[[], int] = time.perf_counter_ns) -> None:
         self._clock = clock
-        self._tell = TimelineNotifier(timeline)
+        self._notifier = TimelineNotifier(timeline)
         self._stream_sid: str | None = None
         self._parameters: dict[str, str] = {}
         self._is_over = False
         self._reset(clock())
 
     def _reset(self, at_ns: int) -> None:
-        self._caller = Caller(at_ns, self._tell)
-        self._playback = Playback(self._tell)
-        self._interruptions = Interruptions(self._playback, self._tell)
+        self._caller = Caller(at_ns, self._notifier)
+        self._playback = Playback(self._notifier)
+        self._interruptions = Interruptions(self._playback, self._notifier)
         self._sample_ns = NS_PER_S // _RATE
         self._is_mulaw = True
 
     @property
     def timeline(self) -> Timeline | None:
         """Who is told; unless it is set, that of the bound call, once there is one. Another call's begins anew."""
-        return self._tell.timeline
+        return self._notifier.timeline
 
     @timeline.setter
     def timeline(self, timeline: Timeline | None) -> None:
-        self._tell.timeline = timeline
+        self._notifier.timeline = timeline
 
     @property
     def call_sid(self) -> str | None:
         """The call's id, ``CA...``, once ``start`` came."""
-        return self._tell.call_sid
+        return self._notifier.call_sid
 
     @property
     def stream_sid(self) -> str | None:
@@ -135,7 +135,7 @@ class TwilioMediaStream:
         stream_sid = message.get("streamSid")
         if stream_sid is None or self._stream_sid is None or stream_sid == self._stream_sid:
             return True
-        self._tell.unmeasured(reasons.OTHER_STREAM)
+        self._notifier.unmeasured(reasons.OTHER_STREAM)
         return False
 
     def _start(self, at_ns: int, message: Mapping[str, Any]) -> None:
@@ -146,7 +146,7 @@ class TwilioMediaStream:
             return  # the same once more
         if self._stream_sid is not None or self._is_over:
             self._begin_anew(at_ns, call_sid)
-        self._stream_sid, self._tell.call_sid = stream_sid, call_sid
+        self._stream_sid, self._notifier.call_sid = stream_sid, call_sid
         self._parameters = custom_parameters(message)
         media_format = _part(start, "mediaFormat")
         rate = media_format.get("sampleRate", _RATE)
@@ -155,9 +155,9 @@ class TwilioMediaStream:
 
     def _begin_anew(self, at_ns: int, call_sid: str | None) -> None:
         """Another stream on this connection: of the same call it goes on, of another one it is another timeline's."""
-        if self._tell.call_sid is not None and call_sid != self._tell.call_sid:
+        if self._notifier.call_sid is not None and call_sid != self._notifier.call_sid:
             self._hang_up(at_ns)
-            self._tell.timeline = None
+            self._notifier.timeline = None
         else:
             self._finish()
         self._is_over = False
@@ -181,10 +181,12 @@ class TwilioMediaStream:
             return
         silence_ns = self._leading_silence_ns(payload)
         if is_first:
-            self._tell.audio_sent(at_ns, leading_silence_ns=silence_ns, is_filler=utterance.is_filler)
+            self._notifier.notify(
+                Timeline.audio_sent, at_ns, leading_silence_ns=silence_ns, is_filler=utterance.is_filler
+            )
             utterance.audible = silence_ns is not None or not self._is_mulaw
         elif silence_ns is not None:
-            self._tell.audible_after(utterance.silence_ns + silence_ns)
+            self._notifier.notify(Timeline.audible_after, utterance.silence_ns + silence_ns)
             utterance.audible = True
         if not utterance.audible:
             utterance.silence_ns += length_ns
@@ -197,7 +199,7 @@ class TwilioMediaStream:
         if not self._is_over:
             self._finish()
             self._is_over = True
-            self._tell.hung_up(at_ns)
+            self._notifier.notify(Timeline.hung_up, at_ns)
 
     def _finish(self) -> None:
         self._playback.hung_up()
@@ -260,7 +262,7 @@ class TwilioMediaStream:
         try:
             anchor = Anchor(source)
         except ValueError:
-            self._tell.unmeasured(reasons.UNKNOWN_ANCHOR)
+            self._notifier.unmeasured(reasons.UNKNOWN_ANCHOR)
             return
         self._caller.speech_ended(at_ns, anchor, hangover_ms, uncertainty_ms, audio_ms)
 
@@ -281,31 +283,16 @@ class TwilioMediaStream:
             self._playback.end()
         self._interruptions.review()
 
-    def filler(self, on: bool = True) -> "Filler":
+    def filler(self, on: bool = True) -> AbstractContextManager[object]:
         """What is sent from now on is a filler, or cached: no answer. ``with stream.filler():`` ends that again."""
         self._playback.is_filler = bool(on)
-        return Filler(self)
+        block = ExitStack()
+        block.callback(self.filler, on=False)
+        return block
 
     def new_utterance(self) -> None:
         """What is sent next is something new, though the bot may not have fallen silent before."""
         self._playback.begins_anew = True
-
-
-class Filler:
-    """What `TwilioMediaStream.filler` gives back, for a ``with`` block."""
-
-    __slots__ = ("_stream",)
-
-    def __init__(self, stream: TwilioMediaStream) -> None:
-        self._stream = stream
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._stream.filler(on=False)
 
 
 def _parsed(message: Message) -> Mapping[str, Any]:

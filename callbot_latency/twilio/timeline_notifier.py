@@ -1,14 +1,19 @@
 """The one way from a media stream to the call's timeline."""
 
+from collections.abc import Callable
+from typing import Concatenate, ParamSpec
+
 from ..base.internal_errors import call_safely
-from ..timeline import Anchor, BargeIn, Timeline
+from ..timeline import Timeline
 from ..tracing.context import bound
 
 __all__ = ["TimelineNotifier"]
 
+P = ParamSpec("P")
+
 
 class TimelineNotifier:
-    """Tells a timeline, if there is one; a fault of its own stays there.
+    """Reports events to a timeline, if there is one; what that raises goes no further.
 
     Unless one is given, that is the timeline of the call which is bound where something is told, if that is not known
     to be another call than `call_sid`; and where none is bound, the one that was before.
@@ -44,48 +49,12 @@ class TimelineNotifier:
     def timeline(self, timeline: Timeline | None) -> None:
         self._given, self._bound = timeline, None
 
-    def speech_started(self, at_ns: int) -> None:
-        if self.timeline is not None:
-            call_safely(self.timeline.speech_started, at_ns)
-
-    def speech_ended(self, at_ns: int, *, source: Anchor, uncertainty_ms: float, reported_ns: int) -> None:
-        if self.timeline is not None:
-            call_safely(
-                self.timeline.speech_ended,
-                at_ns,
-                source=source,
-                uncertainty_ms=uncertainty_ms,
-                reported_ns=reported_ns,
-            )
-
-    def audio_sent(self, at_ns: int, *, leading_silence_ns: int | None, is_filler: bool) -> None:
-        if self.timeline is not None:
-            call_safely(self.timeline.audio_sent, at_ns, leading_silence_ns=leading_silence_ns, is_filler=is_filler)
-
-    def audible_after(self, leading_silence_ns: int) -> None:
-        if self.timeline is not None:
-            call_safely(self.timeline.audible_after, leading_silence_ns)
-
-    def playback_started(self, at_ns: int, *, uncertainty_ms: float, sent_ns: int) -> None:
-        if self.timeline is not None:
-            call_safely(self.timeline.playback_started, at_ns, uncertainty_ms=uncertainty_ms, sent_ns=sent_ns)
-
-    def playback_ended(self, at_ns: int) -> None:
-        if self.timeline is not None:
-            call_safely(self.timeline.playback_ended, at_ns)
-
-    def broken_into(self, at_ns: int) -> None:
-        if self.timeline is not None:
-            call_safely(self.timeline.broken_into, at_ns)
-
-    def barge_in(self, barge_in: BargeIn) -> None:
-        if self.timeline is not None:
-            call_safely(self.timeline.barge_in, barge_in)
+    def notify(self, event: Callable[Concatenate[Timeline, P], None], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Call that method of the timeline."""
+        timeline = self.timeline
+        if timeline is not None:
+            call_safely(getattr(timeline, event.__name__), *args, **kwargs)
 
     def unmeasured(self, reason: str) -> None:
-        if self.timeline is not None:
-            call_safely(self.timeline.unmeasured, reason)
-
-    def hung_up(self, at_ns: int) -> None:
-        if self.timeline is not None:
-            call_safely(self.timeline.hung_up, at_ns)
+        """Report that an anchor or mark is missing, stale or impossible."""
+        self.notify(Timeline.unmeasured, reason)

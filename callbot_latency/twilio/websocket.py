@@ -1,7 +1,8 @@
 """A WebSocket of Starlette or FastAPI that feeds a media stream with what passes through it."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeVar, cast
+from functools import partial
+from typing import Any, Final, TypeVar, cast
 
 from .stream import TwilioMediaStream
 
@@ -24,22 +25,25 @@ def measured_websocket(websocket: W, stream: TwilioMediaStream) -> W:
     return cast("W", _MeasuredWebSocket(websocket, stream))
 
 
+_RECEIVING: Final = frozenset({"receive_json", "receive_text", "receive_bytes"})
+_SENDING: Final = frozenset({"send_json", "send_text", "send_bytes"})
+_ITERATING: Final = {"iter_json": "receive_json", "iter_text": "receive_text", "iter_bytes": "receive_bytes"}
+
+
 class _MeasuredWebSocket:
     def __init__(self, websocket: Any, stream: TwilioMediaStream) -> None:
         self._websocket = websocket
         self._stream = stream
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._websocket, name)
-
-    async def receive_json(self, *args: Any, **kwargs: Any) -> Any:
-        return await self._received(self._websocket.receive_json, *args, **kwargs)
-
-    async def receive_text(self) -> Any:
-        return await self._received(self._websocket.receive_text)
-
-    async def receive_bytes(self) -> Any:
-        return await self._received(self._websocket.receive_bytes)
+        if name in _ITERATING:
+            return partial(self._until_disconnect, getattr(self, _ITERATING[name]))
+        method = getattr(self._websocket, name)
+        if name in _RECEIVING:
+            return partial(self._received, method)
+        if name in _SENDING:
+            return partial(self._sent, method)
+        return method
 
     async def _received(self, receive: Callable[..., Awaitable[R]], *args: Any, **kwargs: Any) -> R:
         try:
@@ -51,6 +55,10 @@ class _MeasuredWebSocket:
         self._stream.on_message(cast("Any", message))
         return message
 
+    async def _sent(self, send: Callable[..., Awaitable[None]], data: Any, *args: Any, **kwargs: Any) -> None:
+        self._stream.on_send(data)
+        await send(data, *args, **kwargs)
+
     async def receive(self) -> Any:
         event = await self._websocket.receive()
         if event.get("type") == "websocket.disconnect":
@@ -58,18 +66,6 @@ class _MeasuredWebSocket:
         elif event.get("type") == "websocket.receive":
             self._stream.on_message(event.get("text") or event.get("bytes") or b"")
         return event
-
-    async def iter_json(self) -> AsyncIterator[Any]:
-        async for message in self._until_disconnect(self.receive_json):
-            yield message
-
-    async def iter_text(self) -> AsyncIterator[str]:
-        async for message in self._until_disconnect(self.receive_text):
-            yield message
-
-    async def iter_bytes(self) -> AsyncIterator[bytes]:
-        async for message in self._until_disconnect(self.receive_bytes):
-            yield message
 
     async def _until_disconnect(self, receive: Callable[[], Awaitable[R]]) -> AsyncIterator[R]:
         while True:
@@ -80,18 +76,6 @@ class _MeasuredWebSocket:
                     return
                 raise
             yield message
-
-    async def send_json(self, data: Any, *args: Any, **kwargs: Any) -> None:
-        self._stream.on_send(data)
-        await self._websocket.send_json(data, *args, **kwargs)
-
-    async def send_text(self, data: str) -> None:
-        self._stream.on_send(data)
-        await self._websocket.send_text(data)
-
-    async def send_bytes(self, data: bytes) -> None:
-        self._stream.on_send(data)
-        await self._websocket.send_bytes(data)
 
     async def send(self, message: Any) -> None:
         if message.get("type") == "websocket.send":
