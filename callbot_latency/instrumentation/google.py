@@ -11,7 +11,7 @@ from ..model.operation import OperationType
 from .base import ClientInstrumentor
 from .measured_call import CallPlan, Planner, measured, measured_async, operation
 from .patching import Target
-from .streamed_requests import measure_streamed_requests, measure_streamed_requests_async
+from .streamed_requests import field_of, measure_streamed_requests, measure_streamed_requests_async, texts_of
 
 __all__ = ["GoogleInstrumentor"]
 
@@ -53,20 +53,9 @@ def _targets(package: str, name: str) -> Iterator[Target]:
                 yield Target(owner, method, streamed(named, reading))
 
 
-def _field(message: Any, *names: str) -> Any:
-    """What stands in a request, which may be a message, a dictionary, or missing."""
-    for name in names:
-        message = message.get(name) if isinstance(message, Mapping) else getattr(message, name, None)
-    return message
-
-
 def _argument(args: tuple[Any, ...], kwargs: Mapping[str, Any], name: str) -> Any:
-    given = _field(args[0] if args else kwargs.get("request"), name)
+    given = field_of(args[0] if args else kwargs.get("request"), name)
     return kwargs.get(name) or given
-
-
-def _texts(**facts: Any) -> dict[str, str]:
-    return {name: value for name, value in facts.items() if isinstance(value, str) and value}
 
 
 def _recognizing(named: Any) -> Planner:
@@ -74,10 +63,12 @@ def _recognizing(named: Any) -> Planner:
         config, audio = _argument(args, kwargs, "config"), _argument(args, kwargs, "audio")
 
         def finish(_session: ActiveSession, measurement: Measurement, _result: Any) -> None:
-            duration_ms = _audio_ms(config, _field(audio, "content"), _BYTES_OF_HEARD, header=0)
+            duration_ms = _audio_ms(config, field_of(audio, "content"), _BYTES_OF_HEARD, header=0)
             measurement.set_audio(duration_ms=duration_ms)
 
-        return CallPlan(named, _texts(model=_field(config, "model"), language=_field(config, "language_code")), finish)
+        return CallPlan(
+            named, texts_of(model=field_of(config, "model"), language=field_of(config, "language_code")), finish
+        )
 
     return plan
 
@@ -92,7 +83,9 @@ def _synthesizing(named: Any) -> Planner:
             duration_ms = _audio_ms(config, audio, _BYTES_OF_SPOKEN, header)
             measurement.set_audio(duration_ms=duration_ms, size_bytes=len(audio))
 
-        return CallPlan(named, _texts(voice=_field(voice, "name"), language=_field(voice, "language_code")), finish)
+        return CallPlan(
+            named, texts_of(voice=field_of(voice, "name"), language=field_of(voice, "language_code")), finish
+        )
 
     return plan
 
@@ -105,11 +98,14 @@ _BYTES_OF_SPOKEN: Final = {1: 2, 5: 1, 6: 1, 7: 2}
 
 
 def _audio_ms(config: Any, audio: Any, sample_bytes: Mapping[int, int], header: int) -> float | None:
-    encoding, rate = _field(config, "audio_encoding") or _field(config, "encoding"), _field(config, "sample_rate_hertz")
+    encoding, rate = (
+        field_of(config, "audio_encoding") or field_of(config, "encoding"),
+        field_of(config, "sample_rate_hertz"),
+    )
     size = sample_bytes.get(encoding) if isinstance(encoding, int) else None
     if size is None or not rate or not isinstance(audio, bytes):
         return None
-    channels = _field(config, "audio_channel_count") or 1
+    channels = field_of(config, "audio_channel_count") or 1
     return float((len(audio) - header) / size / channels / rate * 1000)
 
 

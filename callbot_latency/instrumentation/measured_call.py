@@ -12,7 +12,7 @@ from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, create_key, get
 from ..base.internal_errors import call_safely
 from ..measuring.active_session import ActiveSession, active
 from ..measuring.measurement import Measurement, Operation, checked_name
-from ..measuring.returned_streams import DEFAULT_SPEC, ReturnedStream
+from ..measuring.returned_streams import DEFAULT_SPEC, ReturnedStream, wrap_stream
 from ..model.operation import OperationType
 from ..tracing.context import attach, detach
 
@@ -42,16 +42,13 @@ def reason(exc: BaseException) -> str:
     """The exception's type and the codes it carries: never its text, which quotes prompts, queries and answers."""
     if isinstance(exc, ReportedError):
         return str(exc)
-    codes = [code for name in ("status_code", "grpc_status_code", "status", "code") for code in _codes(exc, name)]
+    names = ("status_code", "grpc_status_code", "status", "code")
+    codes = [code for name in names for code in _texts(getattr(exc, name, None))]
     content = getattr(exc, "content", None)
     if isinstance(content, list) and content and isinstance(content[0], Mapping):
         codes += _texts(content[0].get("errorCode"))
     name = type(exc).__name__
     return f"{name} ({', '.join(dict.fromkeys(codes))})" if codes else name
-
-
-def _codes(exc: BaseException, name: str) -> list[str]:
-    return _texts(getattr(exc, name, None))
 
 
 def _texts(code: Any) -> list[str]:
@@ -187,10 +184,7 @@ def measured_async(planner: Planner) -> Callable[..., Any]:
 
 
 def body_measured(
-    session: ActiveSession,
-    measurement: Measurement,
-    response: Any,
-    failure: BaseException | None = None,
+    session: ActiveSession, measurement: Measurement, response: Any, failure: BaseException | None = None
 ) -> bool:
     """Whether the body of this answer of httpx (or of httpx2) is still to be read, and is measured from now on.
 
@@ -198,7 +192,5 @@ def body_measured(
     """
     if response.is_closed or response.is_stream_consumed:
         return False
-    from ..measuring.returned_streams import wrap_stream
-
     response.stream = wrap_stream(ReturnedStream(session, measurement, DEFAULT_SPEC, failure), response.stream)
     return True

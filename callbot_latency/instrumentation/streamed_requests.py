@@ -17,15 +17,13 @@ from ..measuring.returned_streams import ReturnedStream, StreamSpec, wrap_stream
 from ..model.operation import OperationType
 from .measured_call import is_suppressed
 
-__all__ = ["measure_streamed_requests", "measure_streamed_requests_async"]
+__all__ = ["field_of", "measure_streamed_requests", "measure_streamed_requests_async", "texts_of"]
 
 _END_OF_SPEECH: Final = frozenset({"END_OF_SINGLE_UTTERANCE", "SPEECH_ACTIVITY_END"})
 
 
 class _Conversation(ReturnedStream):
     """The measurement of such a stream: its clock starts when the provider is waited for."""
-
-    __slots__ = ("_asked_ns", "_begun_ns", "_hears", "_lock", "_open")
 
     def __init__(self, session: ActiveSession, measurement: Measurement, spec: StreamSpec) -> None:
         super().__init__(session, measurement, spec)
@@ -91,19 +89,23 @@ def _ends_speech(response: Any) -> bool:
     return getattr(event, "name", None) in _END_OF_SPEECH
 
 
-def _read(message: Any, name: str) -> Any:
-    return message.get(name) if isinstance(message, Mapping) else getattr(message, name, None)
+def field_of(message: Any, *names: str) -> Any:
+    """What stands in a request, which may be a message, a dictionary, or missing."""
+    for name in names:
+        message = message.get(name) if isinstance(message, Mapping) else getattr(message, name, None)
+    return message
+
+
+def texts_of(**facts: Any) -> dict[str, str]:
+    """Those facts that are texts and say something."""
+    return {name: value for name, value in facts.items() if isinstance(value, str) and value}
 
 
 def _facts(request: Any) -> dict[str, str]:
-    streaming = _read(request, "streaming_config")
-    config, voice = _read(streaming, "config"), _read(streaming, "voice")
-    facts = {
-        "model": _read(config, "model"),
-        "voice": _read(voice, "name"),
-        "language": _read(config, "language_code") or _read(voice, "language_code"),
-    }
-    return {name: value for name, value in facts.items() if isinstance(value, str) and value}
+    streaming = field_of(request, "streaming_config")
+    config, voice = field_of(streaming, "config"), field_of(streaming, "voice")
+    language = field_of(config, "language_code") or field_of(voice, "language_code")
+    return texts_of(model=field_of(config, "model"), voice=field_of(voice, "name"), language=language)
 
 
 def _noted(requests: Iterable[Any], stream: _Conversation) -> Iterator[Any]:

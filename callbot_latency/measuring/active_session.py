@@ -24,45 +24,29 @@ _log = logging.getLogger(LOGGER_SWITCH)
 class ActiveSession(Protocol):
     """The session that measures, as its users see it; `session.Session` is the one there is."""
 
-    @property
-    def spans(self) -> "SpanFactory":
-        """Starts the spans."""
+    spans: "SpanFactory"
+    """Starts the spans."""
 
     @property
     def open_measurements(self) -> dict[int, Any]:
         """The measurements that are running, by span id."""
 
-    @property
-    def submit(self) -> Callable[[Any], None]:
-        """Enqueues a finished measurement, turn or span."""
-
-    @property
-    def flush(self) -> Callable[[float], bool]:
-        """Waits so many seconds until everything finished is with its reporters."""
-
-    @property
-    def turn_numbers(self) -> "BoundedMap[str, Iterator[int]]":
-        """The turn numbers of each of the newest calls: one sequence for a call, however often it is opened."""
-
-    @property
-    def timelines(self) -> "WeakSet[BoundTimeline]":
-        """The timelines of the bound calls."""
-
-    @property
-    def opened_calls(self) -> "deque[tuple[str, int | None, Mapping[str, Any]]] | None":
-        """Call_sid, turn number and metadata of opened calls and turns, where alert rules ask for them."""
-
-    @property
-    def phones(self) -> "PhoneNumbers":
-        """Redacts phone numbers in metadata."""
-
-    @property
-    def propagates_to(self) -> Callable[[str], bool]:
-        """Whether a call's headers may go to a URL."""
-
-    @property
-    def follows_foreign(self) -> bool:
-        """Whether the spans of frameworks are recognised."""
+    submit: Callable[[Any], None]
+    """Enqueues a finished measurement, turn or span."""
+    flush: Callable[[float], bool]
+    """Waits so many seconds until everything finished is with its reporters."""
+    turn_numbers: "BoundedMap[str, Iterator[int]]"
+    """The turn numbers of each of the newest calls: one sequence for a call, however often it is opened."""
+    timelines: "WeakSet[BoundTimeline]"
+    """The timelines of the bound calls."""
+    opened_calls: "deque[tuple[str, int | None, Mapping[str, Any]]] | None"
+    """Call_sid, turn number and metadata of opened calls and turns, where alert rules ask for them."""
+    phones: "PhoneNumbers"
+    """Redacts phone numbers in metadata."""
+    propagates_to: Callable[[str], bool]
+    """Whether a call's headers may go to a URL."""
+    follows_foreign: bool
+    """Whether the spans of frameworks are recognised."""
 
     def span_factory(self) -> "SpanFactory | None":
         """Return what starts spans that are no operation."""

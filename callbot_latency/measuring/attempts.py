@@ -12,6 +12,7 @@ import itertools
 import logging
 from collections.abc import Mapping
 from contextvars import Token
+from dataclasses import dataclass, field
 from functools import lru_cache
 from time import perf_counter_ns
 from typing import Any, Final
@@ -48,23 +49,20 @@ class AttemptHandle(Handle):
         """
 
 
+@dataclass(slots=True, eq=False)
 class _Attempt(AttemptHandle):
     """An open attempt of an operation."""
 
-    __slots__ = ("attempts", "context", "hedge", "measurement", "number", "overtaken", "reason", "token")
-
-    token: "Token[Context]"
-
-    def __init__(self, attempts: "_Attempts", measurement: Measurement, number: int) -> None:
-        self.attempts: _Attempts = attempts
-        self.measurement: Measurement = measurement
-        self.number: int = number
-        self.context: Context = measurement.context
-        self.reason: str | None = None
-        """Why it is no answer; None where it is one, or is not over."""
-        self.overtaken: bool = False
-        """Whether another one answered while it ran."""
-        self.hedge: str | None = None
+    attempts: "_Attempts"
+    measurement: Measurement
+    number: int
+    context: Context
+    token: "Token[Context]" = field(init=False)
+    reason: str | None = None
+    """Why it is no answer; None where it is one, or is not over."""
+    overtaken: bool = False
+    """Whether another one answered while it ran."""
+    hedge: str | None = None
 
     def set_provider(self, provider: str | None, /) -> None:
         self.measurement.set_provider(provider)
@@ -104,7 +102,7 @@ class _Attempts:
         self._losers: set[str] = set()
 
     def begin(self, measurement: Measurement) -> _Attempt:
-        begun = _Attempt(self, measurement, next(self._numbers))
+        begun = _Attempt(self, measurement, next(self._numbers), measurement.context)
         if vars(self).setdefault("first", begun) is begun:
             self.requested = measurement.provider
         self.open[begun.number] = begun

@@ -29,20 +29,6 @@ Y = TypeVar("Y")
 class Stream:
     """The measurement of one stream: opened at its first step, ended exactly once."""
 
-    __slots__ = (
-        "_await_times",
-        "_broken_off",
-        "_busy_ns",
-        "_context",
-        "_items",
-        "_largest_gap_ns",
-        "_measurement",
-        "_no_bytes",
-        "_session",
-        "_size",
-        "_var",
-    )
-
     def __init__(self, session: ActiveSession, measurement: Measurement) -> None:
         self._session = session
         self._measurement: Measurement | None = measurement

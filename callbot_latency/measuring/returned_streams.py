@@ -69,8 +69,6 @@ class ReturnedStream(Stream):
 
     """
 
-    __slots__ = ("_failure", "_is_whole", "_last_ns", "_spec")
-
     def __init__(
         self, session: ActiveSession, measurement: Measurement, spec: StreamSpec, failure: BaseException | None = None
     ) -> None:
