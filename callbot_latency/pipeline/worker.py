@@ -8,7 +8,7 @@ from contextlib import suppress
 from itertools import repeat
 from queue import Empty, SimpleQueue
 from time import monotonic, sleep
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from .. import semconv
 from ..base.drop_counters import dropped
@@ -25,15 +25,13 @@ from .tracker import LatencyTracker
 
 __all__ = ["CAPACITY", "Pipeline"]
 
+R = TypeVar("R")
+
 CAPACITY: Final = 16_384
 """How many measurements may wait for the worker."""
 PARTS: Final = 64
 LARGEST_PART: Final = 10
-"""Of what waits the worker converts and reports one of so many parts, one to ten, before it gives way.
-
-One takes some 50 microseconds, and whoever wants the interpreter's lock waits for all of them. Where it is called, as
-by a breach, its parts are the largest.
-"""
+"""The worker reports one of so many parts of what waits, at most ten items of 50 microseconds, then yields the GIL."""
 INTERVAL_S: Final = 0.1
 """How often the worker looks without being woken."""
 LAST_WORD_S: Final = 0.1
@@ -61,11 +59,9 @@ class Pipeline:
     ) -> None:
         self._tracker = tracker
         self._reporters = tuple(reporters)
-        self._lanes: list[Buffered] = [reporter for reporter in self._reporters if isinstance(reporter, Buffered)]
-        self._ticks = [reporter.tick for reporter in self._reporters if isinstance(reporter, Ticking)]
-        self._turn_reports = [
-            reporter.report_turns for reporter in self._reporters if isinstance(reporter, TurnReporter)
-        ]
+        self._lanes: list[Buffered] = [each for each in self._reporters if isinstance(each, Buffered)]
+        self._ticks = [each.tick for each in self._reporters if isinstance(each, Ticking)]
+        self._turn_reports = [each.report_turns for each in self._reporters if isinstance(each, TurnReporter)]
         self._thresholds = thresholds
         self._phones = phones
         self._capacity = capacity
@@ -97,17 +93,13 @@ class Pipeline:
         self._thread.start()
 
     def restart_after_fork(self) -> None:
-        """In a forked child: what waits is the parent's to report; locks and threads are made anew.
-
-        Nothing waits here, nor before the fork: what the worker was in the middle of is the parent's, or made anew.
-        """
+        """In a forked child: what waits is the parent's to report; locks and threads are new. Waits for nothing."""
         self._inherited = self._queue, self._unreported, self._converting
         self._reset()
         self.has_threads = None
         for reporter in self._reporters:
-            restart = getattr(reporter, "restart_after_fork", None)
-            if restart is not None:
-                call_safely(restart)
+            if hasattr(reporter, "restart_after_fork"):
+                call_safely(reporter.restart_after_fork)
 
     def resume(self, *starts: Callable[[], object]) -> bool:
         """In a forked child: start the threads, call `starts`, and free what waited in the parent; this takes time.
@@ -147,28 +139,31 @@ class Pipeline:
 
     def drain(self) -> None:
         """Convert what waits and give it to the tracker: after this, a read sees all that finished before."""
+        self._exclusively(self._convert_and_track)
+
+    def discard(self) -> None:
+        """Keep what waits for the reporters alone: the tracker does not get it."""
+        self._exclusively(self._convert_past_tracker)
+
+    def _exclusively(self, work: Callable[[], R]) -> R | None:
+        """Do what changes what waits; nothing where this interrupts that, as a signal handler or finaliser may."""
         with self._lock:
             if self._draining:
-                # A signal handler or finaliser that reads, in the middle of this: what is there is there.
-                return
+                return None
             self._draining = True
             try:
-                self._convert()
-                self._track()
+                return work()
             finally:
                 self._draining = False
 
-    def discard(self) -> None:
-        """Convert nothing of what waits for the tracker, but keep it for the reporters."""
-        with self._lock:
-            if self._draining:
-                return
-            self._draining = True
-            try:
-                self._convert()
-                self._tracked = len(self._unreported)
-            finally:
-                self._draining = False
+    def _convert_past_tracker(self) -> None:
+        self._convert()
+        self._tracked = len(self._unreported)
+
+    def _convert_and_track(self, at_most: int | None = None) -> int:
+        converted = self._convert(at_most)
+        self._track()
+        return converted
 
     def _track(self) -> None:
         """Give the tracker what it has not had, one by one: an interrupted reader leaves the rest to the next."""
@@ -206,12 +201,8 @@ class Pipeline:
 
     def _remove_converted(self) -> None:
         """Drop from `_converting` what an interrupted reader had kept, and not let go of."""
-        if (
-            self._converted_not_removed
-            and self._converting
-            and self._unreported
-            and self._unreported[-1][0] is self._converting[0]
-        ):
+        newest = self._unreported[-1][0] if self._converted_not_removed and self._unreported else None
+        if self._converting and newest is self._converting[0]:
             self._converting.popleft()
         self._converted_not_removed = False
 
@@ -260,8 +251,8 @@ class Pipeline:
         if self._draining:  # by the thread that this one interrupts
             return
         self._remove_converted()
-        for waiting in (self._converting, self._queue):
-            self._drop(waiting, semconv.DROPPED_NO_TIME)
+        self._drop(self._converting, semconv.DROPPED_NO_TIME)
+        self._drop(self._queue, semconv.DROPPED_NO_TIME)
 
     @staticmethod
     def _drop(waiting: MutableSequence[Any], reason: str) -> None:
@@ -272,14 +263,13 @@ class Pipeline:
 
     def close_reporters(self, timeout_s: float) -> bool:
         """End every reporter and its thread, after the worker; False when `timeout_s` was too short."""
-        timeout_s = max(0.05, timeout_s)
-        deadline_s = monotonic() + timeout_s
+        deadline_s = monotonic() + max(0.05, timeout_s)
         for reporter in self._reporters:
             if not isinstance(reporter, Buffered):
                 call_safely(reporter.close)  # may have a last word for a lane
         # All of them at the same time: one that hangs does not take the others' share.
         for lane in self._lanes:
-            call_safely(lane.begin_close, timeout_s)
+            call_safely(lane.begin_close, max(0.05, timeout_s))
         closed = [call_safely(lane.wait_closed, max(0.0, deadline_s - monotonic())) for lane in self._lanes]
         call_safely(self._drop_log.write_last, max(LAST_WORD_S, deadline_s - monotonic()))
         return all(closed)
@@ -338,15 +328,9 @@ class Pipeline:
 
     def _report_a_part(self, at_most: int) -> int:
         """Convert and report at most so many, and what a reader has converted; how many were converted."""
-        with self._lock:
-            self._draining = True
-            try:
-                converted = self._convert(at_most)
-                self._track()
-                kept, self._unreported, self._tracked = self._unreported, [], 0
-            finally:
-                self._draining = False
-        batch, turns = _sorted([metric for _, metric in kept])
+        converted, kept = self._exclusively(lambda: self._take_a_part(at_most)) or (0, [])
+        batch = [metric for metric in kept if isinstance(metric, LatencyMetric)]
+        turns = [metric for metric in kept if isinstance(metric, TurnMetric)]
         if batch:
             for reporter in self._reporters:
                 call_safely(reporter.report, batch)
@@ -355,13 +339,12 @@ class Pipeline:
                 call_safely(report_turns, turns)
         return converted
 
+    def _take_a_part(self, at_most: int) -> tuple[int, list[LatencyMetric | TurnMetric]]:
+        converted = self._convert_and_track(at_most)
+        kept, self._unreported, self._tracked = self._unreported, [], 0
+        return converted, [metric for _, metric in kept]
+
 
 def _if_there_is_room(start: Callable[[], object]) -> None:
     with suppress(RuntimeError):  # no room for another thread
         start()
-
-
-def _sorted(batch: list[LatencyMetric | TurnMetric]) -> tuple[list[LatencyMetric], list[TurnMetric]]:
-    """Operations, and turns."""
-    turns = [item for item in batch if isinstance(item, TurnMetric)]
-    return [item for item in batch if not isinstance(item, TurnMetric)] if turns else batch, turns  # type: ignore[return-value]
