@@ -101,10 +101,8 @@ class CallbackError(Exception):
 
 
 def _log_error(function: Callable[[Alert], Any], fault: BaseException) -> None:
-    display_text = CallbackError(f"{type_name(fault)}: {one_line(error_message(fault), MAX_CHARS + 1)}")
-    _log.error(
-        "the alert callback %r raised", _name(function), exc_info=(type(fault), display_text, fault.__traceback__)
-    )
+    shown = CallbackError(f"{type_name(fault)}: {one_line(error_message(fault), MAX_CHARS + 1)}")
+    _log.error("the alert callback %r raised", _name(function), exc_info=(type(fault), shown, fault.__traceback__))
 
 
 def _name(function: Callable[[Alert], Any]) -> Any:

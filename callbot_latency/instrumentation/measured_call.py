@@ -1,10 +1,11 @@
 """The way of a client's method through a measurement."""
 
 import re
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final, TypeVar
 
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, create_key, get_value, set_value
@@ -20,11 +21,14 @@ __all__ = [
     "CallPlan",
     "Planner",
     "ReportedError",
+    "Run",
+    "async_wrapper_of",
     "is_suppressed",
     "measured",
     "measured_async",
     "operation",
     "reason",
+    "wrapper_of",
 ]
 
 
@@ -78,7 +82,7 @@ class CallPlan:
     Args:
         operation: what it is.
         metadata: facts of the request, never its content.
-        handed_over: is given the session, the open measurement and the result; returns what the caller gets after it
+        on_result: is given the session, the open measurement and the result; returns what the caller gets after it
             made a stream of it, or None where the call is over. It may add facts to the measurement.
         failure: what the result of a call that is over tells of a failure.
 
@@ -96,12 +100,34 @@ Planner = Callable[[Any, tuple[Any, ...], Mapping[str, Any]], CallPlan | None]
 _INSIDE: Final = create_key("callbot_latency-inside-a-client")
 
 
-class _Run(AbstractContextManager["_Run"]):
-    """One call, from its start until it returns; what it makes itself through another wrapped method is part of it."""
+class Run(AbstractContextManager["Run"]):
+    """One call of a client's method, from its start until it returns; made with `args` and `kwargs`."""
 
-    __slots__ = ("_measurement", "_plan", "_session")
+    def __init__(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        self.args = args
+        self.kwargs = kwargs
 
-    def __init__(self, session: ActiveSession, plan: CallPlan, measurement: Measurement) -> None:
+    def trace(self, awaitable: Awaitable[R]) -> Awaitable[R]:
+        """To be awaited in its place, so that it is known when it waits for the event loop."""
+        return awaitable
+
+    @abstractmethod
+    def finish(self, result: Any) -> Any:
+        """End the call that returned `result`; what its caller gets."""
+
+
+class _PlannedRun(Run):
+    """A call that is measured as a plan says; what it calls itself through another wrapped method is part of it."""
+
+    def __init__(
+        self,
+        session: ActiveSession,
+        plan: CallPlan,
+        measurement: Measurement,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> None:
+        super().__init__(args, kwargs)
         self._session = session
         self._plan = plan
         self._measurement = measurement
@@ -111,12 +137,10 @@ class _Run(AbstractContextManager["_Run"]):
             call_safely(self._session.close, self._measurement, exc)
 
     def trace(self, awaitable: Awaitable[R]) -> Awaitable[R]:
-        """To be awaited in its place, so that it is known when it waits for the event loop."""
         await_times = self._measurement.await_times
         return awaitable if await_times is None else await_times.trace(awaitable)
 
     def finish(self, result: Any) -> Any:
-        """What the caller gets."""
         plan, session, measurement = self._plan, self._session, self._measurement
         stream = None if plan.on_result is None else call_safely(plan.on_result, session, measurement, result)
         if stream is None:
@@ -127,6 +151,9 @@ class _Run(AbstractContextManager["_Run"]):
         return stream
 
 
+Begin = Callable[[Any, tuple[Any, ...], Mapping[str, Any]], Run | None]
+
+
 def is_suppressed() -> bool:
     """Whether OpenTelemetry's instrumentations are off here, as on the thread of a reporter, and therefore ours too.
 
@@ -135,7 +162,7 @@ def is_suppressed() -> bool:
     return bool(get_value(_SUPPRESS_INSTRUMENTATION_KEY))
 
 
-def _begin(planner: Planner, instance: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Run | None:
+def _begin(planner: Planner, instance: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Run | None:
     session = active.session
     if session is None or get_value(_INSIDE) or is_suppressed():
         return None
@@ -147,37 +174,45 @@ def _begin(planner: Planner, instance: Any, args: tuple[Any, ...], kwargs: Mappi
         return None
     measurement.context = set_value(_INSIDE, True, measurement.context)
     measurement.token = attach(measurement.context)
-    return _Run(session, plan, measurement)
+    return _PlannedRun(session, plan, measurement, args, kwargs)
 
 
 def measured(planner: Planner) -> Callable[..., Any]:
     """The wrapper, as wrapt calls it, of a method that returns its result."""
+    return wrapper_of(partial(_begin, planner))
+
+
+def measured_async(planner: Planner) -> Callable[..., Any]:
+    """The same of a method that returns an awaitable: measured while that is awaited."""
+    return async_wrapper_of(partial(_begin, planner))
+
+
+def wrapper_of(begin: Begin) -> Callable[..., Any]:
+    """The wrapper of a method that returns its result; `begin` makes the run of a call, or None to leave it alone."""
 
     def wrapper(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        run = None if active.session is None else call_safely(_begin, planner, instance, args, kwargs)
+        run = None if active.session is None else call_safely(begin, instance, args, kwargs)
         if run is None:
             return wrapped(*args, **kwargs)
         with run:
-            result = wrapped(*args, **kwargs)
+            result = wrapped(*run.args, **run.kwargs)
         return run.finish(result)
 
     return wrapper
 
 
-def measured_async(planner: Planner) -> Callable[..., Any]:
-    """The same of a method that returns an awaitable: measured while that is awaited."""
+def async_wrapper_of(begin: Begin) -> Callable[..., Any]:
+    """The same of a method that returns an awaitable."""
 
     async def awaited(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        run = call_safely(_begin, planner, instance, args, kwargs)
+        run = call_safely(begin, instance, args, kwargs)
         if run is None:
             return await wrapped(*args, **kwargs)
         with run:
-            result = await run.trace(wrapped(*args, **kwargs))
+            result = await run.trace(wrapped(*run.args, **run.kwargs))
         return run.finish(result)
 
-    def wrapper(
-        wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Coroutine[Any, Any, Any]:
+    def wrapper(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return wrapped(*args, **kwargs) if active.session is None else awaited(wrapped, instance, args, kwargs)
 
     return wrapper

@@ -7,6 +7,7 @@ whole stream.
 
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from functools import partial
 from time import perf_counter_ns
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ from ..measuring.active_session import ActiveSession, active
 from ..measuring.measurement import Measurement, Operation
 from ..measuring.returned_streams import ReturnedStream, StreamSpec, wrap_stream
 from ..model.operation import OperationType
-from .measured_call import is_suppressed
+from .measured_call import Run, async_wrapper_of, is_suppressed, wrapper_of
 
 __all__ = ["field_of", "measure_streamed_requests", "measure_streamed_requests_async", "texts_of"]
 
@@ -122,22 +123,32 @@ async def _noted_async(requests: Any, stream: _Conversation) -> AsyncIterator[An
     call_safely(stream.asked_all)
 
 
-class _Call:
-    """One call on its way: the arguments with which it is made, and what becomes of its result."""
-
-    __slots__ = ("args", "kwargs", "stream")
+class _Call(Run):
+    """One call whose requests are noted on their way to the client."""
 
     def __init__(self, stream: _Conversation, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        self.stream = stream
         requests = args[0] if args else kwargs.get("requests")
         if requests is not None:
             note = _noted_async if hasattr(requests, "__aiter__") else _noted
-            requests = note(requests, self.stream)
-        self.args = (requests, *args[1:]) if args else ()
-        self.kwargs = {**kwargs} if args or requests is None else {**kwargs, "requests": requests}
+            requests = note(requests, stream)
+        if args:
+            args = (requests, *args[1:])
+        elif requests is not None:
+            kwargs = {**kwargs, "requests": requests}
+        super().__init__(args, kwargs)
+        self._stream = stream
+
+    def __exit__(self, exc_type: Any, exc: BaseException | None, traceback: Any) -> None:
+        if exc is not None:
+            call_safely(self._stream.failed, exc)
+
+    def finish(self, result: Any) -> Any:
+        return wrap_stream(self._stream, result)
 
 
-def _call(named: Operation, spec: StreamSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Call | None:
+def _begin(
+    named: Operation, spec: StreamSpec, _instance: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> _Call | None:
     session = None if is_suppressed() else active.session
     # Not attached: what the caller's own requests do while they are taken is no part of it.
     measurement: Measurement | None = None if session is None else session.start(named)
@@ -148,38 +159,9 @@ def _call(named: Operation, spec: StreamSpec, args: tuple[Any, ...], kwargs: Map
 
 def measure_streamed_requests(named: Operation, spec: StreamSpec) -> Callable[..., Any]:
     """The wrapper, as wrapt calls it, of a method that takes `requests` and returns an iterator."""
-
-    def wrapper(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        del instance
-        call = None if active.session is None else call_safely(_call, named, spec, args, kwargs)
-        if call is None:
-            return wrapped(*args, **kwargs)
-        try:
-            result = wrapped(*call.args, **call.kwargs)
-        except BaseException as exc:
-            call_safely(call.stream.failed, exc)
-            raise
-        return wrap_stream(call.stream, result)
-
-    return wrapper
+    return wrapper_of(partial(_begin, named, spec))
 
 
 def measure_streamed_requests_async(named: Operation, spec: StreamSpec) -> Callable[..., Any]:
     """The same of a method that returns an awaitable of an async iterator."""
-
-    async def awaited(wrapped: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        call = call_safely(_call, named, spec, args, kwargs)
-        if call is None:
-            return await wrapped(*args, **kwargs)
-        try:
-            result = await wrapped(*call.args, **call.kwargs)
-        except BaseException as exc:
-            call_safely(call.stream.failed, exc)
-            raise
-        return wrap_stream(call.stream, result)
-
-    def wrapper(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        del instance
-        return wrapped(*args, **kwargs) if active.session is None else awaited(wrapped, args, kwargs)
-
-    return wrapper
+    return async_wrapper_of(partial(_begin, named, spec))
