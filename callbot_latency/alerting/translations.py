@@ -1,7 +1,7 @@
 """The languages of alerts: English stands where it is used, its French stands here."""
 
 from collections.abc import Mapping
-from typing import Final, get_args
+from typing import Final, cast, get_args
 
 from ..model.alert import Language
 
@@ -90,7 +90,6 @@ def checked(language: str) -> Language:
         ValueError: a language that is not spoken here.
 
     """
-    for known in get_args(Language):
-        if language == known:
-            return known  # type: ignore[no-any-return]
-    raise ValueError(f"language: expected 'en' or 'fr', got {language!r}")
+    if language not in get_args(Language):
+        raise ValueError(f"language: expected 'en' or 'fr', got {language!r}")
+    return cast(Language, language)

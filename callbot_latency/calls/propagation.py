@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
+import wrapt
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -111,21 +112,12 @@ async def _on_request_async(request: Any) -> None:
     inject_headers(str(request.url), request.headers)
 
 
-class _Adapter:
-    """An adapter of requests, with the headers put in as the request leaves; else the one that it stands for."""
-
-    def __init__(self, adapter: Any) -> None:
-        self._adapter = adapter
+class _Adapter(wrapt.ObjectProxy):  # type: ignore[misc, type-arg, unused-ignore]
+    """An adapter of requests that puts the headers in as the request leaves."""
 
     def send(self, request: Any, *args: Any, **named: Any) -> Any:
         inject_headers(str(request.url), request.headers)
-        return self._adapter.send(request, *args, **named)
-
-    def __getattr__(self, name: str) -> Any:
-        # Not while it is being copied or unpickled, when there is no adapter yet.
-        if name == "_adapter":
-            raise AttributeError(name)
-        return getattr(self._adapter, name)
+        return self.__wrapped__.send(request, *args, **named)
 
 
 class bound_from_headers(ReentrantContext["bound_from_headers", ExitStack]):  # noqa: N801 - used as a verb, like call()

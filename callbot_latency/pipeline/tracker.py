@@ -140,12 +140,6 @@ class LatencyTracker:
         if self._session is not None:
             active.session = self._session if self._enabled else None
 
-    def report(self, batch: Sequence[LatencyMetric | TurnMetric]) -> None:
-        """Take in what is finished."""
-        with self._lock:
-            for metric in batch:
-                self.take(metric)
-
     def take(self, metric: LatencyMetric | TurnMetric) -> None:
         """Take in one finished measurement or turn."""
         with self._lock:

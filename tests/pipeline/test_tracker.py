@@ -5,6 +5,7 @@ import json
 import math
 import signal
 import threading
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from callbot_latency import (
     LatencyTracker,
     OperationType,
     Severity,
+    TurnMetric,
     latency_tracker,
     measure_latency,
     record,
@@ -40,10 +42,15 @@ def tracker() -> LatencyTracker:
     return LatencyTracker()
 
 
+def take_all(tracker: LatencyTracker, metrics: Iterable[LatencyMetric | TurnMetric]) -> None:
+    for each in metrics:
+        tracker.take(each)
+
+
 def test_statistics_of_known_numbers(tracker: LatencyTracker) -> None:
     """Every key, its value and its order."""
-    tracker.report([metric(float(n)) for n in range(1, 101)])
-    tracker.report([metric(200, status="error"), metric(300, status="timeout"), metric(1e9, status="cancelled")])
+    take_all(tracker, [metric(float(n)) for n in range(1, 101)])
+    take_all(tracker, [metric(200, status="error"), metric(300, status="timeout"), metric(1e9, status="cancelled")])
     assert list(tracker.get_stats()) == ["speech_to_text/f"]
     assert tracker.get_stats()["speech_to_text/f"] == {
         "count": 103,
@@ -66,7 +73,7 @@ def test_nothing_has_no_statistics(tracker: LatencyTracker) -> None:
     assert tracker.get_average_latency("speech_to_text") is None
     assert tracker.get_recent_metrics() == []
     assert percentile([], 0.5) is None
-    tracker.report([metric(status="cancelled")])
+    take_all(tracker, [metric(status="cancelled")])
     stats = tracker.get_stats()["speech_to_text/f"]
     assert (stats["count"], stats["cancelled"]) == (1, 1)
     assert {stats[key] for key in ("mean_ms", "min_ms", "max_ms", "p50_ms", "p95_ms", "p99_ms")} == {None}
@@ -74,7 +81,7 @@ def test_nothing_has_no_statistics(tracker: LatencyTracker) -> None:
 
 def test_statistics_of_one_type(tracker: LatencyTracker) -> None:
     """By enum or value; an unknown type is an error."""
-    tracker.report([metric(), metric(operation_type="rag_inference"), metric(operation_name="g")])
+    take_all(tracker, [metric(), metric(operation_type="rag_inference"), metric(operation_name="g")])
     assert list(tracker.get_stats(OperationType.STT)) == ["speech_to_text/f", "speech_to_text/g"]
     assert list(tracker.get_stats("rag_inference")) == ["rag_inference/f"]
     assert tracker.get_stats("text_to_speech") == {}
@@ -89,12 +96,12 @@ def test_statistics_are_computed_once_until_something_arrives(
     computed: list[int] = []
     compute = statistics_module._statistics
     monkeypatch.setattr(statistics_module, "_statistics", lambda *of: (computed.append(1), compute(*of))[1])
-    tracker.report([metric()])
+    take_all(tracker, [metric()])
     tracker.get_stats()["speech_to_text/f"]["count"] = 99
     for _ in range(3):
         assert tracker.get_stats()["speech_to_text/f"]["count"] == 1
     assert len(computed) == 1
-    tracker.report([metric()])
+    take_all(tracker, [metric()])
     assert tracker.get_stats()["speech_to_text/f"]["count"] == 2
     assert len(computed) == 2
 
@@ -102,22 +109,22 @@ def test_statistics_are_computed_once_until_something_arrives(
 @pytest.mark.promise("percentiles")
 def test_counts_outlive_what_is_kept(tracker: LatencyTracker) -> None:
     """Counts are since the reset, percentiles over the newest 10,000."""
-    tracker.report([metric(float(n)) for n in range(KEPT + 500)])
+    take_all(tracker, [metric(float(n)) for n in range(KEPT + 500)])
     stats = tracker.get_stats()["speech_to_text/f"]
     assert (stats["count"], stats["min_ms"], stats["max_ms"]) == (KEPT + 500, 500.0, KEPT + 499.0)
 
 
 def test_last_seen_is_the_latest_timestamp(tracker: LatencyTracker) -> None:
     """Whatever order they arrive in."""
-    tracker.report([metric(timestamp=NOON + timedelta(seconds=1)), metric()])
+    take_all(tracker, [metric(timestamp=NOON + timedelta(seconds=1)), metric()])
     assert tracker.get_stats()["speech_to_text/f"]["last_seen"] == "2025-01-01T12:00:01Z"
 
 
 @pytest.mark.promise("cardinality")
 def test_too_many_operations_share_other(tracker: LatencyTracker) -> None:
     """A name that is different each time does not fill the memory."""
-    tracker.report([metric(float(n), operation_name=f"n{n}") for n in range(MAX_KEYS + 10)])
-    tracker.report([metric(operation_name="n0")])
+    take_all(tracker, [metric(float(n), operation_name=f"n{n}") for n in range(MAX_KEYS + 10)])
+    take_all(tracker, [metric(operation_name="n0")])
     stats = tracker.get_stats()
     assert len(stats) == MAX_KEYS + 1
     assert stats["speech_to_text/other"]["count"] == 10
@@ -128,7 +135,7 @@ def test_too_many_operations_share_other(tracker: LatencyTracker) -> None:
 def test_recent_metrics_are_the_newest_oldest_first(tracker: LatencyTracker) -> None:
     """Filtered before the limit."""
     kinds = ["speech_to_text", "rag_inference"]
-    tracker.report([metric(float(n), operation_type=kinds[n % 2]) for n in range(200)])
+    take_all(tracker, [metric(float(n), operation_type=kinds[n % 2]) for n in range(200)])
 
     def latencies(*args: Any, **kwargs: Any) -> list[float]:
         return [m.latency_ms for m in tracker.get_recent_metrics(*args, **kwargs)]
@@ -149,14 +156,15 @@ def test_recent_metrics_are_the_newest_oldest_first(tracker: LatencyTracker) -> 
 def test_average_of_the_last_minutes(tracker: LatencyTracker) -> None:
     """Of one type, of what ended in time, without what was cancelled."""
     now = datetime.now(UTC)
-    tracker.report(
+    take_all(
+        tracker,
         [
             metric(100, timestamp=now),
             metric(300, timestamp=now - timedelta(minutes=2)),
             metric(5000, timestamp=now - timedelta(minutes=7)),
             metric(9000, timestamp=now, status="cancelled"),
             metric(7000, timestamp=now, operation_type="rag_inference"),
-        ]
+        ],
     )
     assert tracker.get_average_latency(OperationType.STT) == 200
     assert tracker.get_average_latency("speech_to_text", minutes=1) == 100
@@ -178,7 +186,7 @@ def test_metrics_read_like_a_deque(tracker: LatencyTracker) -> None:
     """Length, index, slice, iteration, membership, truth, maxlen, clear."""
     told = [metric(float(n)) for n in range(5)]
     assert not tracker.metrics
-    tracker.report(told)
+    take_all(tracker, told)
     metrics = tracker.metrics
     assert len(metrics) == 5
     assert metrics.maxlen == 10_000
@@ -198,10 +206,10 @@ def test_metrics_read_like_a_deque(tracker: LatencyTracker) -> None:
 
 def test_metrics_may_be_iterated_while_more_arrive(tracker: LatencyTracker) -> None:
     """Unlike a bare deque."""
-    tracker.report([metric(float(n)) for n in range(3)])
+    take_all(tracker, [metric(float(n)) for n in range(3)])
     seen = 0
     for _ in tracker.metrics:
-        tracker.report([metric()])
+        take_all(tracker, [metric()])
         seen += 1
     assert seen == 3
     assert len(tracker.metrics) == 6
@@ -213,18 +221,20 @@ def test_readers_and_writers_at_once_see_whole_states(tracker: LatencyTracker) -
 
     def write() -> None:
         while not stop.is_set():
-            tracker.report([metric(1), metric(3)])
+            tracker.take(metric(2))
 
     writers = [threading.Thread(target=write) for _ in range(2)]
     for writer in writers:
         writer.start()
+    before = 0
     try:
         for _ in range(30):
             stats = tracker.get_stats().get("speech_to_text/f")
             if stats:
-                assert stats["count"] % 2 == 0
-                assert stats["mean_ms"] == 2
-            assert len(tracker.metrics) % 2 == 0
+                assert before <= stats["count"]
+                assert stats["mean_ms"] == stats["min_ms"] == stats["max_ms"] == 2
+                assert len(tracker.metrics) >= min(stats["count"], KEPT)
+                before = stats["count"]
     finally:
         stop.set()
         for writer in writers:
@@ -290,7 +300,7 @@ def told() -> list[LatencyMetric]:
 
 def test_export_as_json(tracker: LatencyTracker, told: list[LatencyMetric], tmp_path: Path) -> None:
     """An array of `to_dict()`, oldest first; folders are made; json is the default."""
-    tracker.report(told)
+    take_all(tracker, told)
     target = tmp_path / "new" / "folder" / "m.json"
     tracker.export_metrics(str(target))
     assert [LatencyMetric.from_dict(row) for row in json.loads(target.read_text())] == told
@@ -299,7 +309,7 @@ def test_export_as_json(tracker: LatencyTracker, told: list[LatencyMetric], tmp_
 
 def test_export_as_jsonl(tracker: LatencyTracker, told: list[LatencyMetric], tmp_path: Path) -> None:
     """A line each."""
-    tracker.report(told)
+    take_all(tracker, told)
     tracker.export_metrics(tmp_path / "m.jsonl", format="jsonl")
     lines = (tmp_path / "m.jsonl").read_text().splitlines()
     assert [LatencyMetric.from_dict(json.loads(line)) for line in lines] == told
@@ -307,7 +317,7 @@ def test_export_as_jsonl(tracker: LatencyTracker, told: list[LatencyMetric], tmp
 
 def test_export_as_csv(tracker: LatencyTracker, told: list[LatencyMetric], tmp_path: Path) -> None:
     """A column each; metadata is JSON; an empty cell is absent."""
-    tracker.report(told)
+    take_all(tracker, told)
     tracker.export_metrics(tmp_path / "m.csv", "csv")
     with (tmp_path / "m.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

@@ -53,7 +53,8 @@ def test_percentiles_are_those_of_the_standard_library(values: list[float]) -> N
 def test_statistics_agree_with_themselves(measured: list[tuple[float, str]]) -> None:
     """Counts add up; min <= p50 <= p95 <= p99 <= max; cancelled are counted and nothing more."""
     tracker = LatencyTracker()
-    tracker.report([metric(*one) for one in measured])
+    for one in measured:
+        tracker.take(metric(*one))
     stats = tracker.get_stats()["speech_to_text/f"]
     words = [status for _, status in measured]
     assert (stats["count"], stats["errors"], stats["timeouts"], stats["cancelled"]) == (
