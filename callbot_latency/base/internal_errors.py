@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, ParamSpec, TypeVar
 
 from .. import semconv
@@ -63,49 +63,34 @@ def call_safely(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> 
 
 
 def try_call(
-    function: Callable[[Any], Any],
-    work: Any,
+    function: Callable[..., R],
+    arguments: Sequence[Any],
     reason: str,
     amount: int,
     answers: tuple[type[Exception], ...] = (),
-) -> BaseException | None:
-    """Hand `work` over on a thread of ours; a fault of any kind is `amount` dropped for `reason`, and logged.
+) -> tuple[R | None, BaseException | None]:
+    """Call `function` on an internal thread; a fault of any kind is `amount` dropped for `reason`, and logged.
 
-    Even SystemExit is held: it could only end our thread, never the application.
+    Even SystemExit is held: it could only end this thread, never the application.
 
     Args:
-        function: takes the work.
-        work: its one argument.
+        function: a method of a reporter.
+        arguments: what it is given.
         reason: what a fault is counted as.
         amount: how much a fault loses; 0 where the caller counts it.
-        answers: exceptions that are no fault but an answer: given back, neither counted nor logged.
+        answers: exceptions that are no fault but an answer: returned, neither counted nor logged.
 
     Returns:
-        What was raised, without its frames, or None.
+        What it returned and what it raised; one of them is None.
 
     """
     try:
-        function(work)
+        return function(*arguments), None
     except answers as answer:
-        return _without_frames(answer)
+        return None, answer
     except BaseException as fault:  # noqa: BLE001 - see above
         _log_error(function, fault, reason, amount)
-        return _without_frames(fault)
-    return None
-
-
-def _without_frames(error: BaseException) -> BaseException:
-    """Let go of what it was raised in, and of its causes, which hold more of that.
-
-    Frames hold the error as it holds them: the work would stay until Python's garbage collector comes by, which stops
-    the whole process for as long as there is much to find.
-    """
-    # By BaseException's own means, for a class of somebody's own may be frozen; one may also have such names itself.
-    with contextlib.suppress(Exception):
-        BaseException.__setattr__(error, "__cause__", None)
-        BaseException.__setattr__(error, "__context__", None)
-    BaseException.with_traceback(error, None)
-    return error
+        return None, fault
 
 
 def _log_error(function: Callable[..., Any], fault: BaseException, reason: str, amount: int) -> None:

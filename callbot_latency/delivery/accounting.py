@@ -1,15 +1,19 @@
 """What a lane accepted, delivered, dropped and still has, and the status that shows it."""
 
+import logging
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import MappingProxyType
 
+from .. import semconv
 from ..base.drop_counters import dropped
+from ..base.internal_errors import RateLimiter
 from .errors import error_text
 
-__all__ = ["DeliveryCounts", "ReporterStatus"]
+__all__ = ["DeliveryCounts", "DeliveryLog", "ReporterStatus"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,3 +108,27 @@ class DeliveryCounts:
             last_error=error,
             last_error_at=at,
         )
+
+
+class DeliveryLog:
+    """The log of one lane. Nothing that a handler raises gets out of here."""
+
+    def __init__(self, name: str) -> None:
+        self._logger = logging.getLogger(semconv.LOGGER_REPORTER_PREFIX + name)
+        self._is_due = RateLimiter()
+
+    def write(self, level: int, text: str, *values: object) -> None:
+        """Write one line."""
+        with suppress(Exception):  # a handler of the application's log may raise
+            self._logger.log(level, text, *values)
+
+    def write_drops(self, counts: DeliveryCounts, lock: AbstractContextManager[object], *, last: bool = False) -> None:
+        """Write what was dropped since the last such line: once a minute as a warning, and the `last` time always."""
+        with lock:
+            lost = counts.unlogged()
+            if not lost:
+                return
+            is_due = self._is_due() or last
+            if is_due or self._logger.isEnabledFor(logging.DEBUG):
+                counts.mark_logged()
+        self.write(logging.WARNING if is_due else logging.DEBUG, "dropped since the last such line: %s", lost)

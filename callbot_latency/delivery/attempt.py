@@ -67,15 +67,7 @@ class ReporterCalls:
         function = getattr(self._reporter, method, None)
         if function is None:
             return None, None
-        results: list[object] = []
-
-        def call(_: None) -> None:
-            results.append(function())
-
-        call.__qualname__ = getattr(function, "__qualname__", method)
-        answers = (TransientError, PermanentError)
-        error = try_call(call, None, semconv.DROPPED_INTERNAL_ERROR, 1, answers)
-        return (results[0] if results else None), error
+        return try_call(function, (), semconv.DROPPED_INTERNAL_ERROR, 1, (TransientError, PermanentError))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,16 +115,18 @@ class Work:
         self.remaining: int = remaining
         self.failed: int = 0
 
-    def apply_partial(self, error: TransientError) -> tuple[int, int]:
-        """Keep what is to be tried again; how many of the beginning arrived, and how many were refused."""
+    def parts_of(self, error: TransientError) -> tuple[int, int]:
+        """How many of the beginning arrived, and how many were refused; the rest is to be tried again."""
         arrived = _within(error.delivered, self.remaining)
-        refused = _within(error.refused, self.remaining - arrived)
-        if done := arrived + refused:
+        return arrived, _within(error.refused, self.remaining - arrived)
+
+    def shrink(self, done: int) -> None:
+        """Keep what is left when so many of the beginning are done."""
+        if done:
             self.remaining -= done
             # An alert is one: where it arrived, nothing is left.
             self.payload = self.payload[done:] if self.remaining else None
             self.failed = 0
-        return arrived, refused
 
     def refused_count(self, error: PermanentError) -> int:
         """How many of what is left were refused; the others arrived."""

@@ -1,5 +1,6 @@
 """What waits for one reporter: alerts one by one, measurements and turns in batches."""
 
+import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from time import monotonic
@@ -32,8 +33,8 @@ class Buffer:
         capacity: how many measurements and turns may wait; as many alerts besides.
         batch_size: the most measurements and turns that are due at one moment; None for as they came.
         interval_s: how long, in seconds, an incomplete batch waits for more; 0 for not at all.
-        when_idle: whether an empty batch is due after each `interval_s`, above 0, without another; in a hurry it is
-            due at once where turns wait for one.
+        when_idle: whether a batch of measurements, empty if none waits, is due every `interval_s`, above 0, and right
+            after each batch of turns.
 
     """
 
@@ -46,19 +47,14 @@ class Buffer:
         self._batches: deque[Batch] = deque()
         self._due: deque[Batch] = deque()
         self._amount = 0
-        self._when_idle = when_idle and interval_s > 0
         self._since_s = monotonic()
+        self._when_idle = when_idle and interval_s > 0
+        self._due_s = monotonic() + interval_s if self._when_idle else math.inf
         self.hurry: bool = False
         """Whether an incomplete batch waits no longer; until nothing waits."""
-        self._owes_batch = False
 
     def __len__(self) -> int:
         return len(self._alerts) + self._amount
-
-    @property
-    def is_handed_out(self) -> bool:
-        """Whether nothing waits, and no turns were handed out that the reporter may keep for a batch still to come."""
-        return not (self or self._owes_batch)
 
     def put_alert(self, alert: "Alert | Probe") -> bool:
         """Take it in; False when there is no room."""
@@ -71,8 +67,7 @@ class Buffer:
         """Take in what there is room for, from its beginning; how many that was."""
         room = min(len(batch), self._capacity - self._amount)
         if room:
-            # What hears from us all the time hears in time, also of what came late in its interval.
-            if not self._amount and not self._when_idle:
+            if not self._amount:
                 self._since_s = monotonic()
             self._batches.append(batch if room == len(batch) else batch[:room])
             self._amount += room
@@ -85,37 +80,25 @@ class Buffer:
     def take_batch(self) -> Batch | None:
         """The next batch, of one kind, once it is complete, has waited its time, or is in a hurry."""
         if not self._due:
-            if not self._amount or self.wait_s():
+            if self.wait_s():
                 return None
             self._due.extend([self._batches.popleft()] if self._as_they_come else self._sorted())
-            # Turns alone are followed by what is due when idle.
-            if not (self._when_idle and all(map(are_turns, self._due))):
-                self._since_s = monotonic()
-        batch = self._due.popleft()
+            self._since_s = monotonic()
+        batch: Batch = self._due.popleft() if self._due else ()
         self._amount -= len(batch)
-        self._owes_batch = self._when_idle and are_turns(batch)
+        if self._when_idle:
+            self._due_s = monotonic() + (0.0 if are_turns(batch) else self._interval_s)
         return batch
 
-    def take_idle(self) -> bool:
-        """Whether an empty batch is due, which counts as taken."""
-        is_due = self._left_s() <= 0 or (self.hurry and self._owes_batch)
-        if not self._when_idle or self._amount or not is_due:
-            return False
-        self._since_s = monotonic()
-        self._owes_batch = False
-        return True
-
-    def wait_s(self) -> float | None:
-        """Seconds until a batch is due: 0 for now, None for not before something comes."""
+    def wait_s(self) -> float:
+        """Seconds until a batch is due: 0 for now, infinity for not before something comes."""
+        now_s = monotonic()
         if not self._amount:
             self.hurry = False
-            return self._left_s() if self._when_idle else None
+            return max(0.0, self._due_s - now_s)
         if self.hurry or self._amount >= (self._batch_size or self._capacity):
             return 0.0
-        return self._left_s()
-
-    def _left_s(self) -> float:
-        return max(0.0, self._since_s + self._interval_s - monotonic())
+        return max(0.0, min(self._since_s + self._interval_s, self._due_s) - now_s)
 
     def _sorted(self) -> Iterator[Batch]:
         """The oldest of what waits: its turns, then its measurements."""
@@ -136,5 +119,4 @@ class Buffer:
         self._batches.clear()
         self._due.clear()
         self._amount = 0
-        self._owes_batch = False
         return left

@@ -12,11 +12,11 @@ from opentelemetry import context
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY
 
 from .. import semconv
-from ..base.internal_errors import RateLimiter, raise_internal_errors, try_call
+from ..base.internal_errors import raise_internal_errors, try_call
 from ..base.pacing import set_hurry_check
 from ..model.metric import LatencyMetric
 from ..model.turn_metric import TurnMetric
-from .accounting import DeliveryCounts, ReporterStatus
+from .accounting import DeliveryCounts, DeliveryLog, ReporterStatus
 from .attempt import ReporterCalls, Retry, Work
 from .buffer import Batch, Buffer, are_turns
 from .errors import PermanentError, TransientError, error_text
@@ -42,11 +42,9 @@ class Lane:
     Args:
         name: of the lane, its thread, its logger and its counts.
         reporter: has ``report(batch)`` or ``notify(alert)`` or both, and may have ``report_turns``, ``start`` and
-            ``close``. With ``reports_when_idle = True`` it is handed an empty batch after each `interval_s` without
-            measurements, and where `flush` handed it turns alone; one that fails is not tried again before the next.
-        capacity: how many measurements and turns may wait; as many alerts besides.
-        batch_size: the most measurements and turns of one batch; None for as they come.
-        interval_s: how long, in seconds, an incomplete batch waits for more; 0 for not at all.
+            ``close``. With ``reports_when_idle = True`` and an `interval_s` above 0, ``report`` is called at least
+            every `interval_s` and right after each batch of turns, with an empty batch if no measurement is queued.
+        capacity, batch_size, interval_s: as of `ReportManager.add_reporter`; a batch_size of None is for as they come.
         suppressed: whether OpenTelemetry's instrumentations are off on the thread, so that what the reporter sends
             makes no spans; not where the application's own code runs.
         retry: how often the same work is handed over again.
@@ -68,22 +66,19 @@ class Lane:
     ) -> None:
         self.name = name
         self._reporter = reporter
-        self._callee = ReporterCalls(reporter)
-        self._capacity = capacity
-        self._batch_size = batch_size
-        self._interval_s = interval_s
+        self._calls = ReporterCalls(reporter)
+        self._limits = capacity, batch_size, interval_s
         self._suppressed = suppressed
         self._retry = retry or Retry()
         self.reporter_lock: threading.Lock = after.reporter_lock if after else threading.Lock()
-        self._log = logging.getLogger(semconv.LOGGER_REPORTER_PREFIX + name)
-        self._complain = RateLimiter()
+        self._log = DeliveryLog(name)
         self._inherited: Buffer | None = None
         self._reset()
 
     def _reset(self) -> None:
         idle = hasattr(self._reporter, "report") and getattr(self._reporter, "reports_when_idle", False) is True
-        self._buffer = Buffer(self._capacity, self._batch_size, self._interval_s, when_idle=idle)
-        self._in_hand = 0
+        self._buffer = Buffer(*self._limits, when_idle=idle)
+        self._work: Work | None = None
         self._counts = DeliveryCounts(self.name)
         self._is_at_work = self._closing = self._abandoned = self._ended_badly = False
         self._deadline_s = math.inf
@@ -105,12 +100,12 @@ class Lane:
         self._reset()
 
     def resume(self) -> None:
-        """In a forked child: start the thread, and let go of what waited in the parent, which may take time."""
+        """In a forked child: start the thread, and free what waited in the parent, which may take time."""
+        if self._inherited is None:
+            return
         with suppress(RuntimeError):  # no room for a thread: what waits here is counted at the end
             self._thread.start()
         self._inherited = None
-
-    # -- handing over: on the worker's thread; neither waits, logs nor does I/O ---------------------------------------
 
     def report(self, batch: Sequence[LatencyMetric]) -> None:
         """Hand over a batch; never waits."""
@@ -143,12 +138,14 @@ class Lane:
         self._counts.drop(semconv.DROPPED_FULL_SUFFIX, amount - room)
         self._changed.notify_all()
 
-    # -- from outside -------------------------------------------------------------------------------------------------
-
     def status(self) -> ReporterStatus:
         """Its numbers at this moment."""
         with self._changed:
-            return self._counts.status(len(self._buffer) + self._in_hand)
+            return self._counts.status(len(self._buffer) + self._in_flight())
+
+    def _in_flight(self) -> int:
+        """How much the reporter has in hand; under the lock."""
+        return 0 if self._work is None else self._work.remaining
 
     @property
     def is_over(self) -> bool:
@@ -163,7 +160,7 @@ class Lane:
         with self._changed:
             self._buffer.hurry = True
             self._changed.notify_all()
-            return self._changed.wait_for(lambda: self._buffer.is_handed_out and not self._is_at_work, timeout_s)
+            return self._changed.wait_for(lambda: not (self._buffer or self._is_at_work), timeout_s)
 
     def close(self, timeout_s: float = 2.0) -> bool:
         """`begin_close` and `wait_closed`."""
@@ -200,12 +197,11 @@ class Lane:
     def _abandon(self) -> None:
         """Count what is left as unconfirmed, and nothing after it; under the lock."""
         self._abandoned = True
-        self._counts.drop(semconv.DROPPED_UNCONFIRMED_SUFFIX, self._buffer.clear() + self._in_hand)
-        self._in_hand = 0
+        self._counts.drop(semconv.DROPPED_UNCONFIRMED_SUFFIX, self._buffer.clear() + self._in_flight())
+        if self._work is not None:
+            self._work.remaining = 0
         self._is_at_work = False
         self._changed.notify_all()
-
-    # -- the thread ---------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         if self._suppressed:
@@ -234,7 +230,7 @@ class Lane:
             if work is None:
                 return False
             self._deliver(work)
-            self._tell_drops()
+            self._log.write_drops(self._counts, self._changed)
         except BaseException as fault:  # even SystemExit: what waits would wait for ever
             if raise_internal_errors.enabled:
                 raise
@@ -243,50 +239,46 @@ class Lane:
 
     def _drop_in_flight(self, fault: BaseException) -> None:
         with self._changed:
-            lost = self._in_hand
+            lost = self._in_flight()
         self._account(fault, 0, semconv.DROPPED_FAILED_SUFFIX, lost)
         if not lost:
             sleep(FAULT_PAUSE_S)  # whatever it is may come again at once
 
     def _start_reporter(self) -> None:
-        if (error := self._callee.start()) is not None:
+        if (error := self._calls.start()) is not None:
             self._account(error, 0)
 
     def _close_reporter(self) -> None:
         """What counted as delivered, and did not arrive after all, is known now."""
-        error, suffix, lost = self._callee.close()
+        error, suffix, lost = self._calls.close()
         if error is not None:
             self._account(error, 0)
         with self._changed:
             if not self._abandoned and self._is_current():
                 lost = self._counts.undo_delivered(suffix, lost)
                 self._ended_badly = error is not None or lost > 0
-        self._tell_drops(last=True)
+        self._log.write_drops(self._counts, self._changed, last=True)
 
     def _next(self) -> Work | None:
         with self._changed:
             while self._is_current():
-                work = self._take_work()
+                self._work = work = self._take_work()
                 self._is_at_work = work is not None
                 if work is not None:
                     return work
                 self._changed.notify_all()
                 if self._closing and not self._buffer:
                     break
-                due_s = self._buffer.wait_s()
-                self._changed.wait(None if due_s is None else min(due_s, threading.TIMEOUT_MAX))
+                self._changed.wait(min(self._buffer.wait_s(), threading.TIMEOUT_MAX))
             return None
 
     def _take_work(self) -> Work | None:
         if (alert := self._buffer.take_alert()) is not None:
-            self._in_hand = 1
-            return Work(self._callee.notify, alert, 1)
-        if (batch := self._buffer.take_batch()) is not None:
-            self._in_hand, report = len(batch), "report_turns" if are_turns(batch) else "report"
-            return Work(getattr(self._reporter, report), batch, self._in_hand)
-        if not self._closing and self._buffer.take_idle():
-            return Work(self._reporter.report, (), 0)
-        return None
+            return Work(self._calls.notify, alert, 1)
+        batch = self._buffer.take_batch()
+        if batch is None or (self._closing and not batch):
+            return None
+        return Work(self._reporter.report_turns if are_turns(batch) else self._reporter.report, batch, len(batch))
 
     def _deliver(self, work: Work) -> None:
         """Hand it over until it has arrived or is dropped."""
@@ -299,9 +291,9 @@ class Lane:
     def _attempt(self, work: Work) -> TransientError | None:
         """Once; what is to be tried again stays in `work`, with the reason."""
         failed = semconv.DROPPED_FAILED_SUFFIX
-        error = try_call(work.method, work.payload, self.name + failed, 0, (TransientError, PermanentError))
+        _, error = try_call(work.method, (work.payload,), self.name + failed, 0, (TransientError, PermanentError))
         if isinstance(error, TransientError):
-            arrived, refused = work.apply_partial(error)
+            arrived, refused = work.parts_of(error)
             self._account(error, arrived, semconv.DROPPED_REFUSED_SUFFIX, refused)
             return error if work.remaining and self._is_current() else None
         if isinstance(error, PermanentError):
@@ -314,18 +306,18 @@ class Lane:
         return None
 
     def _account(self, error: BaseException | None, arrived: int, suffix: str = "", lost: int = 0) -> None:
-        """Take `arrived` and `lost` out of hand, in one step; nothing once it was given up as unconfirmed."""
+        """Take `arrived` and `lost` out of the work, in one step; nothing once it was given up as unconfirmed."""
         with self._changed:
             if not self._is_current():
                 return
             if error is not None:
                 self._counts.fail(error)
-            if not self._abandoned:
-                self._in_hand -= arrived + lost
+            if not self._abandoned and self._work is not None:
+                self._work.shrink(arrived + lost)
                 self._counts.delivered += arrived
                 self._counts.drop(suffix, lost)
         if arrived:
-            self._say(logging.DEBUG, "delivered %d", arrived)
+            self._log.write(logging.DEBUG, "delivered %d", arrived)
 
     def _wait_after(self, busy: TransientError, work: Work) -> bool:
         """Wait to try again; False when it is over with this work."""
@@ -335,7 +327,7 @@ class Lane:
             return False
         asked_s = self._retry.asked_s(busy)
         wait_s = self._retry.wait_s(work.failed) if asked_s is None else asked_s
-        self._say(logging.DEBUG, "%d again in %.1f s: %s", work.remaining, wait_s, error_text(busy))
+        self._log.write(logging.DEBUG, "%d again in %.1f s: %s", work.remaining, wait_s, error_text(busy))
         with self._changed:
             is_worth = self._wait_before_retry(wait_s, asked=asked_s is not None)
             if not self._is_current():
@@ -354,17 +346,3 @@ class Lane:
         if self._changed.wait_for(is_over, wait_s):
             return not (self._abandoned or tried_last or asked)
         return True
-
-    def _tell_drops(self, *, last: bool = False) -> None:
-        with self._changed:
-            lost = self._counts.unlogged()
-            if not lost:
-                return
-            speak = self._complain() or last
-            if speak or self._log.isEnabledFor(logging.DEBUG):
-                self._counts.mark_logged()
-        self._say(logging.WARNING if speak else logging.DEBUG, "dropped since the last such line: %s", lost)
-
-    def _say(self, level: int, text: str, *values: object) -> None:
-        with suppress(Exception):  # a handler of the application's log may raise
-            self._log.log(level, text, *values)

@@ -1,10 +1,8 @@
 """`report_manager`: any number of reporters, each on a lane of its own."""
 
-import inspect
-import math
-import re
 import threading
 from collections.abc import Callable, Sequence
+from enum import Enum
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,6 +11,7 @@ from ..model.metric import LatencyMetric
 from .accounting import ReporterStatus
 from .attempt import Retry
 from .lane import CAPACITY, Lane
+from .reporter_checks import check_methods, check_numbers, is_same, name_of
 
 if TYPE_CHECKING:
     from ..model.alert import Alert
@@ -25,13 +24,24 @@ __all__ = ["ReportManager", "ReporterStatus", "report_manager"]
 RESERVED: Final = frozenset({"callbacks", "log"})
 """Names of lanes that are not reporters."""
 REMOVE_TIMEOUT_S: Final = 2.0
-_NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
+
+
+class _State(Enum):
+    """What becomes of a reporter."""
+
+    ADDED = "added"
+    LEAVING = "leaving"
+    """Replaced by another; `shutdown()` waits for its lane."""
+    REMOVED = "removed"
+    """By hand; its lane may still be in the reporter."""
+    PAST = "past"
+    """It came from the environment, and its session is over."""
 
 
 class _Entry:
     """A reporter, how it wants its batches, and the lane of the running session or of the last one."""
 
-    __slots__ = ("after", "by_hand", "lane", "make_lane", "name", "reporter")
+    __slots__ = ("after", "by_hand", "lane", "make_lane", "name", "reporter", "state")
 
     def __init__(
         self,
@@ -46,6 +56,7 @@ class _Entry:
         self.reporter = reporter
         self.make_lane = make_lane
         self.by_hand = by_hand
+        self.state = _State.ADDED
         self.lane: Lane | None = None
         self.after = after
         """The lane of a removal that may still be in the reporter."""
@@ -54,6 +65,11 @@ class _Entry:
         self.lane, self.after = self.make_lane(self.lane or self.after), None
         self.lane.start()
         return self.lane
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it was removed, and its lane calls the reporter no more."""
+        return self.state is _State.REMOVED and (self.lane is None or self.lane.is_over)
 
     def status(self) -> ReporterStatus:
         return self.lane.status() if self.lane else ReporterStatus(self.name)
@@ -68,13 +84,8 @@ class ReportManager:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._entries: tuple[_Entry, ...] = ()
         # Read without the lock, on the worker: replaced, never changed.
-        self._lanes: tuple[Lane, ...] = ()
-        self._leaving: tuple[Lane, ...] = ()
-        self._resuming: tuple[Lane, ...] = ()
-        self._removed: tuple[_Entry, ...] = ()
-        self._past: tuple[_Entry, ...] = ()
+        self._entries: tuple[_Entry, ...] = ()
         self._running = False
 
     # -- for applications ----------------------------------------------------------------------------------------------
@@ -126,23 +137,22 @@ class ReportManager:
             entry = self._find(reporter)
             if entry is None:
                 raise ValueError(f"{type(reporter).__name__} is not one of report_manager.reporters")
-            self._forget(entry)
-            self._removed = (*self._in_hand(), entry)
+            entry.state = _State.REMOVED
         return entry.lane is None or entry.lane.close(timeout_s)
 
     @property
     def reporters(self) -> "tuple[LatencyReporter | Notifier, ...]":
         """The reporters, in the order in which they were added."""
-        return tuple(entry.reporter for entry in self._entries)
+        return tuple(entry.reporter for entry in self._in(_State.ADDED))
 
     def status(self) -> dict[str, ReporterStatus]:
         """How each reporter fares, by its name; after `shutdown()`, and until the next `init()`, how it fared."""
-        return {entry.name: entry.status() for entry in (*self._past, *self._entries)}
+        return {entry.name: entry.status() for entry in self._in(_State.PAST, _State.ADDED)}
 
     @property
     def channel_names(self) -> tuple[str, ...]:
         """The names by which alerts may ask for its reporters."""
-        return tuple(name for lane in self._lanes for name in lane.channel_names)
+        return tuple(name for lane in self._lanes() for name in lane.channel_names)
 
     # -- for init() and the pipeline -----------------------------------------------------------------------------------
 
@@ -153,32 +163,33 @@ class ReportManager:
     def start(self) -> None:
         """Start a lane for every reporter."""
         with self._lock:
-            self._past = ()
-            self._lanes = tuple(entry.start() for entry in self._entries)
+            self._entries = self._in(_State.ADDED, _State.REMOVED)
+            for entry in self._in(_State.ADDED):
+                entry.start()
             self._running = True
 
     def report(self, batch: Sequence[LatencyMetric]) -> None:
         """Hand a batch to every lane; never waits."""
-        for lane in self._lanes:
+        for lane in self._lanes():
             call_safely(lane.report, batch)
 
     def report_turns(self, turns: "Sequence[TurnMetric]") -> None:
         """Hand turns to every lane whose reporter takes them; never waits."""
-        for lane in self._lanes:
+        for lane in self._lanes():
             call_safely(lane.report_turns, turns)
 
     def notify(self, alert: "Alert") -> None:
         """Hand an alert to every lane whose reporter takes alerts; never waits."""
-        for lane in self._lanes:
+        for lane in self._lanes():
             call_safely(lane.notify, alert)
 
     def probe(self, alert: "Alert") -> "dict[str, Probe]":
         """Hand a test alert to every lane whose reporter takes alerts, by its name."""
-        return {name: probe for lane in self._lanes for name, probe in lane.probe(alert).items()}
+        return {name: probe for lane in self._lanes() for name, probe in lane.probe(alert).items()}
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until every lane has reported what it had; False when the time was too short."""
-        deadline_s, lanes = monotonic() + timeout_s, self._lanes
+        deadline_s, lanes = monotonic() + timeout_s, self._lanes()
         for lane in lanes:
             lane.flush(0.0)  # all of them begin at once
         return all(lane.flush(max(0.0, deadline_s - monotonic())) for lane in lanes)
@@ -188,17 +199,19 @@ class ReportManager:
         with self._lock:
             self._running = False
             # Until the next start they count what comes too late.
-            for lane in self._lanes:
+            for lane in self._lanes():
                 lane.begin_close(timeout_s)
 
     def wait_closed(self, timeout_s: float) -> bool:
         """Wait for the end of every lane, then forget what came from the environment; False when time was too short."""
         deadline_s = monotonic() + timeout_s
-        closed = [lane.wait_closed(max(0.0, deadline_s - monotonic())) for lane in (*self._leaving, *self._lanes)]
+        lanes = (*self._lanes(_State.LEAVING), *self._lanes())
+        closed = [lane.wait_closed(max(0.0, deadline_s - monotonic())) for lane in lanes]
         with self._lock:
-            self._leaving = ()
-            self._past += tuple(entry for entry in self._entries if not entry.by_hand)
-            self._entries = tuple(entry for entry in self._entries if entry.by_hand)
+            for entry in self._in(_State.ADDED):
+                if not entry.by_hand:
+                    entry.state = _State.PAST
+            self._entries = self._in(_State.ADDED, _State.REMOVED, _State.PAST)
         return all(closed)
 
     def close(self, timeout_s: float = REMOVE_TIMEOUT_S) -> bool:
@@ -212,22 +225,17 @@ class ReportManager:
         Where no session runs in the child, what a start had added from the environment is of no use.
         """
         self._lock = threading.Lock()
-        self._leaving = ()
-        self._removed = self._past = ()
         self._running &= running
-        if not self._running:
-            self._lanes, self._entries = (), tuple(entry for entry in self._entries if entry.by_hand)
+        self._entries = tuple(entry for entry in self._in(_State.ADDED) if self._running or entry.by_hand)
         for entry in self._entries:
             if self._running and entry.lane is not None:
                 call_safely(entry.lane.restart_after_fork)
             else:
                 entry.lane = entry.after = None
-        # What is added from now on starts by itself.
-        self._resuming = self._lanes
 
     def resume(self) -> None:
         """In a forked child: start the threads."""
-        for lane in self._resuming:
+        for lane in self._lanes():
             call_safely(lane.resume)
 
     # -- inside --------------------------------------------------------------------------------------------------------
@@ -242,16 +250,17 @@ class ReportManager:
         *,
         by_hand: bool,
     ) -> None:
-        _check(reporter)
+        check_methods(reporter)
         size = getattr(reporter, "batch_size", None) if batch_size is None else batch_size
         interval = getattr(reporter, "interval_s", 0.0) if interval_s is None else interval_s
-        _check_numbers(capacity, size, interval)
+        check_numbers(capacity, size, interval)
         with self._lock:
             there = self._find(reporter)
             if there is not None and (there.by_hand or not by_hand or there.reporter is reporter):
                 there.by_hand |= by_hand
                 return
-            chosen = self._name(reporter, name, there)
+            taken = RESERVED | {entry.name for entry in self._in(_State.ADDED) if entry is not there}
+            chosen = name_of(reporter, name, taken)
 
             retry = getattr(reporter, "retry", None)
             # What somebody else's reporter calls so may be anything.
@@ -265,92 +274,29 @@ class ReportManager:
                 self._replace(there)
             self._entries += (entry,)
             if self._running:
-                self._lanes += (entry.start(),)
+                entry.start()
+
+    def _in(self, *states: _State) -> tuple[_Entry, ...]:
+        return tuple(entry for entry in self._entries if entry.state in states)
+
+    def _lanes(self, *states: _State) -> list[Lane]:
+        """The lanes in these states; without any, those that serve, and of a session that is over those that count."""
+        return [entry.lane for entry in self._in(*(states or (_State.ADDED, _State.PAST))) if entry.lane is not None]
 
     def _replace(self, entry: _Entry) -> None:
-        """Let go of it without waiting: `shutdown()` does."""
-        self._forget(entry)
+        """End its lane without waiting: `shutdown()` does."""
+        entry.state = _State.LEAVING
         if entry.lane is not None:
             entry.lane.begin_close(REMOVE_TIMEOUT_S)
-            self._leaving += (entry.lane,)
-
-    def _forget(self, entry: _Entry) -> None:
-        self._entries = tuple(each for each in self._entries if each is not entry)
-        self._lanes = tuple(lane for lane in self._lanes if lane is not entry.lane)
-
-    def _in_hand(self) -> tuple[_Entry, ...]:
-        """What was removed, and its lane has not returned from."""
-        return tuple(entry for entry in self._removed if entry.lane is not None and not entry.lane.is_over)
 
     def _lane_in(self, reporter: Any) -> Lane | None:
-        self._removed = self._in_hand()
-        return next((entry.lane for entry in reversed(self._removed) if entry.reporter is reporter), None)
+        """The lane of a removal that may still be in the reporter."""
+        self._entries = tuple(entry for entry in self._entries if not entry.is_gone)
+        removed = self._in(_State.REMOVED)
+        return next((entry.lane for entry in reversed(removed) if entry.reporter is reporter), None)
 
     def _find(self, reporter: Any) -> _Entry | None:
-        return next((entry for entry in self._entries if _is_same(entry.reporter, reporter)), None)
-
-    def _name(self, reporter: Any, name: str | None, replaced: _Entry | None) -> str:
-        taken = RESERVED | {entry.name for entry in self._entries if entry is not replaced}
-        if name is not None:
-            if not _NAME.fullmatch(name) or name in taken:
-                raise ValueError(f"name: expected lower-case letters, digits and _, not yet taken, got {name!r}")
-            return name
-        own = getattr(reporter, "name", None)
-        base = own if isinstance(own, str) and _NAME.fullmatch(own) else _snake_case(type(reporter).__name__)
-        number = 2
-        chosen = base
-        while chosen in taken:
-            chosen, number = f"{base}_{number}", number + 1
-        return chosen
-
-
-def _check(reporter: Any) -> None:
-    """Say at once what would otherwise fail for every batch."""
-    said = reporter.__name__ if isinstance(reporter, type) else type(reporter).__name__
-    if isinstance(reporter, type):
-        raise TypeError(f"reporter: expected an object with report(batch), got the class {said} itself")
-    if not any(hasattr(reporter, method) for method in ("report", "notify")):
-        raise TypeError(f"reporter: expected an object with report(batch) or notify(alert), {said} has neither")
-    for method, arguments in (("report", [()]), ("report_turns", [()]), ("notify", [()]), ("start", []), ("close", [])):
-        function = getattr(reporter, method, None)
-        if function is None and not hasattr(reporter, method):
-            continue
-        if not callable(function) or inspect.iscoroutinefunction(function) or not _takes(function, arguments):
-            argument = {"report": "batch", "report_turns": "turns", "notify": "alert"}.get(method, "")
-            raise TypeError(f"reporter: expected a plain method {method}({argument}), {said}.{method} is not one")
-
-
-def _takes(function: Callable[..., Any], arguments: Sequence[Any]) -> bool:
-    try:
-        inspect.signature(function).bind(*arguments)
-    except TypeError:
-        return False
-    except ValueError:  # built in, and tells nothing
-        return True
-    return True
-
-
-def _check_numbers(capacity: Any, batch_size: Any, interval_s: Any) -> None:
-    for name, number in (("capacity", capacity), ("batch_size", batch_size)):
-        if number is None and name == "batch_size":
-            continue
-        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-            raise ValueError(f"{name}: expected a whole number from 1, got {number!r}")
-    if isinstance(interval_s, bool) or not isinstance(interval_s, int | float) or not 0 <= interval_s < math.inf:
-        raise ValueError(f"interval_s: expected seconds from 0, got {interval_s!r}")
-
-
-def _is_same(one: Any, other: Any) -> bool:
-    if one is other:
-        return True
-    target = getattr(one, "target", None)
-    return target is not None and type(one) is type(other) and bool(target == getattr(other, "target", None))
-
-
-def _snake_case(name: str) -> str:
-    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
-    cleaned = re.sub(r"[^a-z0-9_]", "", words).strip("_")
-    return cleaned if _NAME.fullmatch(cleaned) else "reporter"
+        return next((entry for entry in self._in(_State.ADDED) if is_same(entry.reporter, reporter)), None)
 
 
 report_manager: Final = ReportManager()

@@ -19,9 +19,9 @@ class LatencyReporter(Protocol):
     It may also have ``start()``, called once before the first batch, and ``close()``, called once after the last
     one; ``report_turns(turns)``, which makes it a `TurnReporter` too, and ``notify(alert)``, a `Notifier`; and, as
     its defaults on `report_manager`, the attributes ``name``, ``batch_size``, ``interval_s`` in seconds, and
-    ``target``, by which two of one class are known as one. With ``reports_when_idle = True`` it is handed an empty
-    batch after each ``interval_s``, above 0, without measurements, and after turns that a flush handed over; without
-    it, never an empty one.
+    ``target``, by which two of one class are known as one. With ``reports_when_idle = True`` and an ``interval_s``
+    above 0, ``report`` is called at least every ``interval_s`` and right after each batch of turns, with an empty
+    batch if no measurement is queued. Other reporters never get an empty batch.
     """
 
     def report(self, batch: Sequence[LatencyMetric], /) -> None:

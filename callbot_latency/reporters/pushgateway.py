@@ -52,11 +52,10 @@ class PrometheusReporter:
     becomes of the push, and the next push carries them all. Hence a `TransientError` of this reporter says
     that all of the batch was ``delivered``, and nothing is handed over again; with `PermanentError`, the batch counts
     as refused until somebody mends the cause, and the next push that is accepted carries it all the same. While a
-    server asks us to wait (``Retry-After``, at most 600 s), measurements are counted and not pushed. An empty batch
-    pushes too: its lane hands one over after each `interval_s` without measurements. Turns are counted, and go with
-    the next push: the lane hands both over at the same moment, turns first, and on a flush an empty batch after turns
-    alone. `close` pushes a last time; what did not arrive then is counted as ``pushgateway_unconfirmed``, or
-    ``pushgateway_refused``.
+    server asks us to wait (``Retry-After``, at most 600 s), measurements are counted and not pushed. The lane calls
+    `report` at least every `interval_s`, and right after each batch of turns; so turns are only counted, and the push
+    that follows carries them. `close` pushes a last time; what did not arrive then is counted as
+    ``pushgateway_unconfirmed``, or ``pushgateway_refused``.
 
     Attributes:
         target: the address without credentials. Two groups of one process on one Pushgateway would count twice.

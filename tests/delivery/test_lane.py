@@ -1,9 +1,7 @@
 """A bounded buffer and a thread for a reporter that may be slow."""
 
-import gc
 import logging
 import threading
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from time import monotonic
@@ -127,36 +125,6 @@ def test_a_reporter_hurries_while_somebody_waits(end: str, sleeps: list[float]) 
     may_go.set()
     assert lane.close(60)
     assert sleeps == [0.0, 0.0]
-
-
-@pytest.mark.parametrize("error", [TransientError, PermanentError, ValueError])
-def test_a_failure_leaves_nothing_to_the_garbage_collector(
-    error: type[Exception], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Neither the error nor the batch that its frames hold: a full collection stops the whole process."""
-    monkeypatch.setattr(raise_internal_errors, "enabled", False)
-    alive: list[weakref.ref[Exception]] = []
-    kind = type("Failure", (error,), {})
-
-    class Failing:
-        def report(self, _: Sequence[LatencyMetric]) -> None:
-            try:
-                raise OSError("the disk is full")
-            except OSError as cause:
-                failure = kind("cannot write")
-                alive.append(weakref.ref(failure))
-                raise failure from cause
-
-    gc.disable()
-    try:
-        lane = Lane("failing", Failing(), retry=Retry(attempts=2, base_s=0.001))
-        lane.start()
-        lane.report(metrics(1))
-        lane.flush(60)
-        assert lane.close(60)
-        assert [each() for each in alive] == [None] * (2 if error is TransientError else 1)
-    finally:
-        gc.enable()
 
 
 def test_what_waits_at_close_is_reported(reporter: Reporter) -> None:

@@ -22,7 +22,7 @@ from callbot_latency import (
 )
 from callbot_latency.base.drop_counters import dropped
 from callbot_latency.delivery.attempt import Retry
-from callbot_latency.delivery.manager import _snake_case
+from callbot_latency.delivery.reporter_checks import snake_case
 from callbot_latency.model.operation import OperationStatus, OperationType, Severity
 from callbot_latency.runtime import lifecycle as runtime_module
 from tests.support.subprocesses import until
@@ -287,7 +287,7 @@ def test_its_attributes_are_its_defaults(manager: ReportManager) -> None:
 )
 def test_else_its_class_names_it(name: str, snake: str) -> None:
     """In snake case."""
-    assert _snake_case(name) == snake
+    assert snake_case(name) == snake
 
 
 def test_the_names_of_our_own_lanes_are_not_given_away(manager: ReportManager) -> None:

@@ -109,7 +109,7 @@ for n in range(2, 7):
 init()
 for _ in range(100): listen()
 cl.record(cl.LatencyMetric("speech_to_text", "slow", 9_000.0, "success"))
-def busy(): return {{entry.name for entry in report_manager._entries if entry.lane._in_hand}}
+def busy(): return {{entry.name for entry in report_manager._entries if entry.lane._in_flight()}}
 until(lambda: sum(name.startswith(("slack", "influxdb")) for name in busy()) == 12)
 until(lambda: has_delivered(101))
 keep_the_bound()
