@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from dotenv import dotenv_values
-from pydantic import AnyHttpUrl, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import AliasGenerator, AnyHttpUrl, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -44,6 +44,12 @@ class ConfigError(ValueError):
     """A setting is not what it should be; each line names the variable, what was expected and what was given."""
 
 
+def _environment_name(setting: str) -> str:
+    """The variable of a setting, by the constant of `semconv` that has its name."""
+    constants = [f"{prefix}{setting.upper()}" for prefix in ("ENV_", "OTEL_", "OTEL_EXPORTER_")]
+    return next((str(vars(semconv)[name]) for name in constants if name in vars(semconv)), setting)
+
+
 class LatencyConfig(BaseSettings):
     """Every setting, from keywords, the environment, or a ``.env`` file in the working folder, in that order.
 
@@ -56,6 +62,7 @@ class LatencyConfig(BaseSettings):
     """
 
     model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
+        alias_generator=AliasGenerator(validation_alias=_environment_name),
         env_file=".env",
         env_ignore_empty=True,
         extra="ignore",
@@ -64,78 +71,56 @@ class LatencyConfig(BaseSettings):
         populate_by_name=True,
     )
 
-    tracking_enabled: bool = Field(default=True, validation_alias=semconv.ENV_TRACKING_ENABLED)
-    logging_enabled: bool = Field(default=True, validation_alias=semconv.ENV_LOGGING_ENABLED)
-    file_logging_enabled: bool = Field(default=True, validation_alias=semconv.ENV_FILE_LOGGING_ENABLED)
-    metrics_file_path: Path = Field(
-        default=Path("outputs/logs/latency_metrics.jsonl"), validation_alias=semconv.ENV_METRICS_FILE_PATH
-    )
-    metrics_file_max_mb: float = Field(
-        default=100, ge=0, allow_inf_nan=False, validation_alias=semconv.ENV_METRICS_FILE_MAX_MB
-    )
-    metrics_file_backups: int = Field(default=14, ge=0, validation_alias=semconv.ENV_METRICS_FILE_BACKUPS)
-    stt_warning_ms: Milliseconds = Field(default=_STT.warning_ms, validation_alias=semconv.ENV_STT_WARNING_MS)
-    stt_critical_ms: Milliseconds = Field(default=_STT.critical_ms, validation_alias=semconv.ENV_STT_CRITICAL_MS)
-    tts_warning_ms: Milliseconds = Field(default=_TTS.warning_ms, validation_alias=semconv.ENV_TTS_WARNING_MS)
-    tts_critical_ms: Milliseconds = Field(default=_TTS.critical_ms, validation_alias=semconv.ENV_TTS_CRITICAL_MS)
-    salesforce_warning_ms: Milliseconds = Field(
-        default=_SALESFORCE.warning_ms, validation_alias=semconv.ENV_SALESFORCE_WARNING_MS
-    )
-    salesforce_critical_ms: Milliseconds = Field(
-        default=_SALESFORCE.critical_ms, validation_alias=semconv.ENV_SALESFORCE_CRITICAL_MS
-    )
-    rag_warning_ms: Milliseconds = Field(default=_RAG.warning_ms, validation_alias=semconv.ENV_RAG_WARNING_MS)
-    rag_critical_ms: Milliseconds = Field(default=_RAG.critical_ms, validation_alias=semconv.ENV_RAG_CRITICAL_MS)
-    trace_key: SecretStr = Field(default=SecretStr(""), validation_alias=semconv.ENV_TRACE_KEY)
-    phone_numbers: Literal["never", "hashed"] = Field(default="never", validation_alias=semconv.ENV_PHONE_NUMBERS)
-    scrub_patterns_file: Path | None = Field(default=None, validation_alias=semconv.ENV_SCRUB_PATTERNS_FILE)
-    propagate_to: Names = Field(default=(), validation_alias=semconv.ENV_PROPAGATE_TO)
-    trace_url: str | None = Field(default=None, validation_alias=semconv.ENV_TRACE_URL)
-    rag_url: str | None = Field(default=None, validation_alias=semconv.ENV_RAG_URL)
-    alert_cooldown_s: float = Field(
-        default=300, ge=0, allow_inf_nan=False, validation_alias=semconv.ENV_ALERT_COOLDOWN_S
-    )
-    alert_burst: int = Field(default=20, ge=1, validation_alias=semconv.ENV_ALERT_BURST)
-    alert_rules_file: Path | None = Field(default=None, validation_alias=semconv.ENV_ALERT_RULES_FILE)
-    pushgateway_url: AnyHttpUrl | None = Field(default=None, validation_alias=semconv.ENV_PUSHGATEWAY_URL)
-    pushgateway_job: str | None = Field(default=None, validation_alias=semconv.ENV_PUSHGATEWAY_JOB)
-    pushgateway_interval_s: float = Field(
-        default=15, gt=0, allow_inf_nan=False, validation_alias=semconv.ENV_PUSHGATEWAY_INTERVAL_S
-    )
-    influxdb_url: AnyHttpUrl | None = Field(default=None, validation_alias=semconv.ENV_INFLUXDB_URL)
-    influxdb_token: SecretStr | None = Field(default=None, validation_alias=semconv.ENV_INFLUXDB_TOKEN)
-    influxdb_org: str | None = Field(default=None, validation_alias=semconv.ENV_INFLUXDB_ORG)
-    influxdb_bucket: str | None = Field(default=None, validation_alias=semconv.ENV_INFLUXDB_BUCKET)
-    influxdb_timeout_ms: Milliseconds = Field(default=10_000, validation_alias=semconv.ENV_INFLUXDB_TIMEOUT_MS)
-    slack_webhook_url: SecretStr | None = Field(default=None, validation_alias=semconv.ENV_SLACK_WEBHOOK_URL)
-    slack_channel: str | None = Field(default=None, validation_alias=semconv.ENV_SLACK_CHANNEL)
-    slack_severity: Literal["warning", "critical"] = Field(
-        default="critical", validation_alias=semconv.ENV_SLACK_SEVERITY
-    )
-    apprise_urls: SecretStr | None = Field(default=None, validation_alias=semconv.ENV_APPRISE_URLS)
-    apprise_severity: Literal["warning", "critical"] = Field(
-        default="critical", validation_alias=semconv.ENV_APPRISE_SEVERITY
-    )
-    language: Language = Field(default="en", validation_alias=semconv.ENV_LANGUAGE)
-    foreign_spans: bool = Field(default=True, validation_alias=semconv.ENV_FOREIGN_SPANS)
+    tracking_enabled: bool = True
+    logging_enabled: bool = True
+    file_logging_enabled: bool = True
+    metrics_file_path: Path = Path("outputs/logs/latency_metrics.jsonl")
+    metrics_file_max_mb: float = Field(default=100, ge=0, allow_inf_nan=False)
+    metrics_file_backups: int = Field(default=14, ge=0)
+    stt_warning_ms: Milliseconds = _STT.warning_ms
+    stt_critical_ms: Milliseconds = _STT.critical_ms
+    tts_warning_ms: Milliseconds = _TTS.warning_ms
+    tts_critical_ms: Milliseconds = _TTS.critical_ms
+    salesforce_warning_ms: Milliseconds = _SALESFORCE.warning_ms
+    salesforce_critical_ms: Milliseconds = _SALESFORCE.critical_ms
+    rag_warning_ms: Milliseconds = _RAG.warning_ms
+    rag_critical_ms: Milliseconds = _RAG.critical_ms
+    trace_key: SecretStr = SecretStr("")
+    phone_numbers: Literal["never", "hashed"] = "never"
+    scrub_patterns_file: Path | None = None
+    propagate_to: Names = ()
+    trace_url: str | None = None
+    rag_url: str | None = None
+    alert_cooldown_s: float = Field(default=300, ge=0, allow_inf_nan=False)
+    alert_burst: int = Field(default=20, ge=1)
+    alert_rules_file: Path | None = None
+    pushgateway_url: AnyHttpUrl | None = None
+    pushgateway_job: str | None = None
+    pushgateway_interval_s: float = Field(default=15, gt=0, allow_inf_nan=False)
+    influxdb_url: AnyHttpUrl | None = None
+    influxdb_token: SecretStr | None = None
+    influxdb_org: str | None = None
+    influxdb_bucket: str | None = None
+    influxdb_timeout_ms: Milliseconds = 10_000
+    slack_webhook_url: SecretStr | None = None
+    slack_channel: str | None = None
+    slack_severity: Literal["warning", "critical"] = "critical"
+    apprise_urls: SecretStr | None = None
+    apprise_severity: Literal["warning", "critical"] = "critical"
+    language: Language = "en"
+    foreign_spans: bool = True
 
-    traces_exporter: Names | None = Field(default=None, validation_alias=semconv.OTEL_TRACES_EXPORTER)
-    metrics_exporter: Names | None = Field(default=None, validation_alias=semconv.OTEL_METRICS_EXPORTER)
-    otlp_endpoint: str | None = Field(default=None, validation_alias=semconv.OTEL_EXPORTER_OTLP_ENDPOINT)
-    otlp_traces_endpoint: str | None = Field(default=None, validation_alias=semconv.OTEL_EXPORTER_OTLP_TRACES_ENDPOINT)
-    otlp_metrics_endpoint: str | None = Field(
-        default=None, validation_alias=semconv.OTEL_EXPORTER_OTLP_METRICS_ENDPOINT
-    )
-    otlp_protocol: Protocol = Field(default="grpc", validation_alias=semconv.OTEL_EXPORTER_OTLP_PROTOCOL)
-    otlp_traces_protocol: Protocol | None = Field(
-        default=None, validation_alias=semconv.OTEL_EXPORTER_OTLP_TRACES_PROTOCOL
-    )
-    otlp_metrics_protocol: Protocol | None = Field(
-        default=None, validation_alias=semconv.OTEL_EXPORTER_OTLP_METRICS_PROTOCOL
-    )
+    traces_exporter: Names | None = None
+    metrics_exporter: Names | None = None
+    otlp_endpoint: str | None = None
+    otlp_traces_endpoint: str | None = None
+    otlp_metrics_endpoint: str | None = None
+    otlp_protocol: Protocol = "grpc"
+    otlp_traces_protocol: Protocol | None = None
+    otlp_metrics_protocol: Protocol | None = None
     semconv_opt_in: Names = Field(default=(), validation_alias=semconv.OTEL_SEMCONV_STABILITY_OPT_IN)
-    prometheus_host: str = Field(default="localhost", validation_alias=semconv.OTEL_EXPORTER_PROMETHEUS_HOST)
-    prometheus_port: int = Field(default=9464, ge=0, le=65535, validation_alias=semconv.OTEL_EXPORTER_PROMETHEUS_PORT)
+    prometheus_host: str = "localhost"
+    prometheus_port: int = Field(default=9464, ge=0, le=65535)
 
     @classmethod
     def settings_customise_sources(
