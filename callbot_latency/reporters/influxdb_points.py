@@ -1,11 +1,8 @@
 """A measurement, or a turn, as one point of InfluxDB, in line protocol."""
 
 import itertools
-import os
+import random
 import re
-import socket
-import zlib
-from collections import OrderedDict
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -22,11 +19,7 @@ ATTEMPT_MEASUREMENT: Final = "callbot.attempt"
 TURN_MEASUREMENT: Final = "callbot.turn"
 MAX_CHARS: Final = 256
 """Longer texts are cut."""
-MAX_INSTANTS: Final = 16_384
-"""Of how many instants is remembered how many points they have."""
 
-_APART_NS: Final = 250
-"""How far from the numbers of an instant's points those are, at least, that it has when it comes again."""
 _MICROSECOND: Final = timedelta(microseconds=1)
 _MAX_NS: Final = 2**63 - 2
 _MAX_INT: Final = 2**63 - 1
@@ -38,13 +31,11 @@ _Field = float | int | str | bool
 
 
 class LineWriter:
-    """Writes measurements and turns as lines; remembers names, providers and instants, a bounded number of each.
+    """Writes measurements and turns as lines; remembers a bounded number of names and providers.
 
-    Points of one series with the same time would overwrite each other. What is measured is timed to the microsecond,
-    so points of one instant are told apart by nanoseconds, which begin at a number that differs between processes.
-    Where the clock was set back, instants that are forgotten by then may come again: each begins at a number a quarter
-    of a microsecond or more away, so that an instant that comes again once overwrites nothing where it had, and gets,
-    up to 250 points in its series. Where one comes again several times, that is likely and not certain.
+    Points of one series with the same time would overwrite each other. Measurements have timestamps in microseconds,
+    so the nanoseconds are a counter: any 1,000 consecutive points have different times. The counter starts at a random
+    number, so that points of two processes rarely have the same time.
     """
 
     def __init__(self) -> None:
@@ -53,10 +44,7 @@ class LineWriter:
         self._point: Any = Point
         self._names = NameLabels()
         self._providers = NameLabels()
-        self._instants: OrderedDict[tuple[tuple[str, ...], int], tuple[int, int]] = OrderedDict()
-        self._newest_forgotten_us = -_MAX_INT
-        self._first_ns = zlib.crc32(f"{socket.gethostname()}:{os.getpid()}".encode()) % 1000
-        self._again_ns = itertools.cycle(range(self._first_ns + _APART_NS, self._first_ns + 3 * _APART_NS - 1))
+        self._counter = itertools.count(random.randrange(1000))  # noqa: S311 - not a secret
 
     def line(self, metric: LatencyMetric | TurnMetric) -> bytes:
         """Its line, without an end of line; each call makes another point.
@@ -71,7 +59,7 @@ class LineWriter:
         else:
             measurement = MEASUREMENT if metric.attempt is None else ATTEMPT_MEASUREMENT
             tags, fields = self._tags(metric), _fields(metric)
-        point = self._point(measurement).time(self._time_ns(tags, metric.timestamp))
+        point = self._point(measurement).time(self._time_ns(metric.timestamp))
         for name, tag in tags.items():
             point.tag(name, tag)
         for name, field in fields.items():
@@ -89,18 +77,8 @@ class LineWriter:
         }
         return {name: tag for name, tag in tags.items() if tag}
 
-    def _time_ns(self, tags: dict[str, str], timestamp: datetime) -> int:
-        series, microsecond = tuple(tags.values()), (timestamp - EPOCH) // _MICROSECOND
-        while (known := self._instants.get((series, microsecond))) is not None and known[1] >= 1000:
-            microsecond += 1
-        is_new = microsecond > self._newest_forgotten_us
-        first_ns, points = known or (self._first_ns if is_new else next(self._again_ns), 0)
-        self._instants[series, microsecond] = first_ns, points + 1
-        self._instants.move_to_end((series, microsecond))
-        if len(self._instants) > MAX_INSTANTS:
-            (_, forgotten_us), _ = self._instants.popitem(last=False)
-            self._newest_forgotten_us = max(self._newest_forgotten_us, forgotten_us)
-        time_ns = microsecond * 1000 + (first_ns + points) % 1000
+    def _time_ns(self, timestamp: datetime) -> int:
+        time_ns = (timestamp - EPOCH) // _MICROSECOND * 1000 + next(self._counter) % 1000
         if abs(time_ns) > _MAX_NS:
             raise ValueError(f"timestamp: InfluxDB holds the years 1677 to 2262, not {timestamp.year}")
         return time_ns
