@@ -4,8 +4,6 @@ import base64
 import codecs
 import io
 import socket
-import sys
-import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -71,14 +69,12 @@ class HttpClient:
             TransientError: nobody answers, or not in time.
 
         """
-        before = sys.exception()
         with unlogged():
             try:
                 return self._attempt(method, url, body, headers)
             except (HTTPError, OSError) as error:
                 reason = _reason(error)
-                _let_go(error, before)
-        # Raised out here, so that not even the context of what is raised holds the address.
+        # Outside of the except block, so that the error has no context that quotes the address.
         raise TransientError(f"{self._where}: {reason}")
 
     def _attempt(self, method: str, url: str, body: bytes, headers: Mapping[str, str]) -> HttpResponse:
@@ -152,19 +148,6 @@ def _written(secrets: Iterable[str]) -> list[str]:
     every = {way for secret in secrets if secret for way in (secret, quote(secret, safe=""))}
     every |= {base64.b64encode(secret.encode()).decode() for secret in every}
     return sorted(every, key=len, reverse=True)
-
-
-def _let_go(error: BaseException, before: BaseException | None) -> None:
-    """Of all that urllib3 was in the middle of: its frames hold the error, and beneath them what was to be sent.
-
-    Not of what was handled `before`, whose frames are somebody else's.
-    """
-    seen = [before]
-    link: BaseException | None = error
-    while link is not None and not any(link is each for each in seen):
-        seen.append(link)
-        traceback.clear_frames(link.__traceback__)
-        link = link.__cause__ or link.__context__
 
 
 def _reason(error: Exception) -> str:

@@ -1,7 +1,5 @@
 """How every reporter asks a server: one attempt, what it may cost, and what is said of it."""
 
-import gc
-import weakref
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -127,64 +125,16 @@ def test_one_attempt_ends_in_time_even_if_the_head_drips(
     assert clock.is_over
 
 
-def test_no_answer_leaves_nothing_to_the_garbage_collector(
+def test_an_error_has_no_context_that_quotes_the_address(
     server: play.Server, impatient: Callable[[], Impatient]
 ) -> None:
-    """Of urllib3's errors, whose frames hold them, and beneath them what was to be sent."""
-
-    class Headers(dict[str, str]):
-        """May be looked for without being held."""
-
-    server.answers(play.Answer(drips_head=True))
-    headers = Headers()
-    alive = weakref.ref(headers)
-    impatient()
-    gc.disable()
-    try:
-        with pytest.raises(TransientError) as failed:
-            HttpClient("Server", server.url, 60).request_once("POST", server.url, b"{}", headers)
-        del headers, failed
-        assert alive() is None
-    finally:
-        gc.enable()
-
-
-def test_what_was_handled_before_is_left_alone(server: play.Server, impatient: Callable[[], Impatient]) -> None:
-    """Its frames are somebody else's: a coroutine that is suspended in one of them goes on."""
-    kept: list[ValueError] = []
-
-    def suspended() -> Iterator[None]:
-        try:
-            raise ValueError
-        except ValueError as error:
-            kept.append(error)
-            yield
-        yield
-
-    running = suspended()
-    next(running)
+    """What urllib3 raised is neither its cause nor its context."""
     server.answers(play.Answer(drips_head=True))
     impatient()
-    try:
-        raise kept[0]
-    except ValueError:
-        with pytest.raises(TransientError):
-            ask(server)
-    assert next(running, "closed") is None
-
-
-def test_causes_in_a_circle_hold_nobody_up(server: play.Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error of urllib3's that was its own cause's cause would."""
-    one, other = OSError("one"), OSError("other")
-    other.__cause__ = one
-
-    def fail(*_: object, **__: object) -> None:
-        raise one from other
-
-    attempts = HttpClient("Server", server.url, 60)
-    monkeypatch.setattr(attempts._pool, "request", fail)
-    with pytest.raises(TransientError):
-        attempts.request_once("POST", server.url, b"{}", {})
+    with pytest.raises(TransientError) as failed:
+        ask(server)
+    assert failed.value.__cause__ is None
+    assert failed.value.__context__ is None
 
 
 @pytest.mark.promise("endless-answers")
