@@ -11,7 +11,7 @@ from .. import semconv
 from ..base.concurrency import running_loop
 from ..base.drop_counters import dropped
 from ..base.internal_errors import RateLimiter
-from ..base.scrubbing import MAX_CHARS
+from ..base.scrubbing import MAX_MESSAGE_CHARS
 from ..base.text import one_line
 from ..model.alert import Alert
 from ..tracing.span_status import error_message, type_name
@@ -101,7 +101,7 @@ class CallbackError(Exception):
 
 
 def _log_error(function: Callable[[Alert], Any], fault: BaseException) -> None:
-    shown = CallbackError(f"{type_name(fault)}: {one_line(error_message(fault), MAX_CHARS + 1)}")
+    shown = CallbackError(f"{type_name(fault)}: {one_line(error_message(fault), MAX_MESSAGE_CHARS + 1)}")
     _log.error("the alert callback %r raised", _name(function), exc_info=(type(fault), shown, fault.__traceback__))
 
 

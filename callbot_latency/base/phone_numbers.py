@@ -23,9 +23,9 @@ from .scrubbing import (
 )
 from .text import text_of_any
 
-__all__ = ["MAX_CHARS", "REDACT", "PhoneNumbers", "needs_redaction"]
+__all__ = ["MAX_METADATA_CHARS", "REDACT", "PhoneNumbers", "needs_redaction"]
 
-MAX_CHARS: Final = 10_000
+MAX_METADATA_CHARS: Final = 10_000
 """Longer texts of metadata are cut before they are searched, which for so many takes a few ms at the very most."""
 _LEAST_DIGITS: Final = 7
 _ENOUGH_DIGITS: Final = re.compile(r"(?:\d\D{0,4}){6}\d")
@@ -50,11 +50,13 @@ def needs_redaction(facts: Mapping[Any, Any]) -> bool:
         kind = type(value)
         if kind is str:
             size = len(value)
-            if size > MAX_CHARS or (size >= _LEAST_DIGITS and not value.isidentifier() and _is_suspicious(value)):
+            if size > MAX_METADATA_CHARS or (
+                size >= _LEAST_DIGITS and not value.isidentifier() and _is_suspicious(value)
+            ):
                 return True
         elif kind is not bool and value is not None and (kind in _NESTED or _has_digits_enough(value)):
             return True
-        if type(key) is not str or len(key) > MAX_CHARS or _is_suspicious_key(key):
+        if type(key) is not str or len(key) > MAX_METADATA_CHARS or _is_suspicious_key(key):
             return True
     return bool(custom_patterns.patterns)
 
@@ -92,9 +94,9 @@ class PhoneNumbers:
         """`facts`, which are of JSON's types, without phone numbers, addresses and credentials in their texts and keys.
 
         A number of digits alone, text or not, is one where its key says so (``phone``, ``caller_id``); other numbers
-        stay. A text is a credential where its key says so (``api_key``). A text is cut to `MAX_CHARS` characters. Keys
-        that become the same are numbered: ``[phone]``, ``[phone] 2``. Where there is nothing to do, the same object is
-        returned.
+        stay. A text is a credential where its key says so (``api_key``). A text is cut to `MAX_METADATA_CHARS`
+        characters. Keys that become the same are numbered: ``[phone]``, ``[phone] 2``. Where there is nothing to do,
+        the same object is returned.
         """
         return self._mapping(facts) if needs_redaction(facts) else facts
 
@@ -103,7 +105,7 @@ class PhoneNumbers:
         alike = Counter[Any]()
         for key, value in facts.items():
             text = key if type(key) is str else text_of_any(key)
-            name = truncate(text, MAX_CHARS)
+            name = truncate(text, MAX_METADATA_CHARS)
             seen = without_secrets(name, self._found)
             free = said = key if seen == text else seen
             while free in cleaned:
@@ -115,7 +117,7 @@ class PhoneNumbers:
     def _value(self, value: Any, name: str) -> Any:
         if isinstance(value, str):
             # Searched past the cut, since half of an address or a credential is not found.
-            return truncate(self._text(truncate(value, MAX_CHARS + LOOKAHEAD_CHARS), name), MAX_CHARS)
+            return truncate(self._text(truncate(value, MAX_METADATA_CHARS + LOOKAHEAD_CHARS), name), MAX_METADATA_CHARS)
         if isinstance(value, dict):
             return self._mapping(value)
         if isinstance(value, list):

@@ -6,7 +6,7 @@ from typing import Final
 
 __all__ = [
     "LOOKAHEAD_CHARS",
-    "MAX_CHARS",
+    "MAX_MESSAGE_CHARS",
     "NAMES_A_SECRET",
     "OWN_WORD",
     "PHONE",
@@ -19,8 +19,8 @@ __all__ = [
     "without_secrets",
 ]
 
-MAX_CHARS: Final = 500
-"""Longer texts are cut, the rest unsearched, so that a huge message costs the call nothing."""
+MAX_MESSAGE_CHARS: Final = 500
+"""Longer messages are cut and the rest is not searched, so that a huge message costs the call nothing."""
 LOOKAHEAD_CHARS: Final = 500
 """So much more is searched than is kept: half of an address or a credential would not be found."""
 
@@ -162,11 +162,11 @@ def _email(found: re.Match[str]) -> str:
 def scrub(text: str) -> str:
     """`text` with phone numbers, e-mail addresses and credentials replaced by a word for what they were.
 
-    Cut to `MAX_CHARS` characters. The patterns are a net, not a proof: do not put a caller's words into
+    Cut to `MAX_MESSAGE_CHARS` characters. The patterns are a net, not a proof: do not put a caller's words into
     exception messages.
     """
-    seen = truncate(text, MAX_CHARS + LOOKAHEAD_CHARS)
+    seen = truncate(text, MAX_MESSAGE_CHARS + LOOKAHEAD_CHARS)
     scrubbed = without_secrets(seen)
-    if seen is not text and len(scrubbed) <= MAX_CHARS:
+    if seen is not text and len(scrubbed) <= MAX_MESSAGE_CHARS:
         scrubbed = _CUT_WORD.sub("…", scrubbed)
-    return truncate(scrubbed, MAX_CHARS)
+    return truncate(scrubbed, MAX_MESSAGE_CHARS)

@@ -4,7 +4,7 @@ import math
 from contextlib import suppress
 from typing import Any
 
-from ..base.scrubbing import MAX_CHARS, scrub
+from ..base.scrubbing import MAX_MESSAGE_CHARS, scrub
 from ..base.text import one_line
 
 __all__ = ["PermanentError", "TransientError", "error_text", "seconds_in", "whole_in"]
@@ -85,5 +85,5 @@ def error_text(error: BaseException) -> str:
     """What may be shown: an answer's text; of any other exception, which may quote what the caller said, its type."""
     if isinstance(error, (TransientError, PermanentError)):
         with suppress(Exception):  # a class of somebody's own, whose text fails
-            return one_line(scrub(str(error)), MAX_CHARS + 1)
+            return one_line(scrub(str(error)), MAX_MESSAGE_CHARS + 1)
     return type(error).__name__

@@ -17,8 +17,8 @@ __all__ = ["ATTEMPT_MEASUREMENT", "MEASUREMENT", "TURN_MEASUREMENT", "LineWriter
 MEASUREMENT: Final = "callbot.operation"
 ATTEMPT_MEASUREMENT: Final = "callbot.attempt"
 TURN_MEASUREMENT: Final = "callbot.turn"
-MAX_CHARS: Final = 256
-"""Longer texts are cut."""
+MAX_FIELD_CHARS: Final = 256
+"""Longer tags and text fields are cut."""
 
 _MICROSECOND: Final = timedelta(microseconds=1)
 _MAX_NS: Final = 2**63 - 2
@@ -148,7 +148,7 @@ def _int(value: Any) -> int | None:
 
 
 def _text(value: Any) -> str | None:
-    return None if value is None else _UNFIT.sub("\ufffd", str(value)[:MAX_CHARS])
+    return None if value is None else _UNFIT.sub("\ufffd", str(value)[:MAX_FIELD_CHARS])
 
 
 def _tag(value: str) -> str:

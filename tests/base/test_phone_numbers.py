@@ -19,7 +19,7 @@ from callbot_latency import (
     shutdown,
     turn,
 )
-from callbot_latency.base.phone_numbers import MAX_CHARS, REDACT, PhoneNumbers
+from callbot_latency.base.phone_numbers import MAX_METADATA_CHARS, REDACT, PhoneNumbers
 from callbot_latency.measuring.active_session import NotStartedSession, active
 from tests.conftest import Start
 from tests.support.recorded import Recorded
@@ -288,21 +288,21 @@ def test_no_fact_is_lost_where_keys_become_the_same() -> None:
 def test_a_long_text_is_cut_before_it_is_searched() -> None:
     """Its first 10,000 characters are kept: whoever puts a document into metadata does not hold up a call."""
     long = "mot " * 2_500
-    assert len(long) == MAX_CHARS
+    assert len(long) == MAX_METADATA_CHARS
     assert REDACT.redact({"a": long}) == {"a": long}
     for piece in ("mot ", "1-", "x"):
         facts = {"a": piece * 1_000_000, piece * 1_000_000: ["b", piece * 1_000_000]}
         started_s = thread_time()
         cleaned = REDACT.redact(facts)
         assert thread_time() - started_s < 1.5  # all of it would take 5 s and more
-        assert max(map(len, [cleaned["a"], *cleaned, cleaned[list(cleaned)[1]][1]])) <= MAX_CHARS + 1
+        assert max(map(len, [cleaned["a"], *cleaned, cleaned[list(cleaned)[1]][1]])) <= MAX_METADATA_CHARS + 1
         assert cleaned["a"].endswith("…")
 
 
 def test_no_half_of_a_number_is_left_at_the_cut() -> None:
     """Half of one is not found, so that it goes by itself."""
     for shift in range(30):
-        text = "x" * (MAX_CHARS - 30 + shift) + " 06 12 34 56 78 or later"
+        text = "x" * (MAX_METADATA_CHARS - 30 + shift) + " 06 12 34 56 78 or later"
         assert not any(map(str.isdecimal, REDACT.redact({"a": text})["a"])), shift
 
 

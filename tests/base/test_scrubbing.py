@@ -4,7 +4,7 @@ from time import thread_time
 
 import pytest
 
-from callbot_latency.base.scrubbing import LOOKAHEAD_CHARS, MAX_CHARS, scrub
+from callbot_latency.base.scrubbing import LOOKAHEAD_CHARS, MAX_MESSAGE_CHARS, scrub
 
 
 @pytest.mark.parametrize(
@@ -62,15 +62,15 @@ def test_what_is_harmless_stays(text: str) -> None:
 
 def test_a_long_text_is_cut_before_it_is_searched() -> None:
     """A huge message costs the call nothing."""
-    assert scrub("x" * 10_000_000) == "x" * MAX_CHARS + "…"
-    assert scrub("x" * MAX_CHARS) == "x" * MAX_CHARS
-    assert scrub("x" * (MAX_CHARS - 10) + " 06 12 34 56 78") == "x" * (MAX_CHARS - 10) + " [phone]"
+    assert scrub("x" * 10_000_000) == "x" * MAX_MESSAGE_CHARS + "…"
+    assert scrub("x" * MAX_MESSAGE_CHARS) == "x" * MAX_MESSAGE_CHARS
+    assert scrub("x" * (MAX_MESSAGE_CHARS - 10) + " 06 12 34 56 78") == "x" * (MAX_MESSAGE_CHARS - 10) + " [phone]"
 
 
 @pytest.mark.parametrize(
     "secret", ["06 12 34 56 78", "jean.dupont@example.com", "https://svc:hunter2@db/x", "sk-hunter2hunter2"]
 )
-@pytest.mark.parametrize("where", [MAX_CHARS, MAX_CHARS + LOOKAHEAD_CHARS])
+@pytest.mark.parametrize("where", [MAX_MESSAGE_CHARS, MAX_MESSAGE_CHARS + LOOKAHEAD_CHARS])
 def test_no_half_of_a_secret_is_left_at_the_cut(secret: str, where: int) -> None:
     """Neither where the text is cut nor where the search ends, even where what was found made it short."""
     for filler in ("", "+33612345678 " * (where // 13 - 3)):
@@ -83,7 +83,7 @@ def test_no_half_of_a_secret_is_left_at_the_cut(secret: str, where: int) -> None
 def test_no_text_is_slow(piece: str) -> None:
     """No pattern backtracks for long: hundreds of the worst texts take well under a second each."""
     started_s = thread_time()
-    scrub(piece * MAX_CHARS)
+    scrub(piece * MAX_MESSAGE_CHARS)
     assert thread_time() - started_s < 1
 
 

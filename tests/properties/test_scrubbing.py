@@ -4,16 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callbot_latency.base.scrubbing import _EMAIL, _PATTERNS, MAX_CHARS, may_hold_secret, scrub, without_secrets
+from callbot_latency.base.scrubbing import _EMAIL, _PATTERNS, MAX_MESSAGE_CHARS, may_hold_secret, scrub, without_secrets
 
 harmless = st.text("abcdefgh éö,", max_size=30)
 digits = st.text("0123456789", min_size=8, max_size=8)
 
 
-@given(st.text(max_size=2 * MAX_CHARS))
+@given(st.text(max_size=2 * MAX_MESSAGE_CHARS))
 def test_any_text_is_scrubbed_without_error(text: str) -> None:
     """It is never much longer than what is kept of it."""
-    assert len(scrub(text)) <= 8 * MAX_CHARS
+    assert len(scrub(text)) <= 8 * MAX_MESSAGE_CHARS
 
 
 @given(harmless, st.sampled_from(["+33", "+1", "0033", "06"]), digits, st.sampled_from(["", " ", ".", "-"]), harmless)
