@@ -100,12 +100,12 @@ Planner = Callable[[Any, tuple[Any, ...], Mapping[str, Any]], CallPlan | None]
 _INSIDE: Final = create_key("callbot_latency-inside-a-client")
 
 
+@dataclass(eq=False)
 class Run(AbstractContextManager["Run"]):
     """One call of a client's method, from its start until it returns; made with `args` and `kwargs`."""
 
-    def __init__(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        self.args = args
-        self.kwargs = kwargs
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
 
     def trace(self, awaitable: Awaitable[R]) -> Awaitable[R]:
         """To be awaited in its place, so that it is known when it waits for the event loop."""
@@ -116,21 +116,13 @@ class Run(AbstractContextManager["Run"]):
         """End the call that returned `result`; what its caller gets."""
 
 
+@dataclass(eq=False)
 class _PlannedRun(Run):
     """A call that is measured as a plan says; what it calls itself through another wrapped method is part of it."""
 
-    def __init__(
-        self,
-        session: ActiveSession,
-        plan: CallPlan,
-        measurement: Measurement,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-    ) -> None:
-        super().__init__(args, kwargs)
-        self._session = session
-        self._plan = plan
-        self._measurement = measurement
+    _session: ActiveSession
+    _plan: CallPlan
+    _measurement: Measurement
 
     def __exit__(self, exc_type: Any, exc: BaseException | None, traceback: Any) -> None:
         if exc is not None:
@@ -174,7 +166,7 @@ def _begin(planner: Planner, instance: Any, args: tuple[Any, ...], kwargs: Mappi
         return None
     measurement.context = set_value(_INSIDE, True, measurement.context)
     measurement.token = attach(measurement.context)
-    return _PlannedRun(session, plan, measurement, args, kwargs)
+    return _PlannedRun(args, kwargs, session, plan, measurement)
 
 
 def measured(planner: Planner) -> Callable[..., Any]:
