@@ -88,7 +88,7 @@ def load_rules(path: Path) -> tuple[Rule, ...]:
     except ValidationError as error:
         raise ConfigError(_faults_in(path, written, error)) from None
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not TOML, or not in UTF-8: {error}") from None
+        raise ConfigError(f"{path}: not TOML: {error}") from None
     _check_names(path, rules)
     return rules
 

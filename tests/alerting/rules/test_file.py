@@ -175,7 +175,7 @@ def test_a_whole_file_of_another_kind(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=f"(?m){re.escape(message)}$"):
             load_rules(file)
     file.write_bytes(b"name = '\xff'")
-    with pytest.raises(ConfigError, match="not in UTF-8: "):
+    with pytest.raises(ConfigError, match="not TOML: .utf-8. codec"):
         load_rules(file)
 
 
@@ -211,8 +211,8 @@ def test_of_many_faults_the_first_are_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (GOOD.replace("3000", "9" * 5000), ": not TOML, or not in UTF-8: "),
-        (GOOD.replace("3000", "1_" * 4999 + "1"), ": not TOML, or not in UTF-8: "),
+        (GOOD.replace("3000", "9" * 5000), ": not TOML: "),
+        (GOOD.replace("3000", "1_" * 4999 + "1"), ": not TOML: "),
     ],
     ids=["digits", "digits in groups"],
 )
