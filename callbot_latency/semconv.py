@@ -172,12 +172,7 @@ UNMEASURED_STALE_ANCHOR: Final = "stale_anchor"
 UNMEASURED_IMPOSSIBLE_ANCHOR: Final = "impossible_anchor"
 UNMEASURED_IMPOSSIBLE_PLAYBACK: Final = "impossible_playback"
 ANCHOR_REASONS: Final = frozenset(
-    {
-        UNMEASURED_NO_ANCHOR,
-        UNMEASURED_UNKNOWN_ANCHOR,
-        UNMEASURED_STALE_ANCHOR,
-        UNMEASURED_IMPOSSIBLE_ANCHOR,
-    }
+    {UNMEASURED_NO_ANCHOR, UNMEASURED_UNKNOWN_ANCHOR, UNMEASURED_STALE_ANCHOR, UNMEASURED_IMPOSSIBLE_ANCHOR}
 )
 """Reasons for which what was told of the end of the caller's speech is not taken."""
 

@@ -19,11 +19,7 @@ from .model.alert import Alert
 from .model.metric import LatencyMetric
 from .model.operation import OperationStatus, OperationType, Severity
 from .model.turn_metric import TurnMetric
-from .semconv import (
-    DROPPED_FAILED_SUFFIX,
-    DROPPED_REFUSED_SUFFIX,
-    DROPPED_UNCONFIRMED_SUFFIX,
-)
+from .semconv import DROPPED_FAILED_SUFFIX, DROPPED_REFUSED_SUFFIX, DROPPED_UNCONFIRMED_SUFFIX
 from .timeline import Anchor
 
 __all__ = ["Answer", "Server", "check_reporter_contract"]

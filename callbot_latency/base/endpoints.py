@@ -10,10 +10,7 @@ __all__ = ["ENDPOINTS", "without_credentials"]
 
 _HOST: Final = r"(?:[^\s/@:]+(?::[^\s/@]*)?@)?(?:\[[0-9A-Fa-f:.]+\]|[^\s/@:]+)(?::\d{1,5})?"
 ENDPOINTS: Final[Mapping[str, re.Pattern[str]]] = {
-    "grpc": re.compile(
-        rf"https?://{_HOST}(?:/\S*)?|(?:dns|unix|ipv4|ipv6):\S+|[^\s/@:]+:\d{{1,5}}",
-        re.IGNORECASE,
-    ),
+    "grpc": re.compile(rf"https?://{_HOST}(?:/\S*)?|(?:dns|unix|ipv4|ipv6):\S+|[^\s/@:]+:\d{{1,5}}", re.IGNORECASE),
     "http/protobuf": re.compile(rf"https?://{_HOST}(?:[/?]\S*)?", re.IGNORECASE),
 }
 """What an OTLP exporter takes for an address: gRPC also a name with a port, or one of its own schemes."""

@@ -10,14 +10,7 @@ from ..base.internal_errors import call_safely
 from ..model.audio import checked_rate
 from ..model.operation import OperationType
 from .active_session import ActiveSession, active
-from .measurement import (
-    Handle,
-    Measurement,
-    cached_operation_of,
-    checked_metadata,
-    checked_text,
-    operation_of,
-)
+from .measurement import Handle, Measurement, cached_operation_of, checked_metadata, checked_text, operation_of
 
 __all__ = ["measure_latency_context"]
 

@@ -19,13 +19,7 @@ from .active_session import ActiveSession
 from .generators import Stream
 from .measurement import Measurement
 
-__all__ = [
-    "ReturnedStream",
-    "StreamSpec",
-    "is_stream",
-    "wrap_result",
-    "wrap_stream",
-]
+__all__ = ["ReturnedStream", "StreamSpec", "is_stream", "wrap_result", "wrap_stream"]
 
 P = ParamSpec("P")
 R = TypeVar("R")

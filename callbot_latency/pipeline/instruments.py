@@ -86,11 +86,7 @@ def running_by_type() -> dict[str, int]:
 
 OBSERVED: Final[Mapping[Instrument, Callable[[], Mapping[str, int]]]] = {
     Instrument(
-        semconv.OPERATIONS_ACTIVE,
-        (semconv.OPERATION_TYPE,),
-        "Operations that are running.",
-        "{operation}",
-        "gauge",
+        semconv.OPERATIONS_ACTIVE, (semconv.OPERATION_TYPE,), "Operations that are running.", "{operation}", "gauge"
     ): running_by_type,
     Instrument(
         semconv.TURNS_UNMEASURED, (semconv.REASON,), "What could not be measured, by reason.", "{turn}", "counter"

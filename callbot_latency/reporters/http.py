@@ -13,14 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from ..delivery.errors import PermanentError, TransientError
 
-__all__ = [
-    "Address",
-    "Basic",
-    "HttpResponse",
-    "HttpStatusError",
-    "address_of",
-    "unlogged",
-]
+__all__ = ["Address", "Basic", "HttpResponse", "HttpStatusError", "address_of", "unlogged"]
 
 _BUSY: Final = frozenset({408, 425, 429})
 _SECONDS: Final = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?")

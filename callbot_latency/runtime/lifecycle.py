@@ -241,9 +241,7 @@ def _hook() -> None:
     if not _hooked:
         _hooked = True
         os.register_at_fork(
-            before=_exits.block_signals,
-            after_in_parent=_exits.unblock_signals,
-            after_in_child=_after_fork_in_child,
+            before=_exits.block_signals, after_in_parent=_exits.unblock_signals, after_in_child=_after_fork_in_child
         )
     _exits.hook()
 

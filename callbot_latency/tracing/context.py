@@ -12,17 +12,7 @@ from opentelemetry.trace import INVALID_SPAN
 
 from ..timeline import Timeline
 
-__all__ = [
-    "BINDING",
-    "OPERATION",
-    "SPAN",
-    "Binding",
-    "BoundTimeline",
-    "BoundTurn",
-    "attach",
-    "bound",
-    "detach",
-]
+__all__ = ["BINDING", "OPERATION", "SPAN", "Binding", "BoundTimeline", "BoundTurn", "attach", "bound", "detach"]
 
 OPERATION: Final = otel_context.create_key("callbot_latency.operation")
 """Where a context holds the Measurement that the code in it works for."""

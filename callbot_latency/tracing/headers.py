@@ -20,13 +20,7 @@ _AMBIGUOUS: Final = re.compile(r"[\\\s\x00-\x20\x7f]")
 
 _TRACEPARENT: Final = "traceparent"
 _TRACESTATE: Final = "tracestate"
-_READ: Final = (
-    semconv.HEADER_CALL_SID,
-    semconv.HEADER_STREAM_SID,
-    semconv.HEADER_TURN,
-    _TRACEPARENT,
-    _TRACESTATE,
-)
+_READ: Final = (semconv.HEADER_CALL_SID, semconv.HEADER_STREAM_SID, semconv.HEADER_TURN, _TRACEPARENT, _TRACESTATE)
 # WSGI and CGI name a header so (PEP 3333); elsewhere an underscore is another name, which a proxy may let through.
 _NAMES: Final = {name: name for name in _READ} | {f"HTTP_{name.upper().replace('-', '_')}": name for name in _READ}
 

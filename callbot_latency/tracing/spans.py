@@ -111,12 +111,7 @@ class SpanFactory:
         return cls(provider.get_tracer(SCOPE), ids, getattr(provider, "writing", CHECKED))
 
     def start(
-        self,
-        name: str,
-        context: Context,
-        attributes: Mapping[str, Any],
-        start_ns: int,
-        links: Sequence[Link] = (),
+        self, name: str, context: Context, attributes: Mapping[str, Any], start_ns: int, links: Sequence[Link] = ()
     ) -> Span:
         """Start a span beneath the one in `context`; `start_ns` is in nanoseconds since the epoch.
 

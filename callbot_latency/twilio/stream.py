@@ -246,12 +246,7 @@ class TwilioMediaStream:
         call_safely(self._speech_ended, self._clock(), source, hangover_ms, uncertainty_ms, audio_ms)
 
     def _speech_ended(
-        self,
-        at_ns: int,
-        source: Anchor | str,
-        hangover_ms: float,
-        uncertainty_ms: float | None,
-        audio_ms: float | None,
+        self, at_ns: int, source: Anchor | str, hangover_ms: float, uncertainty_ms: float | None, audio_ms: float | None
     ) -> None:
         if self._is_over:
             return
