@@ -1,12 +1,11 @@
 """Callbacks of the application, called for every breach."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from ..base.concurrency import running_loop
 from ..model.alert import Alert
-from ..model.metric import LatencyMetric
 from ..model.operation import Severity
 from .callback_runner import LoopCapacity, run_callback
 
@@ -47,20 +46,11 @@ class AlertCallbacks:
         """In a forked child: a lock that another thread held in the parent is nobody's here."""
         self._lock = threading.Lock()
 
-    def start(self) -> None:
-        """Nothing to start."""
-
-    def report(self, batch: Sequence[LatencyMetric]) -> None:
-        """Nothing: alerts alone are of interest."""
-
     def notify(self, alert: Alert) -> None:
         """Call every function; one that raises is logged, and the next is called all the same."""
         for function, severity, loop in self._functions:
             if severity is None or severity is alert.severity:
                 run_callback(function, alert, loop, self._capacity)
-
-    def close(self) -> None:
-        """Nothing to close."""
 
 
 callbacks: Final = AlertCallbacks()

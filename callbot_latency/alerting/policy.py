@@ -167,7 +167,7 @@ class AlertPolicy:
 
     def close(self) -> None:
         """Say what is still held back."""
-        self._outbox.close()
+        self._outbox.flush(last=True)
         # shutdown() has an end, whatever holds the lock.
         if not self._lock.acquire(timeout=CLOSE_WAIT_S):
             return
@@ -308,27 +308,17 @@ class Outbox:
         """Have `notify(alert)` called; does nothing else."""
         self._waiting.append((notify, alert))
 
-    def flush(self) -> None:
-        """Call what waits, unless another thread does."""
-        while self._waiting and self._turn.acquire(blocking=False):
-            try:
-                self._empty()
-            finally:
-                self._turn.release()
-
-    def close(self) -> None:
-        """Call what waits, whatever another thread hangs in."""
-        has_turn = self._turn.acquire(timeout=LONGEST_WAIT_S)
-        try:
-            self._empty()
-        finally:
-            if has_turn:
-                self._turn.release()
-
-    def _empty(self) -> None:
+    def flush(self, *, last: bool = False) -> None:
+        """Call what waits, unless another thread does; the `last` time whatever that one hangs in."""
         while self._waiting:
-            try:
-                notify, alert = self._waiting.popleft()
-            except IndexError:  # the end of the session was faster
+            has_turn = self._turn.acquire(timeout=LONGEST_WAIT_S if last else 0)
+            if not (has_turn or last):
                 return
-            call_safely(notify, alert)
+            try:
+                with suppress(IndexError):  # the end of the session was faster
+                    while True:
+                        notify, alert = self._waiting.popleft()
+                        call_safely(notify, alert)
+            finally:
+                if has_turn:
+                    self._turn.release()

@@ -31,9 +31,6 @@ class LogReporter:
     def __init__(self, language: Language = "en") -> None:
         self._language = language
 
-    def start(self) -> None:
-        """Nothing to start."""
-
     def report(self, batch: Sequence[LatencyMetric]) -> None:
         """Log measurements, where the logger's level asks for them."""
         if _measurements.isEnabledFor(logging.DEBUG):
@@ -44,9 +41,6 @@ class LogReporter:
         """Log an alert: warning or error; that it is over, as information."""
         level = logging.INFO if alert.event is AlertEvent.RECOVERY else _LEVELS[alert.severity]
         _alerts.log(level, "%s", one_line_message(alert, self._language), extra=_ids(alert.metric))
-
-    def close(self) -> None:
-        """Nothing to close."""
 
 
 def _ids(metric: LatencyMetric) -> dict[str, Any]:
