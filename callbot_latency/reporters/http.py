@@ -13,7 +13,16 @@ from urllib.parse import unquote, urlsplit
 
 from ..delivery.errors import PermanentError, TransientError
 
-__all__ = ["Address", "Basic", "HttpResponse", "HttpStatusError", "address_of", "unlogged"]
+__all__ = [
+    "Address",
+    "Basic",
+    "HttpRefusedError",
+    "HttpResponse",
+    "address_of",
+    "checked_name",
+    "checked_number",
+    "unlogged",
+]
 
 _BUSY: Final = frozenset({408, 425, 429})
 _SECONDS: Final = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?")
@@ -37,33 +46,27 @@ class HttpResponse:
     headers: Mapping[str, str]
     body: bytes
 
-    def as_error(self, where: str, said: str, advice: str | None) -> TransientError | PermanentError:
-        """What a lane is told: 408, 425, 429 and 5xx pass, everything else is final; `advice` says what to do."""
+    def as_error(self, where: str, said: str, advice: str | None) -> "TransientError | HttpRefusedError":
+        """The error for the lane: 408, 425, 429 and 5xx pass, all others are final; `advice` says what to do."""
         what = f"{where} answers {self.status}" + (f" ({said})" if said else "")
         if self.status in _BUSY or self.status >= 500:
             return TransientError(what, retry_after_s=_retry_after_s(self.headers))
         if 300 <= self.status < 400:
             what += ": redirects are not followed; give the address that it leads to"
-        return PermanentError(f"{what}: {advice}" if advice else what)
+        return HttpRefusedError(f"{what}: {advice}" if advice else what, self)
 
 
-class HttpStatusError(Exception):
-    """The server answered, and not with 2xx.
+class HttpRefusedError(PermanentError):
+    """The server refused the request.
 
     Attributes:
-        answer: what it said.
-        said: what may be shown of that.
+        answer: the whole answer; its body may hold secrets.
 
     """
 
-    def __init__(self, answer: HttpResponse, said: str) -> None:
-        super().__init__(f"HTTP {answer.status}")
+    def __init__(self, message: str, answer: HttpResponse) -> None:
+        super().__init__(message)
         self.answer = answer
-        self.said = said
-
-    def as_delivery(self, where: str, advice: Mapping[int, str]) -> TransientError | PermanentError:
-        """What a lane is told; `advice` says what to do, by status."""
-        return self.answer.as_error(where, self.said, advice.get(self.answer.status))
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:
@@ -124,6 +127,30 @@ def address_of(what: str, url: object) -> Address:
         raise ValueError(f"{what}: expected an address such as http://host:port")
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
     return Address(f"{parts.scheme}://{host}{parts.path}".rstrip("/"), (user, password) if user or password else None)
+
+
+def checked_name(what: str, name: object) -> str:
+    """`name`, a non-empty printable text.
+
+    Raises:
+        ValueError: it is none; the message starts with `what`.
+
+    """
+    if not isinstance(name, str) or not name or not name.isprintable():
+        raise ValueError(f"{what}: expected a non-empty name, got {name!r}")
+    return name
+
+
+def checked_number(what: str, value: object, unit: str = "seconds") -> float:
+    """`value`, a number above 0 that is small enough for a time-out.
+
+    Raises:
+        ValueError: it is none; the message starts with `what`.
+
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
+        raise ValueError(f"{what}: expected a number of {unit} above 0, got {value!r}")
+    return float(value)
 
 
 _LOGGERS: Final = (

@@ -4,18 +4,18 @@ import base64
 import codecs
 import io
 import socket
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from http.client import HTTPResponse as StandardResponse
 from time import monotonic
+from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import quote, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from urllib3 import (
     HTTPConnectionPool,
-    HTTPResponse,
     HTTPSConnectionPool,
     PoolManager,
     ProxyManager,
@@ -28,7 +28,7 @@ from urllib3.exceptions import HTTPError
 
 from ..base.scrubbing import scrub
 from ..delivery.errors import TransientError
-from .http import HttpResponse, HttpStatusError, unlogged
+from .http import HttpResponse, unlogged
 
 __all__ = ["MAX_RESPONSE_BYTES", "HttpClient"]
 
@@ -50,16 +50,25 @@ class HttpClient:
         timeout_s: for connecting and the head of the answer, in seconds; what has not come of the rest by then is not
             read.
         secrets: never shown, even where the server repeats them.
+        advice: what to do about a refusal, by status.
 
     Raises:
         ValueError: the proxy is none that urllib3 speaks to.
 
     """
 
-    def __init__(self, where: str, url: str, timeout_s: float, secrets: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        where: str,
+        url: str,
+        timeout_s: float,
+        secrets: Iterable[str] = (),
+        advice: Mapping[int, str] = MappingProxyType({}),
+    ) -> None:
         self._where = where
         self._timeout_s = timeout_s
         self._secrets = _written(secrets)
+        self._advice = advice
         self._pool = _opened_pool(url)
 
     def request_once(self, method: str, url: str, body: bytes, headers: Mapping[str, str]) -> HttpResponse:
@@ -78,11 +87,11 @@ class HttpClient:
         raise TransientError(f"{self._where}: {reason}")
 
     def _attempt(self, method: str, url: str, body: bytes, headers: Mapping[str, str]) -> HttpResponse:
-
         deadline_s = monotonic() + self._timeout_s
         # Nothing that would have to be unpacked: 64 kB are 64 kB.
         sent = {name: value for name, value in headers.items() if name.lower() != "accept-encoding"}
-        with _deadline(deadline_s):
+        before = _deadline_s.set(deadline_s)
+        try:
             response = self._pool.request(
                 method,
                 url,
@@ -94,6 +103,8 @@ class HttpClient:
                 timeout=Timeout(total=self._timeout_s),
             )
             answer, is_whole = _read(response, deadline_s)
+        finally:
+            _deadline_s.reset(before)
         if is_whole:
             response.release_conn()
         else:
@@ -104,20 +115,18 @@ class HttpClient:
             self._pool.clear()
         return HttpResponse(response.status, response.headers, answer)
 
-    def request(self, method: str, url: str, *, body: bytes, headers: Mapping[str, str], **_: Any) -> HTTPResponse:
-        """One attempt, for prometheus_client and influxdb-client, which take this for a pool of urllib3's.
-
-        Whatever they say of retries, redirects, time-outs and of reading the answer is not looked at.
+    def send(self, method: str, url: str, body: bytes, headers: Mapping[str, str]) -> None:
+        """One attempt, which the server must answer with 2xx.
 
         Raises:
-            TransientError: nobody answers, or not in time.
-            HttpStatusError: the answer is not 2xx.
+            TransientError: the server does not answer, not in time, or is busy.
+            HttpRefusedError: it refuses; the message says what to do.
 
         """
         answer = self.request_once(method, url, body, headers)
         if not 200 <= answer.status < 300:
-            raise HttpStatusError(answer, self._shown(answer.body.decode(errors="replace")))
-        return HTTPResponse(io.BytesIO(answer.body), status=answer.status)
+            said = self._shown(answer.body.decode(errors="replace"))
+            raise answer.as_error(self._where, said, self._advice.get(answer.status))
 
     def clear(self) -> None:
         """Close every connection."""
@@ -195,6 +204,7 @@ def _opened_pool(url: str) -> PoolManager:
 
 
 _deadline_s: Final[ContextVar[float]] = ContextVar("callbot_latency_deadline_s", default=float("inf"))
+"""When reading from a connection ends with a TimeoutError, by the monotonic clock."""
 
 
 class _Reading(io.RawIOBase):
@@ -248,16 +258,6 @@ class _TlsPool(HTTPSConnectionPool):
 
 
 def _timed(pool: PoolManager) -> PoolManager:
-    """`pool`, whose connections keep to `_deadline`."""
+    """`pool`, whose connections keep to `_deadline_s`."""
     pool.pool_classes_by_scheme = {"http": _PlainPool, "https": _TlsPool}
     return pool
-
-
-@contextmanager
-def _deadline(until_s: float) -> Iterator[None]:
-    """Within, what is read ends at `until_s` of the monotonic clock with a TimeoutError."""
-    before = _deadline_s.set(until_s)
-    try:
-        yield
-    finally:
-        _deadline_s.reset(before)

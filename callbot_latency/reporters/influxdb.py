@@ -1,19 +1,18 @@
 """To InfluxDB, for teams without a Collector: one point a measurement, and one a turn."""
 
-import importlib.util
+import gzip
 import logging
-import os
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, ClassVar, Final, NamedTuple
+from collections.abc import Sequence
+from typing import Any, ClassVar, Final
+from urllib.parse import urlencode
 
 from ..base.pacing import yielding
-from ..delivery.errors import PermanentError, TransientError
+from ..delivery.errors import PermanentError
 from ..model.metric import LatencyMetric
 from ..model.turn_metric import TurnMetric
 from ..semconv import LOGGER_INFLUXDB
-from .http import HttpStatusError, address_of
+from .http import HttpRefusedError, HttpResponse, address_of, checked_name, checked_number
 from .http_client import HttpClient
 from .influxdb_points import LineWriter
 
@@ -60,52 +59,34 @@ class InfluxDBReporter:
     interval_s: float = 1.0
 
     def __init__(self, *, influxdb_url: str, token: str, org: str, bucket: str, timeout_ms: float = 10_000) -> None:
-        self._library = _loaded()
         address = address_of("influxdb_url", influxdb_url)
         if address.basic is not None:
             raise ValueError("influxdb_url: expected an address without credentials; the token goes to token=")
-        self._url = address.url
         self._token = _checked_token(token)
-        self._org = _checked_name("org", org)
-        self._bucket = _checked_name("bucket", bucket)
-        if isinstance(timeout_ms, bool) or not isinstance(timeout_ms, (int, float)) or not 0 < timeout_ms < 1e9:
-            raise ValueError(f"timeout_ms: expected a number of milliseconds above 0, got {timeout_ms!r}")
-        self._timeout_ms = timeout_ms
-        self.target: tuple[str, str, str] = self._url, self._org, self._bucket
-        self._advice = _advice(self._org, self._bucket)
-        self._process = os.getpid()
-        self._reset()
-
-    def _reset(self) -> None:
-        # For InfluxDB 1.8, the token is user:password.
-        secrets = [self._token, self._token.partition(":")[2]]
-        self._http = HttpClient(f"InfluxDB {self._url}", self._url, self._timeout_ms / 1000.0, secrets)
-        # Now, since it imports more by then; it opens nothing.
-        self._client: Any = self._connected()
-        self._points: LineWriter | None = None
-        self._kept: list[_Line] = []
+        self._timeout_ms = checked_number("timeout_ms", timeout_ms, "milliseconds")
+        self.target: tuple[str, str, str] = address.url, checked_name("org", org), checked_name("bucket", bucket)
+        query = urlencode({"org": org, "bucket": bucket, "precision": "ns"})
+        self._write_url = f"{address.url}/api/v2/write?{query}"
+        self.start()
 
     def start(self) -> None:
-        """In a forked child: the connection is the parent's, and so is what it could not write."""
-        if os.getpid() != self._process:
-            self._process = os.getpid()
-            self._reset()
+        """Forget connections and what could not be written: in a forked child, they are the parent's."""
+        url, org, bucket = self.target
+        # For InfluxDB 1.8, the token is user:password.
+        secrets = [self._token, self._token.partition(":")[2]]
+        self._http = HttpClient(f"InfluxDB {url}", url, self._timeout_ms / 1000.0, secrets, _advice(org, bucket))
+        # Loads influxdb-client now: a fork while the lane imports it would leave the child a locked module.
+        self._points = LineWriter()
+        self._kept: list[_Line] = []
 
-    def report(self, batch: Sequence[LatencyMetric]) -> None:
-        """Write a batch.
+    def report(self, batch: Sequence[LatencyMetric | TurnMetric]) -> None:
+        """Write a batch of measurements or of turns.
 
         Raises:
             TransientError: InfluxDB cannot be reached or is busy; the same batch may be handed over again.
             PermanentError: it refused some points, or all; the message says why and what to do.
 
         """
-        self._report(batch)
-
-    def report_turns(self, turns: Sequence[TurnMetric]) -> None:
-        """Write turns; raises as `report` does."""
-        self._report(turns)
-
-    def _report(self, batch: Sequence[LatencyMetric] | Sequence[TurnMetric]) -> None:
         lines = self._lines(batch)
         fit = [line for _, line in lines if line is not None]
         self._kept = lines
@@ -117,23 +98,20 @@ class InfluxDBReporter:
             raise PermanentError(f"{refused + unfit} of {len(lines)} points: {why}", refused=refused + unfit)
         _log.debug("wrote %d points", len(lines))
 
+    report_turns = report
+
     def close(self) -> None:
         """Close the connection."""
-        client, self._client = self._client, None
-        if client is not None:
-            client.close()
+        self._http.clear()
 
-    def _lines(self, batch: Sequence[LatencyMetric] | Sequence[TurnMetric]) -> list[_Line]:
+    def _lines(self, batch: Sequence[LatencyMetric | TurnMetric]) -> list[_Line]:
         """The lines of a batch; those it had before, if it is the end of what did not arrive."""
         kept = self._kept[len(self._kept) - len(batch) :] if len(batch) <= len(self._kept) else []
         if kept and all(metric is before for metric, (before, _) in zip(batch, kept, strict=True)):
             return kept
-        metrics: Sequence[LatencyMetric | TurnMetric] = batch
-        return [(metric, self._line(metric)) for metric in yielding(metrics)]
+        return [(metric, self._line(metric)) for metric in yielding(batch)]
 
     def _line(self, metric: LatencyMetric | TurnMetric) -> bytes | None:
-        if self._points is None:
-            self._points = LineWriter()
         try:
             return self._points.line(metric)
         except ValueError as error:
@@ -148,13 +126,10 @@ class InfluxDBReporter:
             attempts += 1
             try:
                 self._attempt(part)
-            except HttpStatusError as answer:
-                error = answer.as_delivery(f"InfluxDB {self._url}", self._advice)
-                if isinstance(error, TransientError):
-                    raise error from None
+            except HttpRefusedError as error:
                 why = why or str(error)
-                dropped = _dropped(answer)
-                if answer.answer.status not in _DIVISIBLE:
+                dropped = _dropped(error.answer)
+                if error.answer.status not in _DIVISIBLE:
                     refused += len(part) + sum(map(len, waiting))
                     break
                 if dropped or len(part) == 1 or attempts >= MAX_ATTEMPTS:
@@ -165,52 +140,17 @@ class InfluxDBReporter:
         return refused, why
 
     def _attempt(self, lines: list[bytes]) -> None:
-        if self._client is None:
-            self._client = self._connected()
-        self._client.write_api(self._library.write_options).write(self._bucket, self._org, b"\n".join(lines))
-
-    def _connected(self) -> Any:
-        with _levels_kept():
-            client: Any = self._library.client(
-                self._url, self._token, timeout=self._timeout_ms, enable_gzip=True, org=self._org
-            )
-        # The client's own pool follows redirects with the token and reads answers of any length; its exceptions quote
-        # headers, and the way they are made writes to the root logger, which sets that up where nobody had.
-        client.api_client.rest_client.pool_manager = self._http
-        return client
+        headers = {
+            "Authorization": f"Token {self._token}",
+            "Content-Encoding": "gzip",
+            "Content-Type": "text/plain; charset=utf-8",
+        }
+        self._http.send("POST", self._write_url, gzip.compress(b"\n".join(lines)), headers)
 
 
-class _Library(NamedTuple):
-    """What is used of influxdb-client; retries and batches are the lane's."""
-
-    client: Any
-    write_options: Any
-
-
-def _loaded() -> _Library:
-    """By whoever makes the reporter: a fork while the lane imports would leave the child a module lock for ever."""
-    if importlib.util.find_spec("influxdb_client") is None:
-        raise ModuleNotFoundError("InfluxDBReporter needs influxdb-client: pip install 'callbot-latency[influxdb]'")
-    from influxdb_client.client.influxdb_client import InfluxDBClient
-    from influxdb_client.client.write_api import SYNCHRONOUS
-
-    return _Library(InfluxDBClient, SYNCHRONOUS)
-
-
-@contextmanager
-def _levels_kept() -> Iterator[None]:
-    """The client sets the level of urllib3's logger for the whole process, which is the application's to set."""
-    logger = logging.getLogger("urllib3")
-    level = logger.level
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-def _dropped(answer: HttpStatusError) -> int:
+def _dropped(answer: HttpResponse) -> int:
     """How many points of the request the server says that it dropped, the others being written; 0 if it does not."""
-    said = _PARTIAL.search(answer.answer.body.decode(errors="replace"))
+    said = _PARTIAL.search(answer.body.decode(errors="replace"))
     return int(said[1]) if said else 0
 
 
@@ -228,9 +168,3 @@ def _checked_token(token: Any) -> str:
     if not isinstance(token, str) or not token or not token.isascii() or not token.isprintable():
         raise ValueError("token: expected a token of printable ASCII characters")
     return token
-
-
-def _checked_name(what: str, name: Any) -> str:
-    if not isinstance(name, str) or not name or not name.isprintable():
-        raise ValueError(f"{what}: expected a name, got {name!r}")
-    return name

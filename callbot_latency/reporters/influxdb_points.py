@@ -39,9 +39,14 @@ class LineWriter:
     """
 
     def __init__(self) -> None:
-        from influxdb_client.client.write.point import Point
-
-        self._point: Any = Point
+        try:
+            import influxdb_client
+        except ModuleNotFoundError as missing:
+            raise ModuleNotFoundError(
+                "InfluxDBReporter needs influxdb-client: pip install 'callbot-latency[influxdb]'"
+            ) from missing
+        library: Any = influxdb_client
+        self._point = library.Point
         self._names = NameLabels()
         self._providers = NameLabels()
         self._counter = itertools.count(random.randrange(1000))  # noqa: S311 - not a secret

@@ -19,7 +19,7 @@ from ..model.metric import LatencyMetric
 from ..model.thresholds import Thresholds
 from ..model.turn_metric import TurnMetric
 from ..pipeline.prometheus_exposition import Counts
-from .http import Basic, HttpStatusError, address_of
+from .http import Basic, address_of, checked_name, checked_number
 from .http_client import HttpClient
 
 __all__ = ["PrometheusReporter"]
@@ -101,13 +101,13 @@ class PrometheusReporter:
         self.target: str = address.url
         self._url = self.target
         self._auth = _checked_auth(auth) if auth is not None else address.basic
-        self._job = _checked_job(job)
+        self._job = checked_name("job", job)
         self._labels = _checked_labels(grouping_key or {})
-        self._timeout_s = _checked_seconds("timeout_s", timeout_s)
+        self._timeout_s = checked_number("timeout_s", timeout_s)
         self._delete_at_close = delete_at_close
         self._thresholds = thresholds or Thresholds()
         if interval_s is not None:
-            self.interval_s = _checked_seconds("interval_s", interval_s)
+            self.interval_s = checked_number("interval_s", interval_s)
         self._reset()
 
     def _reset(self) -> None:
@@ -116,7 +116,8 @@ class PrometheusReporter:
         self._counts = Counts(self._thresholds)
         self._registry = CollectorRegistry()
         self._registry.register(self._counts)
-        self._http = HttpClient(f"Pushgateway {self._url}", self._url, self._timeout_s, _secrets(self._auth))
+        self._authorization, secrets = _authorization(self._auth)
+        self._http = HttpClient(f"Pushgateway {self._url}", self._url, self._timeout_s, secrets, _ADVICE)
         self._unpushed = self._refused = 0
         self._has_group = False
         self._not_before_s = float("-inf")
@@ -170,17 +171,16 @@ class PrometheusReporter:
                 self._delete()
             elif self._unpushed or self._has_group:
                 self._close_by_push()
-        except TransientError as error:
+        except (TransientError, PermanentError) as error:
+            said = f"the last push failed, {self._unpushed} measurements and turns are lost to Prometheus: {error}"
             # Those that were refused before are counted already.
-            raise TransientError(self._lost(error), unconfirmed=self._unpushed - self._refused) from None
-        except PermanentError as error:
-            raise PermanentError(self._lost(error), refused=self._unpushed - self._refused) from None
+            lost = self._unpushed - self._refused
+            if isinstance(error, TransientError):
+                raise TransientError(said, unconfirmed=lost) from None
+            raise PermanentError(said, refused=lost) from None
         finally:
             self._unpushed = self._refused = 0
             self._http.clear()
-
-    def _lost(self, error: Exception) -> str:
-        return f"the last push failed, {self._unpushed} measurements and turns are lost to Prometheus: {error}"
 
     def _close_by_push(self) -> None:
         left_s = self._not_before_s - monotonic()
@@ -190,45 +190,30 @@ class PrometheusReporter:
 
     def _push(self) -> None:
         self._has_group = True  # perhaps, even where no answer comes
-        self._use(lambda: push_to_gateway(self._url, self._job, self._registry, self._group, handler=self._send))
+        push_to_gateway(self._url, self._job, self._registry, self._group, handler=self._send)
         _log.debug("pushed %d new measurements and turns", self._unpushed)
         self._unpushed = self._refused = 0
 
     def _delete(self) -> None:
         if self._has_group:
-            self._use(lambda: delete_from_gateway(self._url, self._job, self._group, handler=self._send))
+            delete_from_gateway(self._url, self._job, self._group, handler=self._send)
             self._has_group = False
-
-    def _use(self, act: Callable[[], None]) -> None:
-        try:
-            act()
-        except HttpStatusError as answer:
-            raise answer.as_delivery(f"Pushgateway {self._url}", _ADVICE) from None
 
     def _send(
         self, url: str, method: str, timeout: float | None, headers: Sequence[tuple[str, str]], data: bytes
     ) -> Callable[[], None]:
-        """How prometheus_client lets somebody else speak HTTP; the time-out is ours."""
-        sent = {**dict(headers), **_authorization(self._auth)}
-
-        def attempt() -> None:
-            self._http.request(method, url, body=data, headers=sent)
-
-        return attempt
+        """How prometheus_client lets somebody else speak HTTP, with a time-out of its own."""
+        return lambda: self._http.send(method, url, data, {**dict(headers), **self._authorization})
 
 
-def _authorization(auth: Basic | str | None) -> dict[str, str]:
+def _authorization(auth: Basic | str | None) -> tuple[dict[str, str], list[str]]:
+    """The headers for `auth`, and the secrets in it."""
     if auth is None:
-        return {}
+        return {}, []
     if isinstance(auth, str):
-        return {"Authorization": f"Bearer {auth}"}
-    return {"Authorization": "Basic " + base64.b64encode(":".join(auth).encode()).decode()}
-
-
-def _secrets(auth: Basic | str | None) -> list[str]:
-    if auth is None:
-        return []
-    return [auth] if isinstance(auth, str) else [auth[1], ":".join(auth)]
+        return {"Authorization": f"Bearer {auth}"}, [auth]
+    joined = ":".join(auth)
+    return {"Authorization": "Basic " + base64.b64encode(joined.encode()).decode()}, [auth[1], joined]
 
 
 def _checked_auth(auth: Any) -> Basic | str:
@@ -241,12 +226,6 @@ def _checked_auth(auth: Any) -> Basic | str:
     raise ValueError("auth: expected (user, password), or a bearer token of printable ASCII characters")
 
 
-def _checked_job(job: Any) -> str:
-    if not isinstance(job, str) or not job or not job.isprintable():
-        raise ValueError(f"job: expected a non-empty name, got {job!r}")
-    return job
-
-
 def _checked_labels(labels: Mapping[str, str]) -> dict[str, str]:
     for name, value in labels.items():
         if not isinstance(name, str) or not _LABEL.fullmatch(name) or name in _TAKEN:
@@ -254,9 +233,3 @@ def _checked_labels(labels: Mapping[str, str]) -> dict[str, str]:
         if not isinstance(value, str) or not value.isprintable():
             raise ValueError(f"grouping_key: expected text as the value of {name!r}, got {value!r}")
     return dict(labels)
-
-
-def _checked_seconds(what: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-        raise ValueError(f"{what}: expected a number of seconds above 0, got {value!r}")
-    return float(value)

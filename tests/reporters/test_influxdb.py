@@ -420,9 +420,9 @@ def test_a_forked_child_has_a_connection_of_its_own() -> None:
         child = os.fork()
         if child == 0:
             try:
-                parents = influx._client
+                parents = influx._http
                 influx.start()
-                assert influx._client is not parents
+                assert influx._http is not parents
                 influx.report(batch)
             finally:
                 os._exit(0)
