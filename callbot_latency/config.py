@@ -135,12 +135,7 @@ class LatencyConfig(BaseSettings):
                 raise TypeError(f"LatencyConfig: unknown setting {name!r}{hint}")
         return super().settings_customise_sources(settings_cls, init_settings, *others, **named)
 
-    @field_validator("semconv_opt_in", mode="before")
-    @classmethod
-    def _split_opt_in(cls, value: Any) -> Any:
-        return tuple(name for part in value.split(",") if (name := part.strip())) if isinstance(value, str) else value
-
-    @field_validator("traces_exporter", "metrics_exporter", mode="before")
+    @field_validator("semconv_opt_in", "traces_exporter", "metrics_exporter", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         if not isinstance(value, str):
@@ -165,13 +160,6 @@ class LatencyConfig(BaseSettings):
     def _known_metrics(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
         return _known(value, {"otlp", "console", "prometheus"})
 
-    @field_validator("slack_webhook_url")
-    @classmethod
-    def _is_url(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not value.get_secret_value().startswith(("https://", "http://")):
-            raise ValueError("expected a URL that starts with https://")
-        return value
-
     @field_validator("trace_url")
     @classmethod
     def _leads_to_a_trace(cls, value: str | None) -> str | None:
@@ -179,10 +167,11 @@ class LatencyConfig(BaseSettings):
             raise ValueError("expected a URL with {trace_id} in it, such as http://jaeger:16686/trace/{trace_id}")
         return value
 
-    @field_validator("rag_url")
+    @field_validator("rag_url", "slack_webhook_url")
     @classmethod
-    def _is_http(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith(("https://", "http://")):
+    def _is_http(cls, value: str | SecretStr | None) -> str | SecretStr | None:
+        url = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if url is not None and not url.startswith(("https://", "http://")):
             raise ValueError("expected a URL that starts with https:// or http://")
         return value
 

@@ -20,10 +20,6 @@ MOST_PERCENT: Final = 99.9999
 _URL: Final = re.compile(r"https?://[^\s/{}\"'`<>\\]+[^\s{}\"'`<>\\]*")
 
 
-class _ImportError(Exception):
-    """A module of the user's cannot be imported; the message says which, and why."""
-
-
 def _objective(text: str) -> float:
     try:
         percent = float(text.removesuffix("%"))
@@ -93,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return _rules(options)
-    except (ConfigError, _ImportError) as error:
+    except ConfigError as error:
         return _unusable(str(error))
     except ModuleNotFoundError as error:
         return _unusable(f"{error}: pip install 'callbot-latency[deploy]'")
@@ -120,7 +116,7 @@ def _import(module: str) -> None:
     try:
         import_module(module)
     except Exception as error:
-        raise _ImportError(f"--import {module}: {type(error).__name__}: {error}") from error
+        raise ConfigError(f"--import {module}: {type(error).__name__}: {error}") from error
 
 
 def _check(file: Path, text: str) -> int:

@@ -89,20 +89,6 @@ class NotStartedSession:
     def __init__(self) -> None:
         self._said = itertools.count()
 
-    def open(self, *_: object) -> None:
-        """No measurement."""
-        self._say()
-
-    start = open
-
-    def span_factory(self) -> None:
-        """No spans."""
-        self._say()
-
-    def record(self, _: object) -> None:
-        """Nothing to hand a metric to."""
-        self._say()
-
     @property
     def open_measurements(self) -> dict[int, object]:
         """Nothing is running."""
@@ -119,7 +105,8 @@ class NotStartedSession:
         """Nothing waits."""
         return True
 
-    def _say(self) -> None:
+    def _explain(self, *_: object) -> None:
+        """Do nothing, and say once how to start."""
         # A thread that looked before init() may get here after it: it neither switches off nor speaks twice.
         if active.session is cast("ActiveSession", self):
             active.session = None
@@ -127,6 +114,8 @@ class NotStartedSession:
             _log.warning(
                 "callbot_latency measures nothing yet: call callbot_latency.init() once when the application starts"
             )
+
+    open = start = record = span_factory = _explain
 
 
 class ActiveSessionHolder:

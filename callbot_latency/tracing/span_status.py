@@ -16,23 +16,23 @@ from ..model.operation import OperationStatus
 __all__ = ["error_message", "mark_failed", "metadata_attributes", "snapshot_metadata", "status_of", "type_name"]
 
 _TIMEOUTS: Final = frozenset(
-    {
-        ("httpx", "TimeoutException"),
-        ("httpx2", "TimeoutException"),
-        ("httpcore", "TimeoutException"),
-        ("requests", "Timeout"),
-        ("urllib3", "TimeoutError"),
-        ("aiohttp", "ServerTimeoutError"),
-        ("openai", "APITimeoutError"),
-        ("google", "DeadlineExceeded"),
-        ("google", "RetryError"),
-        ("botocore", "ReadTimeoutError"),
-        ("botocore", "ConnectTimeoutError"),
-    }
+    [
+        "httpx.TimeoutException",
+        "httpx2.TimeoutException",
+        "httpcore.TimeoutException",
+        "requests.Timeout",
+        "urllib3.TimeoutError",
+        "aiohttp.ServerTimeoutError",
+        "openai.APITimeoutError",
+        "google.DeadlineExceeded",
+        "google.RetryError",
+        "botocore.ReadTimeoutError",
+        "botocore.ConnectTimeoutError",
+    ]
 )
-"""Timeouts of libraries that do not derive from TimeoutError, as (top package, class), so that none is imported."""
+"""Timeouts of libraries that do not derive from TimeoutError, as top package and class, so that none is imported."""
 
-_CANCELLED: Final = frozenset({("asyncio", "CancelledError"), ("concurrent", "CancelledError")})
+_CANCELLED: Final = frozenset({"asyncio.CancelledError", "concurrent.CancelledError"})
 """By name too: importing asyncio would double what importing us costs."""
 _MAX_FRAMES: Final = 30
 _UNCHANGING: Final = frozenset({str, int, float, bool, type(None)})
@@ -44,7 +44,7 @@ MAX_FACT_CHARS: Final = 1_000
 
 @lru_cache(maxsize=256)
 def _status_of_type(kind: type[BaseException]) -> OperationStatus:
-    names = {(str(base.__module__).partition(".")[0], base.__name__) for base in kind.__mro__}
+    names = {f"{str(base.__module__).partition('.')[0]}.{base.__name__}" for base in kind.__mro__}
     if issubclass(kind, GeneratorExit) or names & _CANCELLED:
         return OperationStatus.CANCELLED
     if issubclass(kind, TimeoutError) or names & _TIMEOUTS:
