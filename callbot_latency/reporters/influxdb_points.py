@@ -23,11 +23,38 @@ MAX_FIELD_CHARS: Final = 256
 _MICROSECOND: Final = timedelta(microseconds=1)
 _MAX_NS: Final = 2**63 - 2
 _MAX_INT: Final = 2**63 - 1
-_TURN_MS: Final = tuple(name for name in semconv.TURN_ATTRIBUTES if name.endswith("_ms"))
+_FLOATS: Final = (
+    semconv.LATENCY_MS,
+    semconv.TIME_TO_FIRST_OUTPUT_MS,
+    semconv.LARGEST_GAP_MS,
+    semconv.BUSY_MS,
+    semconv.AUDIO_MS,
+    semconv.REAL_TIME_FACTOR,
+    semconv.LOST_MS,
+    *(name for name in semconv.TURN_ATTRIBUTES if name.endswith("_ms")),
+)
+_INTS: Final = (
+    semconv.ITEMS,
+    semconv.BYTES,
+    semconv.TURN,
+    semconv.ATTEMPTS,
+    semconv.ATTEMPT,
+    semconv.OPERATIONS,
+)
+_TEXTS: Final = (
+    semconv.PROVIDER_REQUESTED,
+    semconv.SWITCH_REASON,
+    semconv.HEDGE_LOSERS,
+    semconv.HEDGE,
+    semconv.CALL_SID,
+    semconv.STREAM_SID,
+    semconv.TRACE_ID,
+    semconv.SPAN_ID,
+)
 # Control characters, line separators and halves of surrogate pairs: a line must stay one, and be UTF-8.
 _UNFIT: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
-_Field = float | int | str | bool
+_Field = float | int | str | bool | None
 
 
 class LineWriter:
@@ -58,13 +85,15 @@ class LineWriter:
             ValueError: its time is none that InfluxDB can hold (1677 to 2262).
 
         """
-        fields: dict[str, _Field]
+        fields = _fields(metric)
         if isinstance(metric, TurnMetric):
-            measurement, tags, fields = TURN_MEASUREMENT, _turn_tags(metric), _turn_fields(metric)
+            measurement, tags = TURN_MEASUREMENT, _turn_tags(metric)
+            fields |= _turn_fields(metric)
         else:
             measurement = MEASUREMENT if metric.attempt is None else ATTEMPT_MEASUREMENT
-            tags, fields = self._tags(metric), _fields(metric)
+            tags = self._tags(metric)
         point = self._point(measurement).time(self._time_ns(metric.timestamp))
+        # Point leaves out empty tags and fields that are None.
         for name, tag in tags.items():
             point.tag(name, tag)
         for name, field in fields.items():
@@ -73,14 +102,13 @@ class LineWriter:
 
     def _tags(self, metric: LatencyMetric) -> dict[str, str]:
         provider = _tag(metric.provider or "")
-        tags = {
+        return {
             semconv.OPERATION_TYPE: metric.operation_type.value,
             semconv.OPERATION_NAME: self._names.of(_tag(metric.operation_name)),
             semconv.PROVIDER: self._providers.of(provider) if provider else "",
             semconv.STATUS: metric.status.value,
             semconv.SEVERITY: metric.severity.value if metric.severity else "",
         }
-        return {name: tag for name, tag in tags.items() if tag}
 
     def _time_ns(self, timestamp: datetime) -> int:
         time_ns = (timestamp - EPOCH) // _MICROSECOND * 1000 + next(self._counter) % 1000
@@ -89,59 +117,30 @@ class LineWriter:
         return time_ns
 
 
-def _fields(metric: LatencyMetric) -> dict[str, _Field]:
+def _fields(metric: LatencyMetric | TurnMetric) -> dict[str, _Field]:
     """Of one type each, for ever: InfluxDB refuses a field that changes its type."""
-    fields: dict[str, float | int | str | None] = {
-        semconv.LATENCY_MS: float(metric.latency_ms),
-        semconv.TIME_TO_FIRST_OUTPUT_MS: _float(metric.time_to_first_output_ms),
-        semconv.LARGEST_GAP_MS: _float(metric.largest_gap_ms),
-        semconv.ITEMS: _int(metric.items),
-        semconv.BUSY_MS: _float(metric.busy_ms),
-        semconv.BYTES: _int(metric.bytes),
-        semconv.AUDIO_MS: _float(metric.audio_ms),
-        semconv.REAL_TIME_FACTOR: _float(metric.real_time_factor),
-        semconv.TURN: _int(metric.turn),
-        semconv.ATTEMPTS: _int(metric.attempts),
-        semconv.LOST_MS: _float(metric.lost_ms),
-        semconv.PROVIDER_REQUESTED: _text(metric.provider_requested),
-        semconv.SWITCH_REASON: _text(metric.switch_reason),
-        semconv.HEDGE_LOSERS: _text(metric.hedge_losers),
-        semconv.ATTEMPT: _int(metric.attempt),
-        semconv.HEDGE: _text(metric.hedge),
-        semconv.CALL_SID: _text(metric.call_sid),
-        semconv.STREAM_SID: _text(metric.stream_sid),
-        semconv.TRACE_ID: _text(metric.trace_id),
-        semconv.SPAN_ID: _text(metric.span_id),
-    }
-    return {name: field for name, field in fields.items() if field is not None}
+    fields: dict[str, _Field] = {name: _float(getattr(metric, name, None)) for name in _FLOATS}
+    fields |= {name: _int(getattr(metric, name, None)) for name in _INTS}
+    return fields | {name: _text(getattr(metric, name, None)) for name in _TEXTS}
 
 
 def _turn_tags(turn: TurnMetric) -> dict[str, str]:
-    tags = {
+    return {
         semconv.ANCHOR: turn.anchor.value if turn.anchor else "",
         semconv.OUTCOME: _tag(turn.outcome),
         semconv.UNMEASURED: _tag(turn.unmeasured or ""),
     }
-    return {name: tag for name, tag in tags.items() if tag}
 
 
 def _turn_fields(turn: TurnMetric) -> dict[str, _Field]:
-    """Of one type each, for ever, as those of an operation."""
-    fields: dict[str, _Field | None] = {
-        **{name: _float(getattr(turn, name)) for name in _TURN_MS},
+    fields: dict[str, _Field] = {
         **{_tag(semconv.PART_PREFIX + part): _float(ms) for part, ms in turn.parts_ms.items()},
         **{_tag(semconv.OVERLAPPED_PREFIX + part): _float(ms) for part, ms in turn.overlapped_ms.items()},
-        semconv.TURN: _int(turn.turn),
-        semconv.OPERATIONS: _int(turn.operations),
-        semconv.CALL_SID: _text(turn.call_sid),
-        semconv.STREAM_SID: _text(turn.stream_sid),
-        semconv.TRACE_ID: _text(turn.trace_id),
-        semconv.SPAN_ID: _text(turn.span_id),
     }
     if turn.barge_in is not None:
         for name, fact in turn.barge_in.facts().items():
             fields[semconv.BARGE_IN_PREFIX + name] = fact if isinstance(fact, bool) else _float(fact)
-    return {name: field for name, field in fields.items() if field is not None}
+    return fields
 
 
 def _float(value: float | None) -> float | None:
