@@ -18,13 +18,12 @@ from ..delivery.errors import PermanentError, TransientError
 from ..model.metric import LatencyMetric
 from ..model.turn_metric import TurnMetric
 from ..semconv import LOGGER_JSONL
-from .rotation import Rotation, locked
+from .rotation import Rotation, is_at, locked
 
 __all__ = ["JsonlReporter"]
 
 _log = logging.getLogger(LOGGER_JSONL)
 
-NAME: Final = "jsonl"
 _FLAGS: Final = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 AGAIN_S: Final = 0.5
@@ -47,7 +46,7 @@ class JsonlReporter:
 
     """
 
-    name: ClassVar[str] = NAME
+    name: ClassVar[str] = "jsonl"
     batch_size: ClassVar[int] = 1_000
     interval_s: ClassVar[float] = 0.05
     """So long lines wait for more: one write for many, between two times that the worker is busy."""
@@ -68,25 +67,14 @@ class JsonlReporter:
         self._close()
         self._rotation.restart_after_fork()
 
-    def report(self, batch: Sequence[LatencyMetric]) -> None:
-        """Write a batch.
+    def report(self, batch: Sequence[LatencyMetric | TurnMetric]) -> None:
+        """Write a batch of measurements or of turns, each a line of its own kind.
 
         Raises:
             TransientError: it cannot be written now.
+            PermanentError: some cannot be written as JSON; the others are written.
 
         """
-        self._write(batch)
-
-    def report_turns(self, turns: Sequence[TurnMetric]) -> None:
-        """Write turns, each a line of its own kind.
-
-        Raises:
-            TransientError: they cannot be written now.
-
-        """
-        self._write(turns)
-
-    def _write(self, batch: Sequence[LatencyMetric | TurnMetric]) -> None:
         lines = [line for metric in yielding(batch) if (line := _line(metric)) is not None]
         refused = len(batch) - len(lines)
         try:
@@ -100,6 +88,8 @@ class JsonlReporter:
             raise TransientError(said, retry_after_s=AGAIN_S) from error
         if refused:
             raise PermanentError(f"{refused} cannot be written as JSON", refused=refused)
+
+    report_turns = report
 
     def close(self) -> None:
         """Close the file, without waiting for what is being compressed."""
@@ -124,7 +114,7 @@ class JsonlReporter:
             with locked(file):
                 # Only now: while we waited for the lock, another process may have moved the file aside.
                 there = os.fstat(file)
-                if self._leads_to(there) and not (
+                if is_at(self._path, there) and not (
                     self._rotation.is_due(there, more) and self._rotation.move_aside(there)
                 ):
                     yield file, there.st_size
@@ -141,12 +131,6 @@ class JsonlReporter:
             raise OSError(errno.EINVAL, "not a regular file")
         self._rotation.start()
         return file
-
-    def _leads_to(self, there: os.stat_result) -> bool:
-        try:
-            return os.path.samestat(self._path.lstat(), there)
-        except FileNotFoundError:
-            return False
 
     def _explained(self, error: OSError) -> str:
         if error.errno == errno.ELOOP and self._path.is_symlink():

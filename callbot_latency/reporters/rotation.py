@@ -29,7 +29,7 @@ from ..base.fork_safe_files import open_fork_safe
 from ..base.internal_errors import RateLimiter, call_safely
 from ..semconv import LOGGER_ROTATION
 
-__all__ = ["Backup", "Backups", "Rotation", "backups_of", "locked"]
+__all__ = ["Backup", "Backups", "Rotation", "backups_of", "is_at", "locked"]
 
 _log = logging.getLogger(LOGGER_ROTATION)
 
@@ -248,9 +248,9 @@ class Backups:
         with self._open(half, os.O_CREAT) as archive:
             try:
                 fcntl.flock(archive, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if not _is_at(half, archive):
+                if not is_at(half, os.fstat(archive)):
                     return  # another process has just finished it
-                if self._compressed(plain, archive, stop) and _is_at(half, archive):
+                if self._compressed(plain, archive, stop) and is_at(half, os.fstat(archive)):
                     half.rename(backup.beside(self._path, _ARCHIVE))
                     plain.unlink(missing_ok=True)
                 else:
@@ -298,10 +298,9 @@ class Backups:
             backup.beside(self._path, _HALF).unlink(missing_ok=True)
 
 
-def _is_at(path: Path, file: int) -> bool:
-    """Whether `path` leads to the open `file`, itself and not by a link."""
+def is_at(path: Path, file: os.stat_result) -> bool:
+    """Whether `path` leads to `file`, itself and not by a link."""
     try:
-        there = path.lstat()
+        return os.path.samestat(path.lstat(), file)
     except FileNotFoundError:
         return False
-    return os.path.samestat(there, os.fstat(file))
