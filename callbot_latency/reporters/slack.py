@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from ..alerting.display import display_text
 from ..alerting.translations import checked
-from ..delivery.errors import PermanentError, TransientError
+from ..delivery.errors import PermanentError
 from ..model.alert import Alert, Language
 from ..model.operation import Severity
 from .http import HttpResponse
@@ -90,15 +90,10 @@ class SlackReporter:
         self._timeout_s = timeout_s
         self._message = _load()
         self._http = HttpClient("Slack", webhook_url, timeout_s)
-        self._target = _Target(self._webhook_url, self._channel)
+        self.target: _Target = _Target(self._webhook_url, self._channel)
 
     def __repr__(self) -> str:
         return f"SlackReporter(<webhook of {self._host}>, channel={self._channel!r}, severity={self._severity.value!r})"
-
-    @property
-    def target(self) -> object:
-        """What two reporters of one channel have in common, so that an alert is posted there once."""
-        return self._target
 
     def start(self) -> None:
         """In a forked child, let go of what the parent had open."""
@@ -117,36 +112,33 @@ class SlackReporter:
         message = self._message(alert, self._language)
         if self._channel is not None:
             message["channel"] = self._channel
-        try:
-            self._post(message)
-        except _BlocksRefusedError:
+        answer = self._post(message)
+        if answer.status == 400 and _code_in(answer).startswith("invalid_blocks"):
             # Better a plain line that arrives than a fine message that does not.
             del message["blocks"]
-            self._post(message)
+            answer = self._post(message)
+        _check_accepted(answer)
 
     def close(self) -> None:
         """Let go of the connection."""
         self._http.clear()
 
-    def _post(self, message: dict[str, Any]) -> None:
-        answer = self._http.request_once(
+    def _post(self, message: dict[str, Any]) -> HttpResponse:
+        return self._http.request_once(
             "POST",
             self._webhook_url.get_secret_value(),
             json.dumps(message).encode(),
             {"Content-Type": "application/json; charset=utf-8", "Connection": "close"},
         )
-        code = _code_in(answer.body)
-        if 200 <= answer.status < 300:
-            _check_accepted(answer, code)
-            return
-        if answer.status == 400 and "blocks" in message and code.startswith("invalid_blocks"):
-            raise _BlocksRefusedError(str(_refusal(answer, code)))
-        raise _refusal(answer, code)
 
 
-def _code_in(answer: bytes) -> str:
+def _text_in(answer: HttpResponse) -> str:
+    return answer.body[:4096].decode("utf-8", "replace").strip()
+
+
+def _code_in(answer: HttpResponse) -> str:
     """Slack's word for what is wrong, or nothing; never a text that quotes what we sent."""
-    text = answer[:4096].decode("utf-8", "replace").strip()
+    text = _text_in(answer)
     said = _json_in(text).get("error", "") if text.startswith("{") else text
     word = str(said).lower().replace(" ", "_")
     return word if _CODE.fullmatch(word) else ""
@@ -160,23 +152,22 @@ def _json_in(text: str) -> Mapping[str, Any]:
     return read if isinstance(read, dict) else {}
 
 
-def _check_accepted(answer: HttpResponse, code: str) -> None:
+def _check_accepted(answer: HttpResponse) -> None:
     """Slack's documentation calls every 200 a success, look-alikes answer 204 too; two kinds of them are none.
 
     A JSON object may say that it is not ``ok`` (Slack's own API and look-alikes), and a page of HTML is a proxy's.
     """
-    text = answer.body[:4096].decode("utf-8", "replace").strip()
-    if text.startswith("<"):
-        raise PermanentError(
-            f"Slack: a web page answered instead of a webhook: {_CHECK}, and the proxy if there is one"
-        )
-    told = _json_in(text)
-    if told.get("ok", True) is False or told.get("success", True) is False:
-        raise _refusal(answer, code)
-
-
-def _refusal(answer: HttpResponse, code: str) -> TransientError | PermanentError:
-    return answer.as_error("Slack", code, _ADVICE.get(code) or _BY_STATUS.get(answer.status) or _CHECK)
+    text = _text_in(answer)
+    if 200 <= answer.status < 300:
+        if text.startswith("<"):
+            raise PermanentError(
+                f"Slack: a web page answered instead of a webhook: {_CHECK}, and the proxy if there is one"
+            )
+        told = _json_in(text)
+        if told.get("ok", True) is not False and told.get("success", True) is not False:
+            return
+    code = _code_in(answer)
+    raise answer.as_error("Slack", code, _ADVICE.get(code) or _BY_STATUS.get(answer.status) or _CHECK)
 
 
 def _load() -> Callable[[Alert, Language], dict[str, Any]]:
@@ -229,7 +220,3 @@ class _Target:
 
     def __hash__(self) -> int:
         return hash(self.webhook_url)
-
-
-class _BlocksRefusedError(PermanentError):
-    """The layout, not the message, was refused."""
