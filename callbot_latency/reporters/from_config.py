@@ -9,7 +9,9 @@ from ..delivery.protocols import LatencyReporter, Notifier
 from ..semconv import (
     ENV_APPRISE_SEVERITY,
     ENV_APPRISE_URLS,
+    ENV_INFLUXDB_TOKEN,
     ENV_INFLUXDB_URL,
+    ENV_PUSHGATEWAY_JOB,
     ENV_PUSHGATEWAY_URL,
     ENV_SLACK_CHANNEL,
     ENV_SLACK_WEBHOOK_URL,
@@ -35,19 +37,16 @@ def reporters_of(config: LatencyConfig) -> list[LatencyReporter | Notifier]:
         ConfigError: one that cannot be made, or whose extra is not installed.
 
     """
-    file = None
-    if config.file_logging_enabled:
-        file = JsonlReporter(
-            config.metrics_file_path, max_mb=config.metrics_file_max_mb, backups=config.metrics_file_backups
-        )
-    reporters = (
-        file,
-        slack_reporter(config),
-        apprise_reporter(config),
-        pushgateway_reporter(config),
-        influxdb_reporter(config),
+    makers = (_jsonl_reporter, slack_reporter, apprise_reporter, pushgateway_reporter, influxdb_reporter)
+    return [reporter for make in makers if (reporter := make(config)) is not None]
+
+
+def _jsonl_reporter(config: LatencyConfig) -> JsonlReporter | None:
+    if not config.file_logging_enabled:
+        return None
+    return JsonlReporter(
+        config.metrics_file_path, max_mb=config.metrics_file_max_mb, backups=config.metrics_file_backups
     )
-    return [reporter for reporter in reporters if reporter is not None]
 
 
 def pushgateway_reporter(config: LatencyConfig) -> "PrometheusReporter | None":
@@ -63,15 +62,13 @@ def pushgateway_reporter(config: LatencyConfig) -> "PrometheusReporter | None":
         return None
     from .pushgateway import PrometheusReporter
 
-    try:
+    with _explained(url=ENV_PUSHGATEWAY_URL, job=ENV_PUSHGATEWAY_JOB, needs=ENV_PUSHGATEWAY_URL):
         return PrometheusReporter(
             str(config.pushgateway_url),
             job=config.pushgateway_job or _service_name() or DEFAULT_JOB,
             thresholds=config.thresholds,
             interval_s=config.pushgateway_interval_s,
         )
-    except ValueError as error:
-        raise ConfigError(f"{ENV_PUSHGATEWAY_URL}: {error}") from None
 
 
 def influxdb_reporter(config: LatencyConfig) -> "InfluxDBReporter | None":
@@ -86,7 +83,7 @@ def influxdb_reporter(config: LatencyConfig) -> "InfluxDBReporter | None":
         return None
     from .influxdb import InfluxDBReporter
 
-    try:
+    with _explained(influxdb_url=ENV_INFLUXDB_URL, token=ENV_INFLUXDB_TOKEN, needs=ENV_INFLUXDB_URL):
         return InfluxDBReporter(
             influxdb_url=str(config.influxdb_url),
             token=token.get_secret_value(),
@@ -94,8 +91,6 @@ def influxdb_reporter(config: LatencyConfig) -> "InfluxDBReporter | None":
             bucket=bucket,
             timeout_ms=config.influxdb_timeout_ms,
         )
-    except (ValueError, ModuleNotFoundError) as error:
-        raise ConfigError(f"{ENV_INFLUXDB_URL}: {error}") from None
 
 
 def slack_reporter(config: LatencyConfig) -> "SlackReporter | None":
@@ -148,7 +143,7 @@ def _explained(*, needs: str, **variables: str) -> Iterator[None]:
     """What a reporter says of an argument becomes a `ConfigError` that names its environment variable.
 
     Args:
-        needs: the variable that asks for the reporter, named where its extra is not installed.
+        needs: the variable that asks for the reporter, named if its extra is not installed, or for other arguments.
         variables: the variable of each argument.
 
     """
@@ -158,4 +153,4 @@ def _explained(*, needs: str, **variables: str) -> Iterator[None]:
         raise ConfigError(f"{needs}: {missing}") from missing
     except ValueError as wrong:
         argument, _, what = str(wrong).partition(":")
-        raise ConfigError(f"{variables.get(argument, argument)}:{what}") from None
+        raise ConfigError(f"{variables[argument]}:{what}" if argument in variables else f"{needs}: {wrong}") from None

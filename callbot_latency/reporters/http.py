@@ -14,7 +14,6 @@ from urllib.parse import unquote, urlsplit
 from ..delivery.errors import PermanentError, TransientError
 
 __all__ = [
-    "Address",
     "Basic",
     "HttpRefusedError",
     "HttpResponse",
@@ -92,25 +91,11 @@ def _date(text: str) -> datetime | None:
     return read.replace(tzinfo=UTC) if read.tzinfo is None else read
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
-    """A server's address, its credentials apart from it.
-
-    Attributes:
-        url: without credentials and without a slash at its end.
-        basic: the credentials that stood in it.
-
-    """
-
-    url: str
-    basic: Basic | None
-
-
 _HOST: Final = re.compile(r"[^\s/@]+")
 
 
-def address_of(what: str, url: object) -> Address:
-    """The parts of ``https://user:password@host:port/path``.
+def address_of(what: str, url: object) -> tuple[str, Basic | None]:
+    """The parts of ``https://user:password@host:port/path``: address without a slash at its end, and credentials.
 
     Raises:
         ValueError: it is no such address; the message starts with `what` and shows nothing of it.
@@ -126,7 +111,7 @@ def address_of(what: str, url: object) -> Address:
     if not fits:
         raise ValueError(f"{what}: expected an address such as http://host:port")
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
-    return Address(f"{parts.scheme}://{host}{parts.path}".rstrip("/"), (user, password) if user or password else None)
+    return f"{parts.scheme}://{host}{parts.path}".rstrip("/"), (user, password) if user or password else None
 
 
 def checked_name(what: str, name: object) -> str:

@@ -12,13 +12,12 @@ from ..delivery.errors import PermanentError
 from ..model.metric import LatencyMetric
 from ..model.turn_metric import TurnMetric
 from ..semconv import LOGGER_INFLUXDB
-from .http import HttpRefusedError, HttpResponse, address_of, checked_name, checked_number
+from .http import HttpRefusedError, address_of, checked_name, checked_number
 from .http_client import HttpClient
 from .influxdb_points import LineWriter
 
 __all__ = ["InfluxDBReporter"]
 
-NAME: Final = "influxdb"
 MAX_ATTEMPTS: Final = 100
 """After so many requests for one batch, what is refused is not divided any more."""
 _DIVISIBLE: Final = frozenset({400, 413, 422})
@@ -53,28 +52,39 @@ class InfluxDBReporter:
 
     """
 
-    name: ClassVar[str] = NAME
+    name: ClassVar[str] = "influxdb"
     batch_size: int = 1_000
     """The most points of one request."""
     interval_s: float = 1.0
 
     def __init__(self, *, influxdb_url: str, token: str, org: str, bucket: str, timeout_ms: float = 10_000) -> None:
-        address = address_of("influxdb_url", influxdb_url)
-        if address.basic is not None:
+        url, credentials = address_of("influxdb_url", influxdb_url)
+        if credentials is not None:
             raise ValueError("influxdb_url: expected an address without credentials; the token goes to token=")
         self._token = _checked_token(token)
         self._timeout_ms = checked_number("timeout_ms", timeout_ms, "milliseconds")
-        self.target: tuple[str, str, str] = address.url, checked_name("org", org), checked_name("bucket", bucket)
+        self.target: tuple[str, str, str] = url, checked_name("org", org), checked_name("bucket", bucket)
         query = urlencode({"org": org, "bucket": bucket, "precision": "ns"})
-        self._write_url = f"{address.url}/api/v2/write?{query}"
+        self._write_url = f"{url}/api/v2/write?{query}"
+        self._headers = {
+            "Authorization": f"Token {self._token}",
+            "Content-Encoding": "gzip",
+            "Content-Type": "text/plain; charset=utf-8",
+        }
         self.start()
 
     def start(self) -> None:
         """Forget connections and what could not be written: in a forked child, they are the parent's."""
         url, org, bucket = self.target
+        advice = {
+            401: "INFLUXDB_TOKEN must be a token of this server that may write to the bucket",
+            403: f"the token may not write to bucket {bucket!r}",
+            404: f"is there a bucket {bucket!r} in the organisation {org!r}?",
+            413: "something before InfluxDB limits what may be sent",
+        }
         # For InfluxDB 1.8, the token is user:password.
         secrets = [self._token, self._token.partition(":")[2]]
-        self._http = HttpClient(f"InfluxDB {url}", url, self._timeout_ms / 1000.0, secrets, _advice(org, bucket))
+        self._http = HttpClient(f"InfluxDB {url}", url, self._timeout_ms / 1000.0, secrets, advice)
         # Loads influxdb-client now: a fork while the lane imports it would leave the child a locked module.
         self._points = LineWriter()
         self._kept: list[_Line] = []
@@ -125,10 +135,12 @@ class InfluxDBReporter:
             part = waiting.pop()
             attempts += 1
             try:
-                self._attempt(part)
+                self._http.send("POST", self._write_url, gzip.compress(b"\n".join(part)), self._headers)
             except HttpRefusedError as error:
                 why = why or str(error)
-                dropped = _dropped(error.answer)
+                # InfluxDB may say how many points of the request it dropped; it wrote the others.
+                partial = _PARTIAL.search(error.answer.body.decode(errors="replace"))
+                dropped = int(partial[1]) if partial else 0
                 if error.answer.status not in _DIVISIBLE:
                     refused += len(part) + sum(map(len, waiting))
                     break
@@ -138,29 +150,6 @@ class InfluxDBReporter:
                     middle = len(part) // 2
                     waiting += [part[middle:], part[:middle]]
         return refused, why
-
-    def _attempt(self, lines: list[bytes]) -> None:
-        headers = {
-            "Authorization": f"Token {self._token}",
-            "Content-Encoding": "gzip",
-            "Content-Type": "text/plain; charset=utf-8",
-        }
-        self._http.send("POST", self._write_url, gzip.compress(b"\n".join(lines)), headers)
-
-
-def _dropped(answer: HttpResponse) -> int:
-    """How many points of the request the server says that it dropped, the others being written; 0 if it does not."""
-    said = _PARTIAL.search(answer.body.decode(errors="replace"))
-    return int(said[1]) if said else 0
-
-
-def _advice(org: str, bucket: str) -> dict[int, str]:
-    return {
-        401: "INFLUXDB_TOKEN must be a token of this server that may write to the bucket",
-        403: f"the token may not write to bucket {bucket!r}",
-        404: f"is there a bucket {bucket!r} in the organisation {org!r}?",
-        413: "something before InfluxDB limits what may be sent",
-    }
 
 
 def _checked_token(token: Any) -> str:

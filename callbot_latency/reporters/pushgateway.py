@@ -24,7 +24,6 @@ from .http_client import HttpClient
 
 __all__ = ["PrometheusReporter"]
 
-NAME: Final = "pushgateway"
 MAX_WAIT_S: Final = 600.0
 """The longest wait that a server may ask for."""
 _LABEL: Final = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
@@ -76,7 +75,7 @@ class PrometheusReporter:
 
     """
 
-    name: ClassVar[str] = NAME
+    name: ClassVar[str] = "pushgateway"
     batch_size: int = 8_192
     """So many measurements and turns are taken at once, before `interval_s` is over."""
     interval_s: float = 15.0
@@ -95,12 +94,10 @@ class PrometheusReporter:
         thresholds: Thresholds | None = None,
         interval_s: float | None = None,
     ) -> None:
-        address = address_of("url", url)
-        if auth is not None and address.basic is not None:
+        self.target, basic = address_of("url", url)
+        if auth is not None and basic is not None:
             raise ValueError("auth: the address has a user and password already; give one of the two")
-        self.target: str = address.url
-        self._url = self.target
-        self._auth = _checked_auth(auth) if auth is not None else address.basic
+        self._auth = _checked_auth(auth) if auth is not None else basic
         self._job = checked_name("job", job)
         self._labels = _checked_labels(grouping_key or {})
         self._timeout_s = checked_number("timeout_s", timeout_s)
@@ -117,7 +114,7 @@ class PrometheusReporter:
         self._registry = CollectorRegistry()
         self._registry.register(self._counts)
         self._authorization, secrets = _authorization(self._auth)
-        self._http = HttpClient(f"Pushgateway {self._url}", self._url, self._timeout_s, secrets, _ADVICE)
+        self._http = HttpClient(f"Pushgateway {self.target}", self.target, self._timeout_s, secrets, _ADVICE)
         self._unpushed = self._refused = 0
         self._has_group = False
         self._not_before_s = float("-inf")
@@ -168,9 +165,14 @@ class PrometheusReporter:
         """
         try:
             if self._delete_at_close:
-                self._delete()
+                if self._has_group:
+                    delete_from_gateway(self.target, self._job, self._group, handler=self._send)
+                    self._has_group = False
             elif self._unpushed or self._has_group:
-                self._close_by_push()
+                left_s = self._not_before_s - monotonic()
+                if left_s > 0:
+                    raise TransientError(f"Pushgateway {self.target} asked to wait {left_s:.0f} s more")  # noqa: TRY301
+                self._push()
         except (TransientError, PermanentError) as error:
             said = f"the last push failed, {self._unpushed} measurements and turns are lost to Prometheus: {error}"
             # Those that were refused before are counted already.
@@ -182,22 +184,11 @@ class PrometheusReporter:
             self._unpushed = self._refused = 0
             self._http.clear()
 
-    def _close_by_push(self) -> None:
-        left_s = self._not_before_s - monotonic()
-        if left_s > 0:
-            raise TransientError(f"Pushgateway {self._url} asked to wait {left_s:.0f} s more")
-        self._push()
-
     def _push(self) -> None:
         self._has_group = True  # perhaps, even where no answer comes
-        push_to_gateway(self._url, self._job, self._registry, self._group, handler=self._send)
+        push_to_gateway(self.target, self._job, self._registry, self._group, handler=self._send)
         _log.debug("pushed %d new measurements and turns", self._unpushed)
         self._unpushed = self._refused = 0
-
-    def _delete(self) -> None:
-        if self._has_group:
-            delete_from_gateway(self._url, self._job, self._group, handler=self._send)
-            self._has_group = False
 
     def _send(
         self, url: str, method: str, timeout: float | None, headers: Sequence[tuple[str, str]], data: bytes
