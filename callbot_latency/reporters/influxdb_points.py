@@ -76,7 +76,7 @@ class LineWriter:
         self._point = library.Point
         self._names = NameLabels()
         self._providers = NameLabels()
-        self._counter = itertools.count(random.randrange(1000))  # noqa: S311 - not a secret
+        self._counter = itertools.count(random.randrange(1000))  # noqa: S311 # nosec B311 # no secret
 
     def line(self, metric: LatencyMetric | TurnMetric) -> bytes:
         """Its line, without an end of line; each call makes another point.

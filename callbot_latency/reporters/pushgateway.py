@@ -94,7 +94,8 @@ class PrometheusReporter:
         thresholds: Thresholds | None = None,
         interval_s: float | None = None,
     ) -> None:
-        self.target, basic = address_of("url", url)
+        address, basic = address_of("url", url)
+        self.target: str = address
         if auth is not None and basic is not None:
             raise ValueError("auth: the address has a user and password already; give one of the two")
         self._auth = _checked_auth(auth) if auth is not None else basic

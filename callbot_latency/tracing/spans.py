@@ -4,7 +4,7 @@ import contextlib
 import copy
 import hashlib
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from opentelemetry import trace
@@ -72,8 +72,8 @@ class FixedIdGenerator:
     """Id generator of the tracer that starts one root, and nothing else."""
 
     def __init__(self, trace_id: int, span_id: int) -> None:
-        self.generate_trace_id = lambda: trace_id
-        self.generate_span_id = lambda: span_id
+        self.generate_trace_id: Callable[[], int] = lambda: trace_id
+        self.generate_span_id: Callable[[], int] = lambda: span_id
 
     def is_trace_id_random(self) -> bool:
         """False, so that the W3C random flag stays honest."""
