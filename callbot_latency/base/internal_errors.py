@@ -18,7 +18,7 @@ _log = logging.getLogger(semconv.LOGGER_GUARD)
 
 
 class _Flag:
-    """Whether the guard re-raises. Our own test suite sets it, so that a swallowed bug fails a test."""
+    """Whether internal errors are raised again. The test suite sets it, so that a swallowed bug fails a test."""
 
     __slots__ = ("enabled",)
 
@@ -57,7 +57,7 @@ def call_safely(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> 
     """
     try:
         return function(*args, **kwargs)
-    except Exception as fault:  # noqa: BLE001 - this is the guard
+    except Exception as fault:  # noqa: BLE001 - the one place that catches
         _log_error(function, fault, semconv.DROPPED_INTERNAL_ERROR, 1)
         return None
 

@@ -101,9 +101,9 @@ class Work:
     """One alert, or a batch that shrinks as parts of it arrive.
 
     Args:
-        act: the reporter's method.
-        work: its one argument.
-        left: how much of it has neither arrived nor been dropped.
+        method: of the reporter.
+        payload: its one argument.
+        remaining: how much of it has neither arrived nor been dropped.
 
     """
 

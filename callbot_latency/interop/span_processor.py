@@ -24,7 +24,7 @@ class LatencySpanProcessor(SpanProcessor):
     """
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        """A foreign span is followed, and shows the bound call's ids; what one of ours must show, its opener writes."""
+        """Follow a foreign span and set the bound call's ids on it; `SpanFactory` sets those of our own spans."""
         if _is_ours(span):
             return
         binding = bound(parent_context)

@@ -58,7 +58,7 @@ class ReturnedStream(Stream):
     Args:
         session: the one that opened the measurement.
         measurement: open, and not attached.
-        reading: what the items say.
+        spec: what the items say.
         failure: what the call's answer told already, such as a status of HTTP that is an error.
 
     """

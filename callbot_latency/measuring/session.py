@@ -88,7 +88,7 @@ class Session:
         self._severity = thresholds.severity
 
     def span_factory(self) -> SpanFactory:
-        """The opener of spans, for the spans that are no operation."""
+        """The factory of spans, for the spans that are no operation."""
         return self.spans
 
     def record(self, metric: LatencyMetric) -> None:

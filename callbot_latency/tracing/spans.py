@@ -1,4 +1,4 @@
-"""The one opener of spans: our tracer, a call's ids derived from its call_sid, and the current context."""
+"""Starts spans on the package's tracer, with a call's ids derived from its call_sid."""
 
 import contextlib
 import copy
@@ -106,7 +106,7 @@ class SpanFactory:
 
     @classmethod
     def on(cls, provider: trace.TracerProvider, key: bytes = b"") -> "SpanFactory":
-        """An opener on this provider's tracer of our scope."""
+        """A factory on this provider's tracer of the package's scope."""
         ids = CallIdGenerator(key)
         return cls(provider.get_tracer(SCOPE), ids, getattr(provider, "writing", CHECKED))
 
@@ -126,7 +126,7 @@ class SpanFactory:
         return span
 
     def set_attribute(self, span: Span, key: str, value: str) -> None:
-        """Set one attribute of a span that this opener opened."""
+        """Set one attribute of a span that this factory started."""
         held = getattr(span, "_attributes", None) if self._writing.bypass_checks else None
         if held is None or len(held._dict) >= MAX_DIRECT_ATTRIBUTES:  # noqa: SLF001 - see AttributeWriting
             span.set_attribute(key, value)

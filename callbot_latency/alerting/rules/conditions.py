@@ -57,7 +57,7 @@ class Evaluator(ABC):
 
 
 def evaluator_for(rule: schema.Rule) -> Evaluator:
-    """The judge for a rule's condition."""
+    """The evaluator of a rule's condition."""
     condition = rule.condition
     if isinstance(condition, schema.Latency):
         return _Latency(condition)
