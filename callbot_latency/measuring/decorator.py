@@ -136,12 +136,12 @@ def _wrap(function: Callable[..., Any], make: Callable[..., Operation], streams:
         wrapper: Callable[..., Any] = measured_async_generator(function, make(is_awaited=True))
     elif inspect.iscoroutinefunction(kind) or _is_awaitable_generator(kind):
         operation = make(is_awaited=True)
-        wrapper = _measured_coroutine(function, operation, _on_result(operation, streams))
+        wrapper = _wrap_coroutine(function, operation, _on_result(operation, streams))
     elif inspect.isgeneratorfunction(kind):
         wrapper = measured_generator(function, make())
     else:
         operation = make()
-        wrapper = _measured_function(function, operation, _on_result(operation, streams))
+        wrapper = _wrap_function(function, operation, _on_result(operation, streams))
     return functools.wraps(function)(wrapper)
 
 
@@ -161,7 +161,7 @@ def _record_size(session: ActiveSession, measurement: Measurement, result: T) ->
     return result
 
 
-def _measured_function(function: Callable[P, R], operation: Operation, on_result: OnResult | None) -> Callable[P, R]:
+def _wrap_function(function: Callable[P, R], operation: Operation, on_result: OnResult | None) -> Callable[P, R]:
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         session = active.session
         if session is None:
@@ -183,7 +183,7 @@ def _measured_function(function: Callable[P, R], operation: Operation, on_result
     return wrapper
 
 
-def _measured_coroutine(
+def _wrap_coroutine(
     function: Callable[P, Coroutine[S, T, R]], operation: Operation, on_result: OnResult | None
 ) -> Callable[P, Coroutine[S, T, R]]:
     async def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:

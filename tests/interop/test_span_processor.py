@@ -457,20 +457,12 @@ CLIENTS = {
 """What uses a client under its real instrumentation; `sent` gets the headers that a service was sent."""
 
 SERVICE = """
-import asyncio, http.server, httpx
+import asyncio, httpx
+from tests.support.scripted_http import Answer, scripted
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        told = json.dumps({k.lower(): v for k, v in self.headers.items()}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(told)))
-        self.end_headers()
-        self.wfile.write(told)
-    def log_message(self, *_): pass
-
-service = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-threading.Thread(target=service.serve_forever, daemon=True).start()
-url, sent = f"http://127.0.0.1:{service.server_port}/", []
+serving = scripted(lambda request: Answer(body=json.dumps(request.headers).encode()))
+service = serving.__enter__()
+url, sent = f"{service.root}/", []
 entered = cl.call("CA1", stream_sid="MZ1").__enter__(), cl.turn().__enter__()
 """
 

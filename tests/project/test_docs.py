@@ -225,17 +225,12 @@ def test_the_reporters_of_the_docs_run(tmp_path: Path) -> None:
     posting, proven = blocks(DOCS / "reporters.md", "python")
     done = run_python(
         f"""
-import http.server, requests
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_POST(self):
-        taken.extend(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-        self.send_response(204)
-        self.end_headers()
-    def log_message(self, *_): pass
+import requests
+from tests.support.scripted_http import Answer, scripted
 taken = []
-server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-threading.Thread(target=server.serve_forever, daemon=True).start()
-{posting.replace("localhost:8000", "127.0.0.1:{server.server_port}").replace('"http', 'f"http')}
+serving = scripted(lambda request: taken.extend(request.json) or Answer(204))
+server = serving.__enter__()
+{posting.replace("localhost:8000", "{server.where}").replace('"http', 'f"http')}
 init()
 for _ in range(10): listen()
 assert shutdown(60)

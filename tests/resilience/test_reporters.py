@@ -309,7 +309,6 @@ def test_our_own_requests_make_no_spans(tmp_path: Path) -> None:
     done = run_python(
         REPORTERS
         + """
-import http.server
 import requests
 from callbot_latency import add_alert_callback
 from opentelemetry import trace
@@ -318,17 +317,10 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_POST(self):
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.send_response(503 if self.path == "/busy" else 200)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-    def log_message(self, *_): pass
+from tests.support.scripted_http import Answer, scripted
 
-server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-threading.Thread(target=server.serve_forever, daemon=True).start()
-url = f"http://127.0.0.1:{server.server_port}"
+serving = scripted(lambda request: Answer(503 if request.path == "/busy" else 200))
+url = serving.__enter__().root
 
 class Posting:
     def __init__(self, path):

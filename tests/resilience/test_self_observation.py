@@ -17,6 +17,7 @@ from callbot_latency.reporters.apprise import AppriseReporter
 from callbot_latency.reporters.slack import SlackReporter
 from opentelemetry import context, trace
 from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
+from tests.support.scripted_http import Answer, scripted
 from opentelemetry.instrumentation.logging import LoggingInstrumentor
 from opentelemetry.instrumentation.requests import RequestsInstrumentor
 from opentelemetry.instrumentation.utils import is_http_instrumentation_enabled, is_instrumentation_enabled
@@ -26,22 +27,12 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 answers = itertools.cycle(%s)
 asked = set()
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_POST(self):
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        asked.add(self.path.partition("?")[0])
-        self.send_response(200 if self.path.endswith("/app") else next(answers))
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-    do_PUT = do_POST
-    def log_message(self, *_): pass
+def answer(request):
+    asked.add(request.path.partition("?")[0])
+    return Answer(200 if request.path.endswith("/app") else next(answers))
 
-class Quiet(http.server.ThreadingHTTPServer):
-    def handle_error(self, *_): pass
-
-server = Quiet(("127.0.0.1", 0), Handler)
-threading.Thread(target=server.serve_forever, daemon=True).start()
-url = f"http://127.0.0.1:{server.server_port}"
+serving = scripted(answer)
+url = serving.__enter__().root
 
 class Posting:
     def __init__(self, name, post):
