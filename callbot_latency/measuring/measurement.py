@@ -17,7 +17,7 @@ from .. import semconv
 from ..base.internal_errors import call_safely
 from ..base.text import text_of_any, well_formed
 from ..model.audio import checked_rate, duration_of, said_duration_ms, said_size
-from ..model.operation import OperationStatus, OperationType, Severity
+from ..model.operation import CANCELLED, OperationStatus, OperationType, Severity
 from ..model.units import NS_PER_MS
 from ..tracing.span_status import error_message, metadata_attributes, snapshot_metadata
 from .active_session import active
@@ -39,7 +39,6 @@ __all__ = [
 ]
 
 _SUCCESS: Final = OperationStatus.SUCCESS
-_CANCELLED: Final = OperationStatus.CANCELLED
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,7 +316,7 @@ class Measurement(Handle):
         if audio_ms is None and self.size_bytes is not None and rate is not None:
             audio_ms = duration_of(self.size_bytes, rate)
         factor = None
-        if audio_ms and (status is _SUCCESS or (status is _CANCELLED and self.busy_ns is not None)):
+        if audio_ms and (status is _SUCCESS or (status is CANCELLED and self.busy_ns is not None)):
             factor = (elapsed_ns if self.busy_ns is None else self.busy_ns) / NS_PER_MS / audio_ms
         known = {
             semconv.BYTES: self.size_bytes,

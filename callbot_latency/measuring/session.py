@@ -15,7 +15,7 @@ from ..base.concurrency import running_loop
 from ..base.internal_errors import call_safely
 from ..base.text import text_of_any, well_formed
 from ..model.metric import LatencyMetric
-from ..model.operation import OperationStatus, Severity
+from ..model.operation import CANCELLED, Severity
 from ..model.thresholds import Thresholds
 from ..model.units import NS_PER_MS
 from ..tracing.context import BINDING, OPERATION, SPAN, Binding, BoundTimeline, BoundTurn, attach, detach
@@ -31,7 +31,6 @@ __all__ = ["OpenMeasurements", "Session", "Sink", "record"]
 
 _NO_METADATA: Final[Mapping[str, Any]] = {}
 _UNBOUND: Final = Binding("")
-_CANCELLED: Final = OperationStatus.CANCELLED
 
 
 def _nowhere(_: str) -> bool:
@@ -179,7 +178,7 @@ class Session:
                 _fail(measurement, exc)
             if measurement.attempts is not None:
                 call_safely(measurement.attempts.settle)
-            if measurement.status is not _CANCELLED and not measurement.operation.is_attempt:
+            if measurement.status is not CANCELLED and not measurement.operation.is_attempt:
                 severity = self._severity(measurement.operation.type_value, measurement.elapsed_ns / NS_PER_MS)
                 if severity is not None:
                     measurement.severity = severity

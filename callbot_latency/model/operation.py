@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-__all__ = ["OperationStatus", "OperationType", "Severity", "ThresholdsMs"]
+__all__ = ["CANCELLED", "OperationStatus", "OperationType", "Severity", "ThresholdsMs"]
 
 
 class ThresholdsMs(NamedTuple):
@@ -52,6 +52,9 @@ class OperationStatus(Enum):
     RUNNING = "running"
     """It has not ended: on alerts of operations in flight alone, never in a file or a statistic."""
 
+
+# A member of an Enum is slow to get at by its class, and this one is asked for at each measurement.
+CANCELLED: Final = OperationStatus.CANCELLED
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 

@@ -6,15 +6,12 @@ from typing import Any, Final
 
 from .. import semconv
 from ..model.metric import LatencyMetric
-from ..model.operation import OperationStatus
+from ..model.operation import CANCELLED, OperationStatus
 
 __all__ = ["MAX_KEYS", "Table", "percentile"]
 
 MAX_KEYS: Final = 1_000
 """How many operations have counts of their own; later ones share ``<type>/other``."""
-
-# An Enum's member is slow to get at by its class, and this one is asked for ten thousand times at once.
-_CANCELLED: Final = OperationStatus.CANCELLED
 
 
 class _Counts:
@@ -57,7 +54,7 @@ class Table:
             latencies: dict[str, list[float]] = {key: [] for key in self.counts}
             key_of, list_of = self._key, latencies.get
             for metric in kept:
-                if metric.status is not _CANCELLED:
+                if metric.status is not CANCELLED:
                     of_key = list_of(key_of(metric))
                     if of_key is None:
                         of_key = latencies.setdefault(_other(metric), [])

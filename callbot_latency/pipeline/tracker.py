@@ -15,7 +15,7 @@ from ..alerting.callbacks import add_alert_callback
 from ..measuring.active_session import active
 from ..model.alert import Alert
 from ..model.metric import LatencyMetric
-from ..model.operation import OperationStatus, OperationType, Severity
+from ..model.operation import CANCELLED, OperationType, Severity
 from ..model.turn_metric import TurnMetric
 from .statistics import Table
 
@@ -28,9 +28,6 @@ KEPT: Final = 10_000
 KEPT_TURNS: Final = 2_000
 """How many turns are kept."""
 _MOST_MINUTES: Final = 100 * 366 * 24 * 60
-
-# An Enum's member is slow to get at by its class, and this one is asked for ten thousand times at once.
-_CANCELLED: Final = OperationStatus.CANCELLED
 
 
 _CSV_COLUMNS: Final = tuple(LatencyMetric.__dataclass_fields__)
@@ -276,7 +273,7 @@ class LatencyTracker:
             for metric in self.snapshot()
             if metric.operation_type is wanted
             and metric.timestamp >= since
-            and metric.status is not _CANCELLED
+            and metric.status is not CANCELLED
             and metric.attempt is None
         ]
         return sum(latencies) / len(latencies) if latencies else None
