@@ -142,9 +142,9 @@ class _Runtime:
         """No thread can be started: nobody would report what this process measures."""
         global _runtime
         self.pipeline.has_threads = False
-        _runtime = None
         latency_tracker.disconnect()
         _log.error("no thread can be started in this forked process: callbot_latency measures nothing in it")
+        _runtime = None
 
 
 def _hash_key(secret: bytes) -> bytes:
