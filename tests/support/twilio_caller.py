@@ -1,24 +1,29 @@
-"""Twilio and the caller, in a thread of their own, over a real WebSocket; they note when everything really happened.
+"""The fake Twilio and its caller, over a real WebSocket: in real time, or by a script's clock.
 
-The caller's audio goes out in frames of 20 ms. What the bot sends is played a set time after it came, and each mark
-comes back once the audio before it was played. All instants are seconds of `time.perf_counter()`.
+`Line` runs in a thread of its own and notes when everything really happened, in seconds of `time.perf_counter()`. The
+caller's audio goes out in frames of 20 ms. What the bot sends is played a set time after it came, and each mark comes
+back once the audio before it was played. `ClockedCaller` moves the clock of both sides instead of waiting.
 """
 
 import asyncio
 import base64
+import functools
+import heapq
+import itertools
 import json
 import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import websockets
 
-from tests.support.twilio_script import CONNECTED, LOUD, SILENT, start_message
+from tests.support.clock import Clock
+from tests.support.twilio_script import CONNECTED, LOUD, MS, SILENT, STOP, frame_message, start_message
 
 FRAME_S = 0.02
 SPEECH_FRAMES = 2
@@ -207,3 +212,138 @@ class _Caller:
                     self._answered.set()
             due = self._marks[0][1] - time.perf_counter() if self._marks else 0.001
             await asyncio.sleep(min(0.001, max(0.0, due)))
+
+
+TURNS = 6
+THERE_S, BACK_S = 0.06, 0.03
+"""How long audio takes to the caller, and a mark back."""
+
+
+class AnsweringBot(Protocol):
+    """A bot that says what it has done, so that the clock may move on."""
+
+    sent: int
+
+    async def has_handled(self, messages: int) -> None:
+        """Wait until it is done with so many messages."""
+
+
+Act = Callable[[], Awaitable[None]]
+
+
+@dataclass
+class ClockedCaller:
+    """A caller by a script's clock.
+
+    It speaks in frames of 20 ms, plays what comes `THERE_S` later and gives marks back after `BACK_S`.
+
+    It moves the clock of both sides from one thing that it does to the next, each time after the bot has handled the
+    last and what the bot sent has come. So how long the machine takes for a message does not matter.
+    """
+
+    client: websockets.ClientConnection
+    bot: AnsweringBot
+    clock: Clock
+    spoke_ns: list[int] = field(default_factory=list)
+    stopped_ns: list[int] = field(default_factory=list)
+    played_ns: list[int] = field(default_factory=list)
+    _agenda: list[tuple[int, int, Act]] = field(default_factory=list)
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+    _began_ns: int = 0
+    _sent: int = 0
+    _received: int = 0
+    _sent_frames: int = 0
+    _loud_frames: int = 0
+    _turns: int = 0
+    _was_loud: bool = False
+    _waiting: deque[tuple[int, dict[str, Any]]] = field(default_factory=deque)
+    _playing: dict[str, Any] | None = None
+
+    async def call(self) -> None:
+        """Take turns: each breaks into the answer of the last, half a second into it."""
+        await self._send(CONNECTED)
+        await self._send(start_message())
+        self._began_ns = self.clock.now_ns
+        self._loud_frames = 10
+        self._after(0, self._frame)
+        while self._turns < TURNS:
+            await self._settle()
+            due_ns, _, act = heapq.heappop(self._agenda)
+            self.clock.now_ns = max(self.clock.now_ns, due_ns)
+            await act()
+        await self._settle()
+        await self._send(STOP)
+
+    async def _settle(self) -> None:
+        """The bot has handled all, and what it sent is here."""
+        await self.bot.has_handled(self._sent)
+        while self._received < self.bot.sent:
+            self._received += 1
+            self._take(json.loads(await self.client.recv()))
+
+    def _after(self, wait_ns: int, act: Act) -> None:
+        heapq.heappush(self._agenda, (self.clock.now_ns + wait_ns, next(self._numbers), act))
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        self._sent += 1
+        await self.client.send(json.dumps(message))
+
+    async def _take_turn(self) -> None:
+        self._turns += 1
+        self._loud_frames = 10
+
+    async def _frame(self) -> None:
+        is_loud, self._loud_frames = self._loud_frames > 0, max(0, self._loud_frames - 1)
+        now_ns = self.clock.now_ns
+        if is_loud and not self._was_loud:
+            self.spoke_ns.append(now_ns)
+        if is_loud and not self._loud_frames:
+            self.stopped_ns.append(now_ns)
+        self._was_loud = is_loud
+        await self._send(frame_message(self._sent_frames, LOUD if is_loud else SILENT))
+        self._sent_frames += 1
+        # Each frame is sent a little late, and one in seven much too late.
+        late_ms = self._sent_frames * 3 % 5 + (14 if self._sent_frames % 7 == 0 else 0)
+        self._after(self._began_ns + (20 * self._sent_frames + late_ms) * MS - now_ns, self._frame)
+
+    def _take(self, message: dict[str, Any]) -> None:
+        """A message came from the bot."""
+        if message["event"] == "clear":
+            dropped = [message for _, message in self._waiting]
+            self._waiting.clear()
+            if self._playing is not None:
+                dropped.insert(0, self._playing)
+                self._playing = None
+            for each in dropped:
+                self._give_back(each)
+        else:
+            self._waiting.append((self.clock.now_ns + round(THERE_S * 1e9), message))
+            self._play_the_next()
+
+    def _play_the_next(self) -> None:
+        if self._playing is None and self._waiting:
+            due_ns, self._playing = self._waiting.popleft()
+            self._after(max(0, due_ns - self.clock.now_ns), functools.partial(self._play, self._playing))
+
+    async def _play(self, message: dict[str, Any]) -> None:
+        if message is not self._playing:
+            return
+        length_ns = 0
+        if message["event"] == "media":
+            samples = len(base64.b64decode(message["media"]["payload"]))
+            length_ns = samples * 125_000
+            if samples == 160:
+                self.played_ns.append(self.clock.now_ns)
+                self._after(500 * MS, self._take_turn)
+        self._after(length_ns, functools.partial(self._end, message))
+
+    async def _end(self, message: dict[str, Any]) -> None:
+        if message is self._playing:
+            self._give_back(message)
+            self._playing = None
+            self._play_the_next()
+
+    def _give_back(self, message: dict[str, Any]) -> None:
+        if message["event"] == "mark":
+            mark = {"event": "mark", "streamSid": "MZ1", "mark": message["mark"]}
+            self._after(round(BACK_S * 1e9), functools.partial(self._send, mark))

@@ -4,14 +4,11 @@ import asyncio
 import base64
 import contextlib
 import functools
-import heapq
-import itertools
 import json
 import statistics
 import time
-from collections import defaultdict, deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -23,6 +20,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from callbot_latency.twilio import TwilioMediaStream, measured_websocket
 from examples.callbot.servers import serving
 from tests.support.clock import Clock
+from tests.support.twilio_caller import BACK_S, TURNS, ClockedCaller
 from tests.support.twilio_script import (
     CONNECTED,
     LOUD,
@@ -36,8 +34,6 @@ from tests.support.twilio_script import (
 )
 
 HANGOVER_FRAMES = 5
-TURNS = 6
-THERE_S, BACK_S = 0.06, 0.03
 
 Handler = Callable[[WebSocket], Awaitable[None]]
 
@@ -133,132 +129,13 @@ class Bot:
             await socket.send_text(json.dumps({"event": "mark", "streamSid": "MZ1", "mark": {"name": name}}))
 
 
-Act = Callable[[], Awaitable[None]]
-
-
-@dataclass
-class Twilio:
-    """The far side: speaks in frames of 20 ms, plays what comes `THERE_S` later, gives marks back after `BACK_S`.
-
-    It moves the clock of both sides from one thing that it does to the next, each time after the bot has handled the
-    last and what the bot sent has come. So how long the machine takes for a message does not matter.
-    """
-
-    client: websockets.ClientConnection
-    bot: Bot
-    clock: Clock
-    spoke_ns: list[int] = field(default_factory=list)
-    stopped_ns: list[int] = field(default_factory=list)
-    played_ns: list[int] = field(default_factory=list)
-    _agenda: list[tuple[int, int, Act]] = field(default_factory=list)
-    _numbers: Iterator[int] = field(default_factory=itertools.count)
-    _began_ns: int = 0
-    _sent: int = 0
-    _received: int = 0
-    _sent_frames: int = 0
-    _loud_frames: int = 0
-    _turns: int = 0
-    _was_loud: bool = False
-    _waiting: deque[tuple[int, dict[str, Any]]] = field(default_factory=deque)
-    _playing: dict[str, Any] | None = None
-
-    async def call(self) -> None:
-        """Take turns: each breaks into the answer of the last, half a second into it."""
-        await self._send(CONNECTED)
-        await self._send(start_message())
-        self._began_ns = self.clock.now_ns
-        self._loud_frames = 10
-        self._after(0, self._frame)
-        while self._turns < TURNS:
-            await self._settle()
-            due_ns, _, act = heapq.heappop(self._agenda)
-            self.clock.now_ns = max(self.clock.now_ns, due_ns)
-            await act()
-        await self._settle()
-        await self._send(STOP)
-
-    async def _settle(self) -> None:
-        """The bot has handled all, and what it sent is here."""
-        await self.bot.has_handled(self._sent)
-        while self._received < self.bot.sent:
-            self._received += 1
-            self._take(json.loads(await self.client.recv()))
-
-    def _after(self, wait_ns: int, act: Act) -> None:
-        heapq.heappush(self._agenda, (self.clock.now_ns + wait_ns, next(self._numbers), act))
-
-    async def _send(self, message: dict[str, Any]) -> None:
-        self._sent += 1
-        await self.client.send(json.dumps(message))
-
-    async def _take_turn(self) -> None:
-        self._turns += 1
-        self._loud_frames = 10
-
-    async def _frame(self) -> None:
-        is_loud, self._loud_frames = self._loud_frames > 0, max(0, self._loud_frames - 1)
-        now_ns = self.clock.now_ns
-        if is_loud and not self._was_loud:
-            self.spoke_ns.append(now_ns)
-        if is_loud and not self._loud_frames:
-            self.stopped_ns.append(now_ns)
-        self._was_loud = is_loud
-        await self._send(frame_message(self._sent_frames, LOUD if is_loud else SILENT))
-        self._sent_frames += 1
-        # Each frame is sent a little late, and one in seven much too late.
-        late_ms = self._sent_frames * 3 % 5 + (14 if self._sent_frames % 7 == 0 else 0)
-        self._after(self._began_ns + (20 * self._sent_frames + late_ms) * MS - now_ns, self._frame)
-
-    def _take(self, message: dict[str, Any]) -> None:
-        """A message came from the bot."""
-        if message["event"] == "clear":
-            dropped = [message for _, message in self._waiting]
-            self._waiting.clear()
-            if self._playing is not None:
-                dropped.insert(0, self._playing)
-                self._playing = None
-            for each in dropped:
-                self._give_back(each)
-        else:
-            self._waiting.append((self.clock.now_ns + round(THERE_S * 1e9), message))
-            self._play_the_next()
-
-    def _play_the_next(self) -> None:
-        if self._playing is None and self._waiting:
-            due_ns, self._playing = self._waiting.popleft()
-            self._after(max(0, due_ns - self.clock.now_ns), functools.partial(self._play, self._playing))
-
-    async def _play(self, message: dict[str, Any]) -> None:
-        if message is not self._playing:
-            return
-        length_ns = 0
-        if message["event"] == "media":
-            samples = len(base64.b64decode(message["media"]["payload"]))
-            length_ns = samples * 125_000
-            if samples == 160:
-                self.played_ns.append(self.clock.now_ns)
-                self._after(500 * MS, self._take_turn)
-        self._after(length_ns, functools.partial(self._end, message))
-
-    async def _end(self, message: dict[str, Any]) -> None:
-        if message is self._playing:
-            self._give_back(message)
-            self._playing = None
-            self._play_the_next()
-
-    def _give_back(self, message: dict[str, Any]) -> None:
-        if message["event"] == "mark":
-            mark = {"event": "mark", "streamSid": "MZ1", "mark": message["mark"]}
-            self._after(round(BACK_S * 1e9), functools.partial(self._send, mark))
-
-
 @awaited
 async def test_a_call_is_told_as_it_was() -> None:
     """End of speech, playback, barge-in, hang-up: near the far side's own stamps, and inside of the uncertainty."""
     clock = Clock()
     bot = Bot(clock)
     async with connected(bot.answer) as client:
-        far = Twilio(client, bot, clock)
+        far = ClockedCaller(client, bot, clock)
         async with asyncio.timeout(60):
             await far.call()
     told = bot.timeline
