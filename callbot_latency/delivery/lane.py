@@ -80,7 +80,7 @@ class Lane:
         self._buffer = Buffer(*self._limits, when_idle=idle)
         self._work: Work | None = None
         self._counts = DeliveryCounts(self.name)
-        self._is_at_work = self._closing = self._abandoned = self._ended_badly = False
+        self._closing = self._abandoned = self._ended_badly = False
         self._deadline_s = math.inf
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name=f"callbot_latency.{self.name}", daemon=True)
@@ -102,6 +102,7 @@ class Lane:
     def resume(self) -> None:
         """In a forked child: start the thread, and free what waited in the parent, which may take time."""
         if self._inherited is None:
+            # Added in the child, where another thread may be starting it now.
             return
         with suppress(RuntimeError):  # no room for a thread: what waits here is counted at the end
             self._thread.start()
@@ -160,7 +161,7 @@ class Lane:
         with self._changed:
             self._buffer.hurry = True
             self._changed.notify_all()
-            return self._changed.wait_for(lambda: not (self._buffer or self._is_at_work), timeout_s)
+            return self._changed.wait_for(lambda: not self._buffer and self._work is None, timeout_s)
 
     def close(self, timeout_s: float = 2.0) -> bool:
         """`begin_close` and `wait_closed`."""
@@ -198,9 +199,7 @@ class Lane:
         """Count what is left as unconfirmed, and nothing after it; under the lock."""
         self._abandoned = True
         self._counts.drop(semconv.DROPPED_UNCONFIRMED_SUFFIX, self._buffer.clear() + self._in_flight())
-        if self._work is not None:
-            self._work.remaining = 0
-        self._is_at_work = False
+        self._work = None
         self._changed.notify_all()
 
     def _run(self) -> None:
@@ -262,10 +261,9 @@ class Lane:
     def _next(self) -> Work | None:
         with self._changed:
             while self._is_current():
-                self._work = work = self._take_work()
-                self._is_at_work = work is not None
-                if work is not None:
-                    return work
+                self._work = self._take_work()
+                if self._work is not None:
+                    return self._work
                 self._changed.notify_all()
                 if self._closing and not self._buffer:
                     break
@@ -312,7 +310,7 @@ class Lane:
                 return
             if error is not None:
                 self._counts.fail(error)
-            if not self._abandoned and self._work is not None:
+            if self._work is not None:
                 self._work.shrink(arrived + lost)
                 self._counts.delivered += arrived
                 self._counts.drop(suffix, lost)
