@@ -2,7 +2,9 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -38,33 +40,16 @@ class _State(Enum):
     """It came from the environment, and its session is over."""
 
 
+@dataclass(slots=True, eq=False)
 class _Entry:
     """A reporter, how it wants its batches, and the lane of the running session or of the last one."""
 
-    __slots__ = ("after", "by_hand", "lane", "make_lane", "name", "reporter", "state")
-
-    def __init__(
-        self,
-        name: str,
-        reporter: Any,
-        make_lane: Callable[[Lane | None], Lane],
-        *,
-        by_hand: bool,
-        after: Lane | None = None,
-    ) -> None:
-        self.name = name
-        self.reporter = reporter
-        self.make_lane = make_lane
-        self.by_hand = by_hand
-        self.state = _State.ADDED
-        self.lane: Lane | None = None
-        self.after = after
-        """The lane of a removal that may still be in the reporter."""
-
-    def start(self) -> Lane:
-        self.lane, self.after = self.make_lane(self.lane or self.after), None
-        self.lane.start()
-        return self.lane
+    name: str
+    reporter: Any
+    make_lane: Callable[..., Lane]
+    by_hand: bool
+    state: _State = _State.ADDED
+    lane: Lane | None = None
 
     @property
     def is_gone(self) -> bool:
@@ -165,7 +150,7 @@ class ReportManager:
         with self._lock:
             self._entries = self._in(_State.ADDED, _State.REMOVED)
             for entry in self._in(_State.ADDED):
-                entry.start()
+                self._start(entry)
             self._running = True
 
     def report(self, batch: Sequence[LatencyMetric]) -> None:
@@ -231,7 +216,7 @@ class ReportManager:
             if self._running and entry.lane is not None:
                 call_safely(entry.lane.restart_after_fork)
             else:
-                entry.lane = entry.after = None
+                entry.lane = None
 
     def resume(self) -> None:
         """In a forked child: start the threads."""
@@ -261,20 +246,18 @@ class ReportManager:
                 return
             taken = RESERVED | {entry.name for entry in self._in(_State.ADDED) if entry is not there}
             chosen = name_of(reporter, name, taken)
-
             retry = getattr(reporter, "retry", None)
             # What somebody else's reporter calls so may be anything.
             own = retry if isinstance(retry, Retry) else None
-
-            def make_lane(before: Lane | None) -> Lane:
-                return Lane(chosen, reporter, capacity, batch_size=size, interval_s=interval, retry=own, after=before)
-
-            entry = _Entry(chosen, reporter, make_lane, by_hand=by_hand, after=self._lane_in(reporter))
+            make_lane = partial(Lane, chosen, reporter, capacity, batch_size=size, interval_s=interval, retry=own)
             if there is not None:
-                self._replace(there)
-            self._entries += (entry,)
+                there.state = _State.LEAVING
+                if there.lane is not None:
+                    there.lane.begin_close(REMOVE_TIMEOUT_S)
+            entry = _Entry(chosen, reporter, make_lane, by_hand)
+            self._entries = (*(each for each in self._entries if not each.is_gone), entry)
             if self._running:
-                entry.start()
+                self._start(entry)
 
     def _in(self, *states: _State) -> tuple[_Entry, ...]:
         return tuple(entry for entry in self._entries if entry.state in states)
@@ -283,17 +266,11 @@ class ReportManager:
         """The lanes in these states; without any, those that serve, and of a session that is over those that count."""
         return [entry.lane for entry in self._in(*(states or (_State.ADDED, _State.PAST))) if entry.lane is not None]
 
-    def _replace(self, entry: _Entry) -> None:
-        """End its lane without waiting: `shutdown()` does."""
-        entry.state = _State.LEAVING
-        if entry.lane is not None:
-            entry.lane.begin_close(REMOVE_TIMEOUT_S)
-
-    def _lane_in(self, reporter: Any) -> Lane | None:
-        """The lane of a removal that may still be in the reporter."""
-        self._entries = tuple(entry for entry in self._entries if not entry.is_gone)
-        removed = self._in(_State.REMOVED)
-        return next((entry.lane for entry in reversed(removed) if entry.reporter is reporter), None)
+    def _start(self, entry: _Entry) -> None:
+        """Start a lane that calls the reporter once no earlier lane does."""
+        earlier = [each.lane for each in self._entries if each.reporter is entry.reporter and each.lane is not None]
+        entry.lane = entry.make_lane(after=earlier[-1] if earlier else None)
+        entry.lane.start()
 
     def _find(self, reporter: Any) -> _Entry | None:
         return next((entry for entry in self._in(_State.ADDED) if is_same(entry.reporter, reporter)), None)
