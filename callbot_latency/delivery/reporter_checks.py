@@ -3,12 +3,15 @@
 import inspect
 import math
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
+from itertools import chain, count
 from typing import Any, Final
 
 __all__ = ["check_methods", "check_numbers", "is_same", "name_of", "snake_case"]
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
+_ARGUMENTS: Final = {"report": "batch", "report_turns": "turns", "notify": "alert", "start": "", "close": ""}
+"""The argument of each method."""
 
 
 def name_of(reporter: Any, given: str | None, taken: Collection[str]) -> str:
@@ -24,11 +27,8 @@ def name_of(reporter: Any, given: str | None, taken: Collection[str]) -> str:
         return given
     own = getattr(reporter, "name", None)
     base = own if isinstance(own, str) and _NAME.fullmatch(own) else snake_case(type(reporter).__name__)
-    number = 2
-    chosen = base
-    while chosen in taken:
-        chosen, number = f"{base}_{number}", number + 1
-    return chosen
+    numbered = (f"{base}_{number}" for number in count(2))
+    return next(name for name in chain([base], numbered) if name not in taken)
 
 
 def check_methods(reporter: Any) -> None:
@@ -43,21 +43,20 @@ def check_methods(reporter: Any) -> None:
         raise TypeError(f"reporter: expected an object with report(batch), got the class {said} itself")
     if not any(hasattr(reporter, method) for method in ("report", "notify")):
         raise TypeError(f"reporter: expected an object with report(batch) or notify(alert), {said} has neither")
-    for method, arguments in (("report", [()]), ("report_turns", [()]), ("notify", [()]), ("start", []), ("close", [])):
-        function = getattr(reporter, method, None)
-        if function is None and not hasattr(reporter, method):
-            continue
-        if not callable(function) or inspect.iscoroutinefunction(function) or not _takes(function, arguments):
-            argument = {"report": "batch", "report_turns": "turns", "notify": "alert"}.get(method, "")
+    for method, argument in _ARGUMENTS.items():
+        if hasattr(reporter, method) and not _takes(getattr(reporter, method), [argument] if argument else []):
             raise TypeError(f"reporter: expected a plain method {method}({argument}), {said}.{method} is not one")
 
 
-def _takes(function: Callable[..., Any], arguments: Sequence[Any]) -> bool:
+def _takes(function: object, arguments: Sequence[Any]) -> bool:
+    """Whether it is a plain function of these arguments."""
+    if not callable(function) or inspect.iscoroutinefunction(function):
+        return False
     try:
         inspect.signature(function).bind(*arguments)
     except TypeError:
         return False
-    except ValueError:  # built in, and tells nothing
+    except ValueError:  # built in, without a signature
         return True
     return True
 
@@ -69,9 +68,7 @@ def check_numbers(capacity: Any, batch_size: Any, interval_s: Any) -> None:
         ValueError: one is out of range; the message names it.
 
     """
-    for name, number in (("capacity", capacity), ("batch_size", batch_size)):
-        if number is None and name == "batch_size":
-            continue
+    for name, number in (("capacity", capacity), ("batch_size", 1 if batch_size is None else batch_size)):
         if not isinstance(number, int) or isinstance(number, bool) or number < 1:
             raise ValueError(f"{name}: expected a whole number from 1, got {number!r}")
     if isinstance(interval_s, bool) or not isinstance(interval_s, int | float) or not 0 <= interval_s < math.inf:
