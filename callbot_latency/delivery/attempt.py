@@ -97,6 +97,7 @@ class Retry:
         return None if asked_s is None else min(max(0.0, asked_s), self.asked_cap_s)
 
 
+@dataclass(slots=True, eq=False)
 class Work:
     """One alert, or a batch that shrinks as parts of it arrive.
 
@@ -104,16 +105,14 @@ class Work:
         method: of the reporter.
         payload: its one argument.
         remaining: how much of it has neither arrived nor been dropped.
+        failed: how many attempts in a row brought nothing forward.
 
     """
 
-    __slots__ = ("failed", "method", "payload", "remaining")
-
-    def __init__(self, method: Callable[[Any], Any], payload: Any, remaining: int) -> None:
-        self.method: Callable[[Any], Any] = method
-        self.payload: Any = payload
-        self.remaining: int = remaining
-        self.failed: int = 0
+    method: Callable[[Any], Any]
+    payload: Any
+    remaining: int
+    failed: int = 0
 
     def parts_of(self, error: TransientError) -> tuple[int, int]:
         """How many of the beginning arrived, and how many were refused; the rest is to be tried again."""

@@ -209,7 +209,7 @@ class Lane:
         with self.reporter_lock:
             if self._abandoned:
                 return
-            self._start_reporter()
+            self._account(self._calls.start(), 0)
             while self._run_once():
                 pass
             if self._is_current():
@@ -243,15 +243,10 @@ class Lane:
         if not lost:
             sleep(FAULT_PAUSE_S)  # whatever it is may come again at once
 
-    def _start_reporter(self) -> None:
-        if (error := self._calls.start()) is not None:
-            self._account(error, 0)
-
     def _close_reporter(self) -> None:
         """What counted as delivered, and did not arrive after all, is known now."""
         error, suffix, lost = self._calls.close()
-        if error is not None:
-            self._account(error, 0)
+        self._account(error, 0)
         with self._changed:
             if not self._abandoned and self._is_current():
                 lost = self._counts.undo_delivered(suffix, lost)
