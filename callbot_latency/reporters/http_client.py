@@ -70,6 +70,7 @@ class HttpClient:
         self._secrets = _written(secrets)
         self._advice = advice
         self._pool = _opened_pool(url)
+        self._pool.pool_classes_by_scheme = {"http": _PlainPool, "https": _TlsPool}
 
     def request_once(self, method: str, url: str, body: bytes, headers: Mapping[str, str]) -> HttpResponse:
         """One attempt, and the answer whatever its status.
@@ -184,22 +185,14 @@ def _opened_pool(url: str) -> PoolManager:
     proxies = getproxies()
     proxy = proxies.get(target.scheme) or proxies.get("all")
     if not proxy or proxy_bypass(target.netloc.rpartition("@")[2]):
-        return _timed(PoolManager(num_pools=1, maxsize=1))
-    proxy = proxy if "://" in proxy else f"http://{proxy}"
-    try:
-        address = urlsplit(proxy)
+        return PoolManager(num_pools=1, maxsize=1)
+    with suppress(ValueError, HTTPError):
+        address = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
         known = f"{unquote(address.username)}:{unquote(address.password or '')}" if address.username else None
-        return _timed(
-            ProxyManager(
-                address._replace(netloc=address.netloc.rpartition("@")[2]).geturl(),
-                num_pools=1,
-                maxsize=1,
-                proxy_headers=make_headers(proxy_basic_auth=known) if known else None,
-            )
-        )
-    except (ValueError, HTTPError):
-        pass
-    # Its text would quote the proxy's password.
+        headers = make_headers(proxy_basic_auth=known) if known else None
+        server = address._replace(netloc=address.netloc.rpartition("@")[2]).geturl()
+        return ProxyManager(server, num_pools=1, maxsize=1, proxy_headers=headers)
+    # Outside of the block, so that the error has no context that quotes the proxy's password.
     raise ValueError(f"{target.scheme.upper()}_PROXY: expected a proxy such as http://host:port; SOCKS is not spoken")
 
 
@@ -223,8 +216,7 @@ class _Reading(io.RawIOBase):
         if left_s <= 0:
             raise TimeoutError("timed out")
         self._sock.settimeout(left_s)
-        read: int | None = self._raw.readinto(buffer)
-        return read
+        return self._raw.readinto(buffer)
 
     def close(self) -> None:
         self._raw.close()
@@ -255,9 +247,3 @@ class _PlainPool(HTTPConnectionPool):
 
 class _TlsPool(HTTPSConnectionPool):
     ConnectionCls = _Tls
-
-
-def _timed(pool: PoolManager) -> PoolManager:
-    """`pool`, whose connections keep to `_deadline_s`."""
-    pool.pool_classes_by_scheme = {"http": _PlainPool, "https": _TlsPool}
-    return pool
