@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["apprise_reporter", "influxdb_reporter", "pushgateway_reporter", "reporters_of", "slack_reporter"]
 
 DEFAULT_JOB: Final = "callbot"
-_UNKNOWN: Final = "unknown_service"
 
 
 def reporters_of(config: LatencyConfig) -> list[LatencyReporter | Notifier]:
@@ -135,7 +134,7 @@ def _service_name() -> str | None:
     from opentelemetry.sdk.resources import Resource
 
     name = str(Resource.create().attributes.get("service.name", ""))
-    return None if name.startswith(_UNKNOWN) else name or None
+    return None if name.startswith("unknown_service") else name or None
 
 
 @contextmanager
