@@ -1,7 +1,7 @@
 """Our metrics as Prometheus sees them, with the names, labels and edges that the Collector's exporter gives."""
 
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Final
@@ -90,16 +90,12 @@ class _Histogram:
         self._instrument = instrument
         self._edges = edges
         self._written = [*map(floatToGoString, edges), "+Inf"]
-        self._buckets: dict[Labels, list[int]] = {}
-        self._sums: dict[Labels, float] = {}
+        self._buckets: defaultdict[Labels, list[int]] = defaultdict(lambda: [0] * len(self._written))
+        self._sums: defaultdict[Labels, float] = defaultdict(float)
 
     def observe(self, labels: Labels, value_s: float) -> None:
-        buckets = self._buckets.get(labels)
-        if buckets is None:
-            buckets, self._sums[labels] = [0] * len(self._written), 0.0
-            self._buckets[labels] = buckets
         # An edge is `le`: the value that equals it is below it.
-        buckets[bisect_left(self._edges, value_s)] += 1
+        self._buckets[labels][bisect_left(self._edges, value_s)] += 1
         self._sums[labels] += value_s
 
     def family(self) -> Metric:
