@@ -110,8 +110,7 @@ class LatencyTracker:
 
     def disconnect(self) -> None:
         """Called by `shutdown()`: what is kept stays readable."""
-        self._session, self._drain, self._discard = None, _nothing, _nothing
-        active.session = None
+        self.connect(None, _nothing, _nothing)
 
     def restart_after_fork(self) -> None:
         """In a forked child: a lock that another thread held in the parent is nobody's here."""
