@@ -146,7 +146,7 @@ class OnDeadline:
     def _thread(self) -> Lane:
         with self._lock:
             if self._lane is None:
-                self._lane = Lane(NAME, _Runner(), suppressed=False)
+                self._lane = Lane(NAME, self, suppressed=False)
                 self._lane.start()
             return self._lane
 
@@ -160,10 +160,6 @@ class OnDeadline:
         if lane is not None:
             lane.begin_close(timeout_s)
 
-
-class _Runner:
-    """What the thread does."""
-
     def notify(self, due: _Due) -> None:
-        """Run it."""
+        """Run a function; called by the lane, on its thread."""
         due.run()
