@@ -5,6 +5,7 @@ import os
 import resource
 import signal
 import subprocess
+import tempfile
 import textwrap
 import threading
 from pathlib import Path
@@ -236,19 +237,19 @@ def test_a_disk_without_room_for_another_file_keeps_the_one_there_is(tmp_path: P
     assert "nothing is lost" in done.stderr
 
 
-def test_a_folder_that_may_not_be_written_keeps_its_file(tmp_path: Path) -> None:
+def test_a_folder_that_may_not_be_written_keeps_its_file() -> None:
     """The file was made for us by somebody else: it grows on, and no line is lost."""
-    tmp_path.chmod(0o555)
-    path = tmp_path / "m.jsonl"
-    path.touch()
-    if os.geteuid() == 0:
-        os.chown(path, 65534, 65534)
-        for folder in [tmp_path, *tmp_path.parents]:
-            if folder.stat().st_uid == os.getuid() and folder not in {Path("/"), Path("/tmp")}:
-                folder.chmod(folder.stat().st_mode | 0o555)
-    done = run_python(
-        WRITER
-        + textwrap.dedent("""
+    # Not pytest's own folder, which every session that starts beside this one closes to other users.
+    with tempfile.TemporaryDirectory() as folder:
+        tmp_path = Path(folder)
+        tmp_path.chmod(0o555)
+        path = tmp_path / "m.jsonl"
+        path.touch()
+        if os.geteuid() == 0:
+            os.chown(path, 65534, 65534)
+        done = run_python(
+            WRITER
+            + textwrap.dedent("""
         if os.geteuid() == 0:
             os.setgid(65534)
             os.setuid(65534)
@@ -258,10 +259,10 @@ def test_a_folder_that_may_not_be_written_keeps_its_file(tmp_path: Path) -> None
         reporter.close()
         tell(equal=numbers() == written == list(range(200)), files=os.listdir())
         """),
-        tmp_path,
-    )
-    tmp_path.chmod(0o755)
-    assert facts_of(done) == {"equal": True, "files": ["m.jsonl"]}
+            tmp_path,
+        )
+        tmp_path.chmod(0o755)
+        assert facts_of(done) == {"equal": True, "files": ["m.jsonl"]}
     assert done.stderr.count("cannot rotate") == 1
     assert "Permission denied" in done.stderr
 
