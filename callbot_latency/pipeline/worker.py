@@ -200,7 +200,7 @@ class Pipeline:
         return amount
 
     def _remove_converted(self) -> None:
-        """Drop from `_converting` what an interrupted reader had kept, and not let go of."""
+        """Drop from `_converting` what an interrupted reader has converted already."""
         newest = self._unreported[-1][0] if self._converted_not_removed and self._unreported else None
         if self._converting and newest is self._converting[0]:
             self._converting.popleft()
@@ -231,20 +231,16 @@ class Pipeline:
             self._thread.join(max(0.0, deadline_s - monotonic()))
             if not self._thread.is_alive():
                 return True
-        self._abandon_queue()
-        return False
-
-    def _abandon_queue(self) -> None:
-        """Count what the worker has had no time for: it ends with the one that it converts.
-
-        Where that takes too long, and for what comes until then, the worker does so as it ends.
-        """
+        else:
+            self._closed = self.has_threads is False  # no worker does so
+        # The worker ends after the item that it converts. It counts what comes until then, or all if the lock is taken.
         self._given_up = True
         if self._lock.acquire(timeout=LAST_WORD_S):
             try:
                 self._drop_queue()
             finally:
                 self._lock.release()
+        return False
 
     def _drop_queue(self) -> None:
         """Drop all that waits; under the lock."""

@@ -143,8 +143,10 @@ class _Runtime:
         global _runtime
         self.pipeline.has_threads = False
         latency_tracker.disconnect()
+        self.pipeline.end_worker(0.0)
         _log.error("no thread can be started in this forked process: callbot_latency measures nothing in it")
-        _runtime = None
+        if _runtime is self:  # `init()` may have made another meanwhile
+            _runtime = None
 
 
 def _hash_key(secret: bytes) -> bytes:

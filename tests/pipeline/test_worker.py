@@ -19,6 +19,7 @@ from callbot_latency.model.thresholds import Thresholds
 from callbot_latency.pipeline import worker as pipeline_module
 from callbot_latency.pipeline.tracker import KEPT, LatencyTracker
 from callbot_latency.pipeline.worker import CAPACITY, Pipeline
+from tests.support.lanes import new_drops
 
 Make = Callable[..., Pipeline]
 
@@ -84,10 +85,6 @@ def stuck(make: Make, waiting: int, **kwargs: Any) -> tuple[Pipeline, Hanging]:
     return pipeline, hanging
 
 
-def _new_drops(before: dict[str, int]) -> dict[str, int]:
-    return {name: n - before.get(name, 0) for name, n in dropped.by_reason().items() if n != before.get(name, 0)}
-
-
 def test_every_reporter_gets_everything_in_order(make: Make) -> None:
     """Tracker and reporters see the same measurements in the order in which they finished."""
     one, two, tracker = Collector(), Collector(), LatencyTracker()
@@ -108,7 +105,7 @@ def test_full_queue_drops_and_counts_exactly(make: Make) -> None:
     pipeline = make(seen, capacity=100)
     for n in range(150):
         pipeline.submit(metric(n))
-    assert _new_drops(before) == {"queue_full": 50}
+    assert new_drops(before) == {"queue_full": 50}
     pipeline.start()
     assert pipeline.flush(60)
     assert [m.latency_ms for m in seen.metrics] == [float(n) for n in range(100)]
@@ -141,8 +138,8 @@ def test_threads_that_overrun_the_queue_lose_no_count(make: Make) -> None:
         for thread in threads:
             thread.join()
         sys.setswitchinterval(interval_s)
-    assert len(seen.metrics) + sum(_new_drops(before).values()) == sum(submitted)
-    assert set(_new_drops(before)) <= {"queue_full", "after_shutdown"}
+    assert len(seen.metrics) + sum(new_drops(before).values()) == sum(submitted)
+    assert set(new_drops(before)) <= {"queue_full", "after_shutdown"}
 
 
 class Sizes(Collector):
@@ -277,7 +274,7 @@ def test_what_the_worker_has_taken_counts_as_waiting(make: Make) -> None:
     for n in range(200):
         pipeline.submit(metric(n))
     # The worker was woken, so ten are with the reporter; forty are taken: there is room for sixty.
-    assert _new_drops(before) == {"queue_full": 140}
+    assert new_drops(before) == {"queue_full": 140}
     hanging.may_go.set()
     assert pipeline.flush(60)
     assert len(hanging.metrics) == 110
@@ -290,7 +287,7 @@ def test_what_the_end_has_no_time_for_is_counted(make: Make) -> None:
     for n in range(7):
         pipeline.submit(metric(n))
     assert not pipeline.end_worker(0.05)
-    assert _new_drops(before) == {"no_time": 56}
+    assert new_drops(before) == {"no_time": 56}
     hanging.may_go.set()
     pipeline._thread.join(60)
     assert len(hanging.metrics) == 1
@@ -316,7 +313,7 @@ def test_what_the_end_has_no_time_for_is_counted_amid_a_conversion(make: Make, m
     assert not pipeline.end_worker(0.01)
     may_go.set()
     pipeline._thread.join(60)
-    assert len(seen.metrics) + _new_drops(before)["no_time"] == 1_000
+    assert len(seen.metrics) + new_drops(before)["no_time"] == 1_000
     assert len(seen.metrics) < 1_000
 
 
@@ -330,7 +327,7 @@ def test_what_comes_after_the_end_had_no_time_is_counted(make: Make) -> None:
         pipeline.submit(metric(n))
     hanging.may_go.set()
     pipeline._thread.join(60)
-    assert _new_drops(before) == {"no_time": 7}
+    assert new_drops(before) == {"no_time": 7}
 
 
 @pytest.mark.promise("busy-threads")
@@ -353,7 +350,7 @@ def test_what_the_end_cannot_take_the_worker_counts(make: Make) -> None:
     reader.join(60)
     hanging.may_go.set()
     pipeline._thread.join(60)
-    assert len(hanging.metrics) + _new_drops(before)["no_time"] == 50
+    assert len(hanging.metrics) + new_drops(before)["no_time"] == 50
 
 
 def test_holds_a_burst_before_the_worker_wakes(make: Make) -> None:
@@ -366,7 +363,7 @@ def test_holds_a_burst_before_the_worker_wakes(make: Make) -> None:
     pipeline.drain()
     assert [m.latency_ms for m in tracker.metrics] == [float(n) for n in range(500, 10_500)]
     assert len(tracker.metrics) == KEPT
-    assert _new_drops(before) == {}
+    assert new_drops(before) == {}
 
 
 @pytest.mark.usefixtures("measuring")
@@ -406,7 +403,7 @@ def test_a_raising_reporter_takes_nothing_from_the_others(make: Make, monkeypatc
         pipeline.submit(metric(n))
         assert pipeline.flush(60)
     assert len(seen.metrics) == 10
-    assert _new_drops(before) == {"internal_error": seen.batches}
+    assert new_drops(before) == {"internal_error": seen.batches}
 
 
 @pytest.mark.promise("hostile-values")
@@ -426,7 +423,7 @@ def test_what_is_no_measurement_is_counted_and_its_batch_arrives(make: Make) -> 
     pipeline.start()
     assert pipeline.flush(60)
     assert [m.latency_ms for m in seen.metrics] == [1.0, 2.0]
-    assert _new_drops(before) == {"invalid": 4}
+    assert new_drops(before) == {"invalid": 4}
 
 
 @pytest.mark.usefixtures("measuring")
@@ -439,7 +436,7 @@ def test_record_takes_the_same_way() -> None:
     assert kept.severity is not None
     assert kept.severity.value == "warning"
     assert latency_tracker.get_stats()["speech_to_text/elsewhere"]["count"] == 1
-    assert _new_drops(before) == {"invalid": 1}
+    assert new_drops(before) == {"invalid": 1}
 
 
 @pytest.mark.promise("hanging-consumer")
@@ -507,7 +504,7 @@ def test_what_finishes_after_the_end_is_counted(make: Make) -> None:
     assert pipeline.end_worker(60)
     before = dropped.by_reason()
     pipeline.submit(metric())
-    assert _new_drops(before) == {"after_shutdown": 1}
+    assert new_drops(before) == {"after_shutdown": 1}
     assert not pipeline._queue
 
 
@@ -625,6 +622,23 @@ def test_the_last_line_is_not_waited_for(make: Make) -> None:
         logger.removeHandler(handler)
         for teller in tellers:
             teller.join(60)
+
+
+def test_in_a_child_without_room_for_the_worker_all_that_comes_is_counted(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    pipeline = make()
+    before = dropped.by_reason()
+    pipeline.restart_after_fork()
+    monkeypatch.setattr(threading.Thread, "start", no_room)
+    pipeline.submit(metric())
+    assert not pipeline.resume()
+    assert not pipeline.end_worker(0.0)
+    pipeline.submit(metric())
+    assert new_drops(before) == {"no_time": 1, "after_shutdown": 1}
 
 
 def test_a_restart_after_fork_forgets_what_is_the_parents(make: Make, caplog: pytest.LogCaptureFixture) -> None:
