@@ -122,7 +122,7 @@ class AlertPolicy:
         Args:
             alert: has the rule's name; one rule has one severity.
             cooldown_s: of the first alert of a rule; the policy's own unless given.
-            lasts: it is the same that was taken in before and goes on: told once a cooldown, counted no more.
+            lasts: the rule still fires since an earlier call: reported once per cooldown, and not counted again.
 
         """
         with self._deciding():
@@ -140,16 +140,16 @@ class AlertPolicy:
             self._offer(alert, state)
 
     def rule_over(self, alert: Alert) -> None:
-        """Take in that a rule no longer fires; told where it was told that it does."""
+        """Take in that a rule no longer fires; reported if its firing was reported."""
         with self._deciding():
             state = self._states.rules.get(alert.rule or "")
             if state is None or not state.slow:
                 return
             alert = replace(alert, since=state.since, slow=state.slow, worst_ms=state.worst_ms or None)
-            if state.was_told:
+            if state.was_reported:
                 self._send(replace(alert, held_back=state.held_back))
             else:
-                # What is told of it after the cooldown is that it is over.
+                # After the cooldown, its end is reported.
                 for cooldown in state.cooling.values():
                     cooldown.newest = alert if cooldown.newest is not None else None
             state.close()
@@ -212,7 +212,7 @@ class AlertPolicy:
         state.take(metric, alert.severity)
         alert = replace(alert, since=state.since, slow=state.slow, worst_ms=state.worst_ms)
         self._callback(alert)
-        # What was told while it ran is no second message at its end.
+        # A breach that was reported in flight is not reported again at its end.
         if not metric.told_in_flight:
             self._offer(alert, state)
 
@@ -223,7 +223,7 @@ class AlertPolicy:
         state.healthy += 1
         if state.healthy < HEALTHY_IN_A_ROW:
             return
-        if state.was_told:
+        if state.was_reported:
             self._send(self._recovery(metric, state))
         state.close()
 
@@ -244,7 +244,7 @@ class AlertPolicy:
         if cooldown is None or self._clock() >= cooldown.until_s:
             self._offer(alert, state)
         elif cooldown.newest is not None:
-            # Its beginning was held back: what is told of it after the cooldown is how it stands by then.
+            # Its beginning was held back: after the cooldown, its state of then is reported.
             cooldown.newest = replace(alert, lasts=False)
 
     def _offer(self, alert: Alert, state: AlertState) -> None:
@@ -259,7 +259,7 @@ class AlertPolicy:
             alert = replace(alert, held_back=alert.held_back + cooldown.held_back)
         state.cooling[alert.severity] = Cooldown(now_s + state.cooldown_s)
         if self._send(alert):
-            state.was_told = alert.event is AlertEvent.BREACH
+            state.was_reported = alert.event is AlertEvent.BREACH
 
     def _send(self, alert: Alert) -> bool:
         """Tell it, or sum it up where the minute is full."""
@@ -294,10 +294,10 @@ class AlertPolicy:
 
 
 class Outbox:
-    """Alerts for lanes, handed over in the order in which they were put in, by whichever thread comes by.
+    """Alerts for lanes, delivered in the order in which they were put in, by any thread that calls `flush`.
 
-    A fault there is logged, and a handler of the log may hang: so whoever decides what is told holds no lock meanwhile,
-    and a thread that finds another one at it leaves what it has to that one.
+    A lane's error is logged, and a log handler may hang. So the policy's lock is not held while alerts are delivered.
+    A thread that finds another one delivering leaves its alerts to that thread.
     """
 
     def __init__(self) -> None:

@@ -13,17 +13,17 @@ from ..model.operation import Severity
 __all__ = ["BURST_WINDOW_S", "MAX_KEYS", "AlertState", "AlertStates", "Burst", "Cooldown", "is_new", "stands_for"]
 
 MAX_KEYS: Final = 1_000
-"""Kinds of operations that are told apart at once; those beyond share one row."""
+"""The most kinds of operations that have a row of their own; all others share one row."""
 BURST_WINDOW_S: Final = 60.0
 
 
 def is_new(alert: Alert) -> bool:
-    """Whether it is a breach that was not told before."""
+    """Whether it is a breach that no alert has reported before."""
     return alert.event is AlertEvent.BREACH and not alert.lasts
 
 
 def stands_for(alert: Alert) -> int:
-    """How many breaches it tells of: itself, if it is one, and those held back."""
+    """How many breaches the alert reports: itself, if it is new, and those held back."""
     return alert.held_back + is_new(alert)
 
 
@@ -89,7 +89,7 @@ class Burst:
         return due
 
     def left(self) -> list[Alert]:
-        """What was summed up and is not told, at the end."""
+        """Take out the summaries that were not sent, at the end."""
         return [alert for minute in self._minutes.values() for alert in minute.take()]
 
 
@@ -100,7 +100,7 @@ def _summary(before: Alert | None, alert: Alert) -> Alert:
 
 
 def _recovered(before: Alert | None, alert: Alert) -> Alert:
-    """One recovery is told as it is; of several, how many there are."""
+    """Sum up recoveries: a single one stays as it is, several become one alert with their number."""
     if before is None:
         return alert
     return replace(
@@ -135,7 +135,7 @@ class Cooldown:
     newest: Alert | None = None
 
     def left(self) -> Alert | None:
-        """What is still to be told, standing for all that was held back."""
+        """The alert that reports all that was held back; None where nothing was."""
         if self.newest is None:
             return None
         return replace(self.newest, held_back=self.held_back - is_new(self.newest))
@@ -151,7 +151,7 @@ class AlertState:
     worst_ms: float = 0.0
     worst: Severity = Severity.WARNING
     healthy: int = 0
-    was_told: bool = False
+    was_reported: bool = False
     cooling: dict[Severity, Cooldown] = field(default_factory=dict)
 
     @property
@@ -171,10 +171,10 @@ class AlertState:
     def close(self) -> None:
         """Slow again within the cooldown is held back as before: what flaps does not flood."""
         self.since, self.slow, self.healthy, self.worst_ms, self.worst = None, 0, 0, 0.0, Severity.WARNING
-        if self.was_told:
+        if self.was_reported:
             for cooldown in self.cooling.values():
                 cooldown.held_back, cooldown.newest = 0, None
-        self.was_told = False
+        self.was_reported = False
 
     def pop_expired(self, now_s: float) -> list[Alert]:
         """Take out the cooldowns that are over; what they held back."""
@@ -214,13 +214,13 @@ class AlertStates:
         return state
 
     def prune(self) -> None:
-        """Forget the kinds that are well, told over and out of cooldown: a new one has a row of its own."""
-        # What was told while it ran is kept for its end, unless others need the room: it may have been cancelled.
+        """Remove the kinds that have recovered, were reported so and are out of cooldown: others get the room."""
+        # A breach that was reported in flight is kept until its end, unless others need the room: it may be cancelled.
         is_full = len(self.kinds) >= MAX_KEYS
         done = [
             key
             for key, state in self.kinds.items()
-            if not state.slow and not state.cooling and (is_full or not state.was_told)
+            if not state.slow and not state.cooling and (is_full or not state.was_reported)
         ]
         for key in done:
             del self.kinds[key]

@@ -58,16 +58,16 @@ class DeliveryCounts:
         self.delivered: int = 0
         self.retried: int = 0
         self._dropped: Counter[str] = Counter()
-        self._untold: Counter[str] = Counter()
+        self._unlogged: Counter[str] = Counter()
         self._last_error: tuple[str, datetime] | None = None
 
     def drop(self, suffix: str, amount: int) -> None:
-        """Count; the lane's thread says it later: a handler of the log may be what hangs."""
+        """Count; the lane's thread logs it later, since a log handler may be what hangs."""
         if amount:
             reason = self._name + suffix
             dropped.add(reason, amount)
             self._dropped[reason] += amount
-            self._untold[reason] += amount
+            self._unlogged[reason] += amount
 
     def undo_delivered(self, suffix: str, amount: int) -> int:
         """So many that counted as delivered were dropped after all; how many could be."""
@@ -86,14 +86,14 @@ class DeliveryCounts:
 
     def unlogged(self) -> str:
         """What was dropped since `mark_logged`, with the last error; empty where nothing was."""
-        if not self._untold:
+        if not self._unlogged:
             return ""
-        lost = ", ".join(f"{reason}: {n}" for reason, n in sorted(self._untold.items()))
+        lost = ", ".join(f"{reason}: {n}" for reason, n in sorted(self._unlogged.items()))
         return f"{lost} ({self._last_error[0]})" if self._last_error else lost
 
     def mark_logged(self) -> None:
-        """That was said."""
-        self._untold.clear()
+        """Note that `unlogged()` was logged."""
+        self._unlogged.clear()
 
     def status(self, pending: int) -> ReporterStatus:
         """The numbers of this moment."""

@@ -43,7 +43,7 @@ class WindowCounts:
         return self.total_ms / self.count
 
     def has_percentile_from(self, share: float) -> bool:
-        """Whether the percentile, by nearest rank, is a bad one: exact, since it is told by counts alone."""
+        """Whether the percentile, by nearest rank, is a bad one: exact, since counts alone decide it."""
         return self.count > 0 and self.count - self.bad < ceil(round(share * self.count, 9))
 
     def percentile_ms(self, share: float) -> float:
@@ -61,7 +61,7 @@ class Window:
     """A row of slices of time, the older ones forgotten: what all sorts of windows share.
 
     Args:
-        window_s: its length, in seconds of the clock that `add` and `counts` are told.
+        window_s: its length, in seconds of the clock whose time `add` and `counts` are given.
 
     """
 
