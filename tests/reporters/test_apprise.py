@@ -1,8 +1,6 @@
 """Alerts through Apprise: its own json:// scheme, to a real server."""
 
 import logging
-import subprocess
-import sys
 import threading
 import traceback
 from collections.abc import Iterator
@@ -141,21 +139,6 @@ def test_the_settings_make_the_reporter(service: Server, isolated: Path) -> None
     assert service.messages()[0]["title"].startswith("Avertissement : ")
     with pytest.raises(ConfigError, match="^LATENCY_APPRISE_URLS: expected URLs of Apprise"):
         apprise_reporter(LatencyConfig(apprise_urls=SecretStr("bogus://x")))
-
-
-def test_without_the_extra_one_line_says_what_to_install() -> None:
-    """At construction, not at the first alert."""
-    code = """
-import sys
-sys.modules["apprise"] = None
-from callbot_latency.reporters.apprise import AppriseReporter
-try:
-    AppriseReporter("json://host")
-except ImportError as error:
-    print(error)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "AppriseReporter needs apprise: pip install callbot-latency[apprise]"
 
 
 def test_the_same_services_are_one_target(service: Server) -> None:

@@ -2,8 +2,6 @@
 
 import json
 import logging
-import subprocess
-import sys
 import traceback
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -338,21 +336,6 @@ def test_a_setting_that_is_no_use_is_named() -> None:
     assert "HUSH" not in "".join(traceback.format_exception(raised.value))
     with pytest.raises(ConfigError, match="^SLACK_CHANNEL: expected a channel"):
         slack_reporter(LatencyConfig(slack_webhook_url=SecretStr("https://x.test/y"), slack_channel="a b"))
-
-
-def test_without_the_extra_one_line_says_what_to_install() -> None:
-    """At construction, not at the first alert."""
-    code = """
-import sys
-sys.modules["slack_sdk"] = None
-from callbot_latency.reporters.slack import SlackReporter
-try:
-    SlackReporter("https://hooks.slack.com/services/x")
-except ImportError as error:
-    print(error)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "SlackReporter needs slack_sdk: pip install callbot-latency[slack]"
 
 
 def fault_of(reporter: SlackReporter) -> Exception | None:
